@@ -1,0 +1,292 @@
+"""This module is the command line: minilambda (and miniλ, and python -m miniλ).
+
+Exit codes: 0, 1 the function failed, 2 usage, 3 the runtime is not here, 69 miniλ could not do
+its part, 75 the state directory is in use, 124 timed out, 137 killed. Payloads go to stdout;
+logs, REPORT and everything for people to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import msgspec
+
+import miniλ
+from miniλ import billing, doctor, registry
+from miniλ.errors import LambdaError, RuntimeMissing, StateInUse, Throttled
+from miniλ.supervisor import Supervisor
+from miniλ.sync import new_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from miniλ.model import Response
+
+FAILED = 1
+USAGE = 2
+NO_RUNTIME = 3
+UNAVAILABLE = 69  # sysexits.h: EX_UNAVAILABLE
+IN_USE = 75  # sysexits.h: EX_TEMPFAIL
+TIMED_OUT = 124  # as timeout(1)
+KILLED = 137  # as a shell: 128 + SIGKILL
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(miniλ.__version__, prog_name="minilambda")
+def main() -> None:
+    """Run functions the way AWS Lambda does, as plain supervised processes."""
+
+
+@main.command()
+@click.argument("target", metavar="DIR:HANDLER")
+@click.option("-e", "--event", default="{}", help="A file, - for stdin, or JSON itself.")
+@click.option("--memory-size", type=int, default=128, show_default=True, help="MB.")
+@click.option("--timeout", type=int, default=3, show_default=True, help="Seconds.")
+@click.option("--ephemeral-storage", type=int, default=512, show_default=True, help="MB of /tmp.")
+@click.option("--env", "environment", multiple=True, metavar="K=V", help="May be repeated.")
+@click.option("--runtime", help="python3.9 to python3.14; the one that runs this.")
+@click.option("--repeat", type=click.IntRange(1), default=1, help="Invoke so many times.")
+@click.option("--concurrency", type=click.IntRange(1), default=1, help="So many at a time.")
+@click.option("--state", type=click.Path(path_type=Path), help="Keep the ledger here.")
+@click.option("--json", "as_json", is_flag=True, help="Payload, log and report as one document.")
+def invoke(
+    target: str,
+    event: str,
+    environment: tuple[str, ...],
+    repeat: int,
+    concurrency: int,
+    state: Path | None,
+    *,
+    as_json: bool,
+    **limits: Any,  # noqa: ANN401 - as Supervisor.create_function's
+) -> None:
+    """Run HANDLER (module.function) from the code in DIR (or a .zip) on an event.
+
+    The payload goes to stdout, the log with its REPORT line to stderr.
+    """
+    directory, colon, handler = target.rpartition(":")
+    if not colon or not directory:
+        _usage(f"DIR:HANDLER is a directory or .zip, a colon and module.function, got {target!r}")
+    variables = dict(_variable(item) for item in environment)
+    body = _event(event)
+
+    async def run() -> int:
+        async with Supervisor(state) as supervisor:
+            name = _name(directory)
+            with contextlib.suppress(LambdaError):
+                await supervisor.delete_function(name)  # kept from an earlier run
+            await supervisor.create_function(
+                name, directory, handler, environment=variables, **limits
+            )
+            if repeat == 1:
+                response = await supervisor.invoke(name, body=body)
+                _print(response, as_json=as_json)
+                return _exit_code(response)
+            return await _repeat(supervisor, name, body, repeat, concurrency, as_json=as_json)
+
+    sys.exit(_run(run()))
+
+
+async def _repeat(
+    supervisor: Supervisor, name: str, body: bytes, repeat: int, concurrency: int, *, as_json: bool
+) -> int:
+    """Invoke many times; print the last payload and, to stderr, how long they took."""
+    durations: list[float] = []
+    worst, cold = 0, 0
+    last: Response | None = None
+    turns = iter(range(repeat))
+    began = time.perf_counter()
+
+    async def caller(bar: Any) -> None:  # noqa: ANN401 - click's progress bar has no public type
+        nonlocal worst, cold, last
+        for _ in turns:
+            start = time.perf_counter()
+            last = await supervisor.invoke(name, body=body, wait=900.0)
+            durations.append(time.perf_counter() - start)
+            worst = max(worst, _exit_code(last))
+            cold += last.report.cold
+            bar.update(1)
+
+    # The bar is for a person at a terminal: on a pipe it prints nothing.
+    with click.progressbar(
+        length=repeat,
+        label=name,
+        file=sys.stderr,
+        update_min_steps=max(1, repeat // 200),
+        hidden=not sys.stderr.isatty(),
+    ) as bar:
+        await asyncio.gather(*(caller(bar) for _ in range(min(repeat, concurrency))))
+    elapsed = time.perf_counter() - began
+    assert last is not None
+    summary = _summary(durations, elapsed, cold)
+    if as_json:
+        document = {"payload": msgspec.Raw(last.body), "summary": summary}
+        click.echo(msgspec.json.encode(document).decode())
+    else:
+        click.echo(last.body.decode(errors="replace"))
+        texts = [f"{key} {value:g}" for key, value in summary.items()]
+        click.echo(", ".join(texts), err=True)
+    return worst
+
+
+def _summary(durations: list[float], elapsed: float, cold: int) -> dict[str, float]:
+    durations.sort()
+    last = len(durations) - 1
+    return {
+        "invocations": len(durations),
+        "cold_starts": cold,
+        "per_second": round(len(durations) / elapsed, 1),
+        **{
+            f"p{share}_ms": round(durations[round(last * share / 100)] * 1000, 3)
+            for share in (50, 90, 99)
+        },
+        "max_ms": round(durations[last] * 1000, 3),
+    }
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor_(*, as_json: bool) -> None:
+    """Say what this host can enforce, by which mechanism, and what to do about each gap."""
+    findings = doctor.examine()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        return
+    width = max(len(finding.resource) for finding in findings)
+    for finding in findings:
+        click.echo(f"{finding.resource:<{width}}  {finding.level:<4}  {finding.by}")
+        if finding.remedy:
+            click.echo(f"{'':<{width}}        to do: {finding.remedy}")
+
+
+doctor_.name = "doctor"
+
+
+@main.command()
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="The state directory.")
+@click.option("--book", type=click.Choice(list(billing.BOOKS)), default="2025", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bill(state: Path, book: str, *, as_json: bool) -> None:
+    """Say what Lambda would charge for what the functions of a state directory used."""
+    path = state / "registry.db"
+    if not path.is_file():
+        _usage(f"There is no ledger in {state}: it is made by running functions with --state")
+    try:
+        bills = billing.bills(registry.read_usage(path, book), billing.BOOKS[book])
+    except LambdaError as exc:
+        _fail(exc)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(bills)).decode())
+        return
+    if not bills:
+        click.echo("Nothing was used yet.")
+    for month in bills:
+        click.echo(f"{month.month}, price book {month.book}")
+        for line in month.lines:
+            click.echo(
+                f"  {line.function:<32} {line.requests:>12,} requests "
+                f"{line.gb_seconds:>14,.3f} GB-s  ${line.charge:,.6f}"
+            )
+        click.echo(
+            f"  {'total':<32} {month.requests:>12,} requests "
+            f"{month.gb_seconds:>14,.3f} GB-s  ${month.total:,.6f}"
+        )
+        click.echo(
+            f"  free tier: {month.free_requests:,} requests and "
+            f"{month.free_gb_seconds:,.3f} GB-s of it"
+        )
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run to the end on a loop of our own; SIGTERM and SIGINT close what is open first."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        loop = runner.get_loop()
+
+        async def until_signal() -> int:
+            task = asyncio.ensure_future(work)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, task.cancel, number)
+            return await task
+
+        try:
+            return runner.run(until_signal())
+        except asyncio.CancelledError as exc:
+            return 128 + int(exc.args[0] if exc.args else signal.SIGTERM)
+        except LambdaError as exc:
+            _fail(exc)
+
+
+def _fail(error: LambdaError) -> NoReturn:
+    click.echo(f"{error.code}: {error}", err=True)
+    match error:
+        case RuntimeMissing():
+            sys.exit(NO_RUNTIME)
+        case StateInUse():
+            sys.exit(IN_USE)
+        case Throttled():
+            sys.exit(UNAVAILABLE)
+    sys.exit(USAGE if error.status < 500 else UNAVAILABLE)  # noqa: PLR2004 - HTTP's own border
+
+
+def _usage(text: str) -> NoReturn:
+    click.echo(f"Error: {text}", err=True)
+    sys.exit(USAGE)
+
+
+def _exit_code(response: Response) -> int:
+    report = response.report
+    if report.status == "timeout":
+        return TIMED_OUT
+    if report.error_type == "Runtime.ExitError" and b"signal: killed" in response.body:
+        return KILLED
+    return FAILED if response.is_failure else 0
+
+
+def _print(response: Response, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "payload": msgspec.Raw(response.body),
+            "failure": response.failure,
+            "log": response.log,
+            "report": response.report,
+        }
+        click.echo(msgspec.json.encode(document).decode())
+    else:
+        click.echo(response.log, err=True, nl=False)
+        click.echo(response.body.decode(errors="replace"))
+
+
+def _event(text: str) -> bytes:
+    """Return the event: stdin for "-", the file of that name, else the text itself as JSON."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if text.lstrip()[:1] in ("{", "[", '"') or not Path(text).exists():
+        try:
+            msgspec.json.decode(text)
+        except msgspec.DecodeError as exc:
+            _usage(f"--event is neither a file nor JSON: {text!r} ({exc})")
+        return text.encode()
+    try:
+        return Path(text).read_bytes()
+    except OSError as exc:
+        _usage(f"--event: {exc}")
+
+
+def _variable(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        _usage(f"--env is K=V, got {item!r}")
+    return name, value
+
+
+def _name(directory: str) -> str:
+    """Return a function name made of the directory's: what Lambda would refuse becomes _."""
+    stem = Path(directory).resolve().stem or "function"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem)[:64]

@@ -1,0 +1,172 @@
+"""This module is the journal: the facts that happened on this supervisor, newest last.
+
+The same facts drive billing, metrics and the tests' story. A fact is a frozen struct; nobody
+formats it unless somebody reads it, so recording one costs well under a microsecond.
+
+Rule: no callbacks, hooks or plug-ins. Who wants every fact is named where the supervisor is
+wired; who wants one fact waits for it with `until`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from miniλ.model import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# How many facts are kept for the story. Older ones are forgotten.
+REMEMBERED = 10_000
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened. `at` is time.monotonic()."""
+
+    at: float = msgspec.field(default_factory=time.monotonic)
+
+
+class ZygoteStarted(Fact, frozen=True):
+    """A zygote is ready to fork workers of this runtime."""
+
+    runtime: str
+    pid: int
+
+
+class ZygoteDied(Fact, frozen=True):
+    """A zygote is gone, and its workers with it."""
+
+    runtime: str
+    pid: int
+
+
+class WorkerStarted(Fact, frozen=True):
+    """A worker has been forked; its init phase begins."""
+
+    worker_id: str
+    function: str
+    pid: int
+
+
+class WorkerReady(Fact, frozen=True):
+    """The init phase of a worker is over."""
+
+    worker_id: str
+    function: str
+    init_seconds: float
+
+
+class InitFailed(Fact, frozen=True):
+    """The init phase of a worker failed or was late: it runs again inside the invocation."""
+
+    worker_id: str
+    function: str
+    status: str
+
+
+class WorkerFrozen(Fact, frozen=True):
+    """An idle worker is not scheduled any more."""
+
+    worker_id: str
+
+
+class WorkerThawed(Fact, frozen=True):
+    """A frozen worker is scheduled again."""
+
+    worker_id: str
+
+
+class WorkerStopped(Fact, frozen=True):
+    """We ended a worker, and why."""
+
+    worker_id: str
+    reason: str
+
+
+class WorkerGone(Fact, frozen=True):
+    """No process of a worker is left. `cause` says how its first process ended."""
+
+    worker_id: str
+    function: str
+    cause: str
+
+
+class Throttled(Fact, frozen=True):
+    """An invocation was refused because of concurrency."""
+
+    function: str
+    reason: str
+
+
+class Invoked(Fact, frozen=True):
+    """An invocation is over; `failed` is the function's failure."""
+
+    function: str
+    report: Report
+    failed: bool
+
+
+class Swept(Fact, frozen=True):
+    """What a dead supervisor left behind is gone: processes killed, paths removed."""
+
+    instance: str
+    processes: int
+    paths: list[str]
+
+
+class Trouble(Fact, frozen=True):
+    """Something of ours went wrong and was survived. An operator should read it."""
+
+    what: str
+
+
+F = TypeVar("F", bound=Fact)
+
+
+class Journal:
+    """The facts of one supervisor, and who listens."""
+
+    def __init__(self, *listeners: Callable[[Fact], None]) -> None:
+        self.facts: deque[Fact] = deque(maxlen=REMEMBERED)
+        self._listeners = listeners
+        self._waiting: list[tuple[Callable[[Fact], bool], asyncio.Future[Fact]]] = []
+
+    def record(self, fact: Fact) -> None:
+        """Remember a fact and tell the listeners."""
+        self.facts.append(fact)
+        for listener in self._listeners:
+            listener(fact)
+        if self._waiting:
+            self._wake(fact)
+
+    def _wake(self, fact: Fact) -> None:
+        for item in list(self._waiting):
+            wanted, future = item
+            if future.done() or wanted(fact):
+                self._waiting.remove(item)
+                if not future.done():
+                    future.set_result(fact)
+
+    async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
+        """Wait for a fact of this kind; one that is already in the journal will do."""
+
+        def matches(fact: Fact) -> bool:
+            return isinstance(fact, kind) and wanted(fact)
+
+        for fact in self.facts:
+            if isinstance(fact, kind) and wanted(fact):
+                return fact
+        future: asyncio.Future[Fact] = asyncio.get_running_loop().create_future()
+        self._waiting.append((matches, future))
+        found = await future
+        assert isinstance(found, kind)
+        return found
+
+    def story(self, kind: type[F]) -> list[F]:
+        """Return the facts of this kind that are still remembered, oldest first."""
+        return [fact for fact in self.facts if isinstance(fact, kind)]

@@ -1,0 +1,100 @@
+"""This module is what functions print: one pipe per worker, drained when an answer comes.
+
+Rule 1: the log of an invocation is complete when its answer is. The worker flushes before it
+answers, so draining the pipe once the answer is here gives all of it, also what a child
+process printed before.
+
+Rule 2: what is kept is bounded. Beyond the bound the first and the last half stay and the
+middle is counted. The pipe is always read, so a function that prints without end is held back
+by the pipe at most, never stuck, and costs no memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+PIECE = 65536
+# A drain reads at most this much: a worker that prints faster than we read must not hold the loop.
+DRAIN = 4 * 1024 * 1024
+
+
+class LogPipe:
+    """The supervisor's end of a worker's stdout and stderr."""
+
+    __slots__ = ("_closed", "_dropped", "_first", "_kept", "_last", "_limit", "_loop", "_pipe")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipe: int, limit: int) -> None:
+        os.set_blocking(pipe, False)  # noqa: FBT003
+        self._loop = loop
+        self._pipe = pipe
+        self._limit = limit
+        self._first = b""
+        self._last: deque[bytes] = deque()
+        self._kept = 0
+        self._dropped = 0
+        self._closed = False
+        loop.add_reader(pipe, self._read)
+
+    def _read(self) -> int:
+        """Read one piece; return how long it was, 0 when there is nothing now."""
+        try:
+            data = os.read(self._pipe, PIECE)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self._loop.remove_reader(self._pipe)
+            return 0
+        self._keep(data)
+        return len(data)
+
+    def _keep(self, data: bytes) -> None:
+        half = self._limit // 2
+        room = half - len(self._first)
+        if room > 0:
+            self._first += data[:room]
+            data = data[room:]
+            if not data:
+                return
+        self._last.append(data)
+        self._kept += len(data)
+        while self._kept - len(self._last[0]) >= half:
+            gone = len(self._last.popleft())
+            self._kept -= gone
+            self._dropped += gone
+
+    def drain(self) -> bytes:
+        """Return what was printed since the last call, and start anew."""
+        read = 0
+        while not self._closed and read < DRAIN:
+            size = self._read()
+            read += size
+            if size < PIECE:
+                break
+        if not self._first:
+            return b""
+        text = self._first
+        if self._last:
+            last = b"".join(self._last)
+            cut = len(last) - self._limit // 2
+            if cut > 0:
+                last = last[cut:]
+                self._dropped += cut
+            if self._dropped:
+                text += b"\n[minilambda: %d bytes of log left out]\n" % self._dropped
+            text += last
+            self._last.clear()
+            self._kept = self._dropped = 0
+        self._first = b""
+        return text
+
+    def close(self) -> None:
+        """Close the pipe."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)

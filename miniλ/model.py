@@ -1,0 +1,279 @@
+"""This module is the nouns: what a function is, what an invocation answers. Frozen, no I/O.
+
+Units are in the names where a client sees them (`duration_ms`, `memory_size_mb`); inside,
+seconds are floats and sizes are MB as Lambda counts them (1 MB = 1,048,576 bytes).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from typing import Any
+
+import msgspec
+
+from miniλ.errors import InvalidParameterValue
+
+LATEST = "$LATEST"
+
+# AWS Lambda quotas, docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MEMORY_MB = (128, 10240)
+TIMEOUT_SECONDS = (1, 900)
+EPHEMERAL_MB = (512, 10240)
+ENVIRONMENT_BYTES = 4096
+MAX_PAYLOAD = 6 * 1024 * 1024
+HANDLER_LENGTH = 128
+
+_NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
+_VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
+_RESERVED = frozenset(
+    """_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV
+    AWS_LAMBDA_FUNCTION_NAME AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION
+    AWS_LAMBDA_INITIALIZATION_TYPE AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME
+    AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
+    AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR""".split()
+)
+
+
+class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as Lambda's FunctionConfiguration has it; `revision` is new at each update."""
+
+    name: str
+    handler: str
+    runtime: str
+    revision: str
+    code_sha256: str
+    code_size: int
+    code_path: str
+    memory_size: int = 128
+    timeout: int = 3
+    ephemeral_storage: int = 512
+    environment: dict[str, str] = {}
+    reserved_concurrency: int | None = None
+    keep_alive: float = 600.0
+    last_modified: str = ""
+    # For functions of the embedding app: where it imports from. Else empty.
+    python_path: list[str] = []
+
+    def __post_init__(self) -> None:
+        """Refuse what Lambda would refuse, and say the value and the bounds."""
+        check_name(self.name)
+        check_handler(self.handler)
+        _check_range("MemorySize", self.memory_size, MEMORY_MB, "MB")
+        _check_range("Timeout", self.timeout, TIMEOUT_SECONDS, "seconds")
+        _check_range("EphemeralStorage", self.ephemeral_storage, EPHEMERAL_MB, "MB")
+        _check_environment(self.environment)
+        reserved = self.reserved_concurrency
+        if reserved is not None and (not _is_whole(reserved) or reserved < 0):
+            msg = f"ReservedConcurrentExecutions must be a whole number from 0, got {reserved!r}"
+            raise InvalidParameterValue(msg)
+        if not _is_number(self.keep_alive) or self.keep_alive < 0:
+            msg = f"keep_alive must be a number of seconds from 0, got {self.keep_alive!r}"
+            raise InvalidParameterValue(msg)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def check_name(name: object) -> None:
+    """Refuse a function name that Lambda would refuse (CreateFunction, FunctionName)."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        msg = f"FunctionName must be 1 to 64 letters, digits, hyphens or underscores, got {name!r}"
+        raise InvalidParameterValue(msg)
+
+
+def check_handler(handler: object) -> None:
+    """Refuse a handler that cannot be one: `module.function`, or `folder/module.function`.
+
+    Lambda takes a handler without a dot and fails each invocation with
+    Runtime.MalformedHandlerName; knowing it now, we say it now.
+    """
+    if not isinstance(handler, str) or not re.fullmatch(r"[^\s]{1,128}", handler):
+        msg = f"Handler must be 1 to {HANDLER_LENGTH} characters without spaces, got {handler!r}"
+        raise InvalidParameterValue(msg)
+    module, dot, function = handler.rpartition(".")
+    if not (module and dot and function):
+        msg = f"Handler must be 'module.function', like app.handler, got {handler!r}"
+        raise InvalidParameterValue(msg)
+
+
+def _check_range(what: str, value: object, bounds: tuple[int, int], unit: str) -> None:
+    low, high = bounds
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        msg = f"{what} must be {low} to {high} {unit}, got {value!r}"
+        raise InvalidParameterValue(msg)
+
+
+def _check_environment(environment: object) -> None:
+    if not isinstance(environment, dict):
+        msg = f"Environment must be a dict of strings, got {environment!r}"
+        raise InvalidParameterValue(msg)
+    for name, value in environment.items():
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            msg = f"Environment variable names are letters, digits and underscores, got {name!r}"
+            raise InvalidParameterValue(msg)
+        if not isinstance(value, str) or "\0" in value:
+            msg = f"Environment variable {name} must be a string without NUL, got {value!r}"
+            raise InvalidParameterValue(msg)
+    taken = sorted(_RESERVED & environment.keys())
+    if taken:
+        msg = (
+            "Lambda was unable to configure your environment variables because the environment "
+            "variables you have provided contains reserved keys that are currently not supported "
+            f"for modification. Reserved keys used in this request: {', '.join(taken)}"
+        )
+        raise InvalidParameterValue(msg)
+    size = len(msgspec.json.encode(environment))
+    if size > ENVIRONMENT_BYTES:
+        msg = (
+            "Lambda was unable to configure your environment variables because the environment "
+            f"variables you have provided exceeded the {ENVIRONMENT_BYTES} bytes limit: {size}"
+        )
+        raise InvalidParameterValue(msg)
+
+
+class Failure(msgspec.Struct, frozen=True, rename="camel"):
+    """How a function failed, as Lambda shapes it. A failure is an answer, not an error."""
+
+    error_type: str = ""
+    error_message: str = ""
+    request_id: str | None = None
+    stack_trace: list[Any] = []
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the REPORT line says of one invocation, and what held the worker while it ran.
+
+    `cold`: it waited for an init phase. `init_duration_ms` is None if it did not, and, as on
+    Lambda, if the init phase had failed and was repeated inside the invocation. `limits` says
+    per resource `hard`, `soft` or `none`, and by what.
+    """
+
+    request_id: str
+    duration_ms: float
+    billed_duration_ms: int
+    init_duration_ms: float | None
+    memory_size_mb: int
+    max_memory_used_mb: int
+    worker_id: str
+    limits: dict[str, str]
+    cold: bool
+    status: str = ""
+    error_type: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one invocation ended in its worker, before anybody formats it.
+
+    `status` is "" (the handler answered or raised), "timeout" or "error"; `error_type` is
+    set with "error". `log` is what was printed meanwhile, `max_memory` is in bytes.
+    """
+
+    body: bytes
+    failed: bool
+    started: float
+    ended: float
+    max_memory: int
+    log: bytes
+    status: str = ""
+    error_type: str = ""
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What an invocation answered: `body` as bytes, and how it went in `report`.
+
+    A function that failed is a response too: `failure` is then not None and `body` is the
+    JSON document that an AWS client would be given with X-Amz-Function-Error.
+    """
+
+    body: bytes
+    is_failure: bool
+    report: Report
+    printed: bytes
+    init_log: bytes = b""
+    executed_version: str = LATEST
+
+    @property
+    def payload(self) -> Any:  # noqa: ANN401 - the answer is whatever JSON the function returned
+        """The answer, decoded from JSON. NaN and Infinity pass, as Lambda's client sends them."""
+        return _decode_json(self.body)
+
+    @property
+    def failure(self) -> Failure | None:
+        """None, or errorType, errorMessage and stackTrace as Lambda shapes them."""
+        if not self.is_failure:
+            return None
+        return msgspec.json.decode(self.body, type=Failure)
+
+    @property
+    def request_id(self) -> str:
+        """The id that the function saw as `context.aws_request_id`."""
+        return self.report.request_id
+
+    @property
+    def log(self) -> str:
+        """What the init phase printed, START, what the handler printed, END and REPORT."""
+        report = self.report
+        start = f"START RequestId: {report.request_id} Version: {self.executed_version}\n"
+        printed = self.printed.decode(errors="replace")
+        if printed and not printed.endswith("\n"):
+            printed += "\n"
+        init = self.init_log.decode(errors="replace")
+        if init and not init.endswith("\n"):
+            init += "\n"
+        return f"{init}{start}{printed}END RequestId: {report.request_id}\n{report_line(report)}\n"
+
+
+def report_line(report: Report) -> str:
+    r"""Return the REPORT line byte for byte: fields are parted by tabs, the last one included.
+
+    Source: AWS Lambda developer guide, "Monitoring: CloudWatch logs"; a status, where there
+    is one, follows the last tab.
+    """
+    fields = [
+        f"REPORT RequestId: {report.request_id}",
+        f"Duration: {report.duration_ms:.2f} ms",
+        f"Billed Duration: {report.billed_duration_ms} ms",
+        f"Memory Size: {report.memory_size_mb} MB",
+        f"Max Memory Used: {report.max_memory_used_mb} MB",
+    ]
+    if report.init_duration_ms is not None:
+        fields.append(f"Init Duration: {report.init_duration_ms:.2f} ms")
+    line = "\t".join(fields) + "\t"
+    if report.status:
+        line += f"Status: {report.status}"
+    if report.error_type:
+        line += f"\tError Type: {report.error_type}"
+    return line
+
+
+def failure_body(error_type: str, message: str) -> bytes:
+    """Return a failure of the sandbox as the JSON document that Lambda sends."""
+    return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
+
+
+def arn(region: str, account: str, name: str) -> str:
+    """Return the unqualified ARN of a function."""
+    return f"arn:aws:lambda:{region}:{account}:function:{name}"
+
+
+def now_iso() -> str:
+    """Return the time as Lambda writes LastModified: 2026-01-31T12:00:00.000+0000."""
+    seconds = time.time()
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(seconds % 1 * 1000):03d}+0000", time.gmtime(seconds))
+
+
+def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # NaN and Infinity are not JSON, but Lambda's Python client sends them.
+        import json  # noqa: PLC0415 - only for the answers that msgspec refuses
+
+        return json.loads(body)

@@ -1,0 +1,648 @@
+"""This module is the pool: all workers, and which invocation gets which.
+
+Theory of operation: the fast path (an idle worker of this version, nobody waiting) is one
+look-up and one pop. Everything else is decided by `plan`, a function of values that awaits
+nothing: it is asked again after every change (a new invocation, a worker ready, an answer, an
+exit), and the pool carries out what it returns. Nothing is decided anywhere else.
+
+Concurrency is what Lambda calls it: invocations in flight, those that wait for a cold start
+included. Each takes from a share: the function's reserved concurrency, or the rest.
+
+Who ends a worker: its keep-alive, an update of its function, memory pressure (greedy-dual, as
+in FaasCache: the cheapest to make again, per MB, goes first), and `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+import psutil
+
+from miniλ import journal
+from miniλ.errors import LambdaError, SupervisorClosed, Throttled
+from miniλ.sandbox import processes, tmp
+from miniλ.worker import MB, Host, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from miniλ.model import FunctionConfiguration
+    from miniλ.settings import Settings
+
+# The share of every function that has no reserved concurrency.
+UNRESERVED = ""
+# What the poll looks at, where no cgroup and no file system holds the limit.
+WATCH_SECONDS = 0.1
+WATCH_TMP_ROUNDS = 5
+# Idle workers are looked over this often for memory pressure.
+PRESSURE_SECONDS = 10.0
+
+RESERVED_REASON = "ReservedFunctionConcurrentInvocationLimitExceeded"
+UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """An invocation without a worker. `admitted`: it counts in its share already."""
+
+    number: int
+    revision: str
+    share: str
+    admitted: bool
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """A worker without an invocation; the lowest `priority` is the first to be ended."""
+
+    worker_id: str
+    revision: str
+    priority: float
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Give this worker to this invocation."""
+
+    number: int
+    worker_id: str
+
+
+class Admit(msgspec.Struct, frozen=True):
+    """Count the invocation in its share: it waits for a worker now, not for concurrency."""
+
+    number: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start a worker for the function that this invocation asks for."""
+
+    number: int
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End an idle worker."""
+
+    worker_id: str
+    reason: str
+
+
+Action: TypeAlias = Assign | Admit | Start | Stop
+
+
+def plan(
+    asks: Sequence[Ask],
+    idle: Sequence[Idle],
+    coming: Counter[str],
+    room: int,
+    free: dict[str, int],
+) -> list[Action]:
+    """Decide what happens next. Values in, values out; nothing is awaited or changed.
+
+    `asks` are in the order they came; `idle` is in the order workers became idle; `coming`
+    counts starting workers by revision; `room` is how many more workers may live; `free` is
+    how many more invocations each share may run.
+    """
+    actions: list[Action] = []
+    idle = list(idle)
+    coming = coming.copy()
+    free = dict(free)
+
+    # Concurrency first. Who finds none left waits on, and others may pass.
+    admitted: list[Ask] = []
+    for ask in asks:
+        if not ask.admitted:
+            if free.get(ask.share, 0) <= 0:
+                continue
+            free[ask.share] -= 1
+            actions.append(Admit(ask.number))
+        admitted.append(ask)
+
+    # Warm workers next, for everybody: nobody's worker may be ended below while the
+    # invocation that it could have served stands in the same queue.
+    cold: list[Ask] = []
+    for ask in admitted:
+        own = [worker for worker in idle if worker.revision == ask.revision]
+        if own:
+            idle.remove(own[-1])
+            actions.append(Assign(ask.number, own[-1].worker_id))
+        else:
+            cold.append(ask)
+
+    # The rest, from cheapest to dearest:
+    #
+    # 1. A worker of its version is on its way, and will take it: one cold start is shared.
+    # 2. There is room: start a worker.
+    # 3. An idle worker of another version makes room.
+    # 4. It waits, and we are asked again.
+    for ask in cold:
+        if coming[ask.revision] > 0:
+            coming[ask.revision] -= 1
+            continue
+        if room <= 0:
+            if not idle:
+                continue
+            cheapest = min(idle, key=lambda worker: worker.priority)
+            idle.remove(cheapest)
+            actions.append(Stop(cheapest.worker_id, "made room"))
+            room += 1
+        room -= 1
+        actions.append(Start(ask.number))
+    return actions
+
+
+class _Waiting:
+    """An Ask with what carries it out."""
+
+    __slots__ = ("admitted", "function", "future", "number")
+
+    def __init__(
+        self, number: int, function: FunctionConfiguration, future: asyncio.Future[Worker]
+    ) -> None:
+        self.number = number
+        self.function = function
+        self.future = future
+        self.admitted = False
+
+
+class _Worth:
+    """What greedy-dual knows of a function: how often it is used, and what a cold start costs."""
+
+    __slots__ = ("clock", "cold_seconds", "uses")
+
+    def __init__(self) -> None:
+        self.uses = 0
+        self.cold_seconds = 0.0
+        self.clock = 0.0
+
+
+class Pool:
+    """All workers of one supervisor."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._settings: Settings = host.settings
+        self._loop = asyncio.get_running_loop()
+        self.capacity = host.settings.concurrency or default_concurrency()
+        self._workers: dict[str, Worker] = {}
+        self._idle: dict[str, list[Worker]] = {}
+        self._busy: set[Worker] = set()
+        self._coming: Counter[str] = Counter()
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._number = 0
+        # Concurrency: what is used, and what may be, by share.
+        self._in_use: Counter[str] = Counter()
+        self._limits: dict[str, int] = {UNRESERVED: self.capacity}
+        self._current: dict[str, str] = {}
+        # A /tmp whose worker crashed, for its replacement: (worker, since) by revision.
+        self._orphaned: dict[str, list[tuple[Worker, float]]] = {}
+        self._worth: dict[str, _Worth] = {}
+        self._clock = 0.0
+        self._housekeeper: asyncio.TimerHandle | None = None
+        self._pressure_at = 0.0
+        self._watcher: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._make_ahead()
+
+    def __repr__(self) -> str:
+        idle = sum(map(len, self._idle.values()))
+        return (
+            f"<Pool {len(self._busy)} busy, {idle} idle, {self._coming.total()} coming, "
+            f"{len(self._waiting)} waiting>"
+        )
+
+    # Versions
+
+    def publish(self, function: FunctionConfiguration) -> None:
+        """Make this the current version of its function; idle workers of the last one end."""
+        self._current[function.name] = function.revision
+        if function.reserved_concurrency is None:
+            self._limits.pop(function.name, None)
+        else:
+            self._limits[function.name] = function.reserved_concurrency
+        self._share_out()
+        self._retire(function.name)
+        self._replan()
+
+    def withdraw(self, name: str) -> None:
+        """Forget a function; its idle workers end, its busy ones when they have answered."""
+        self._current.pop(name, None)
+        self._limits.pop(name, None)
+        self._worth.pop(name, None)
+        self._share_out()
+        self._retire(name)
+
+    def reservable(self, name: str) -> int:
+        """Return the concurrency that may be reserved for a function: one must stay for others."""
+        others = sum(n for share, n in self._limits.items() if share not in (UNRESERVED, name))
+        return max(0, self.capacity - others - 1)
+
+    def _share_out(self) -> None:
+        reserved = sum(n for share, n in self._limits.items() if share != UNRESERVED)
+        self._limits[UNRESERVED] = max(0, self.capacity - reserved)
+
+    def _retire(self, name: str) -> None:
+        for worker in self._idle_workers():
+            if worker.function.name == name and self._is_stale(worker):
+                self._stop(worker, "its function was updated or deleted")
+        for revision, orphans in list(self._orphaned.items()):
+            if orphans and orphans[0][0].function.name == name and self._is_stale(orphans[0][0]):
+                del self._orphaned[revision]
+                for worker, _ in orphans:
+                    self._discard(worker)
+
+    def _idle_workers(self) -> list[Worker]:
+        return [w for idle in self._idle.values() for w in idle if w.state != "gone"]
+
+    def _is_stale(self, worker: Worker) -> bool:
+        return self._current.get(worker.function.name) != worker.function.revision
+
+    # Invocations
+
+    def take(self, function: FunctionConfiguration) -> Worker | None:
+        """Return an idle worker at once, or None: then `wait_for` one."""
+        idle = self._idle.get(function.revision)
+        if not idle or self._waiting:
+            return None
+        share = UNRESERVED if function.reserved_concurrency is None else function.name
+        if self._in_use[share] >= self._limits.get(share, 0):
+            return None
+        while idle:
+            worker = idle.pop()
+            if worker.state != "gone":
+                self._in_use[share] += 1
+                self._busy.add(worker)
+                return worker
+        return None
+
+    async def wait_for(self, function: FunctionConfiguration, wait: float) -> Worker:
+        """Return a worker that has been through its init phase, or whose init phase failed.
+
+        Raises `Throttled` at once where the concurrency is used up, or after `wait` seconds
+        if that is above 0; and whatever kept a worker from starting.
+        """
+        if self._closed:
+            raise closed()
+        share = UNRESERVED if function.reserved_concurrency is None else function.name
+        if self._in_use[share] >= self._limits.get(share, 0) and (
+            wait <= 0 or len(self._waiting) >= self._settings.queue_size
+        ):
+            raise self._throttled(function)
+        self._number += 1
+        waiting = _Waiting(self._number, function, self._loop.create_future())
+        self._waiting[waiting.number] = waiting
+        self._replan()
+        if not waiting.admitted and waiting.number in self._waiting:
+            late = self._loop.call_later(wait, self._give_up, waiting)
+            waiting.future.add_done_callback(lambda _: late.cancel())
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            future = waiting.future
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(future.result())  # it was given a worker in the same moment
+            raise
+        finally:
+            if self._waiting.pop(waiting.number, None) is not None and waiting.admitted:
+                self._give_share_back(share)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        if not waiting.admitted and not waiting.future.done():
+            waiting.future.set_exception(self._throttled(waiting.function))
+
+    def _throttled(self, function: FunctionConfiguration) -> Throttled:
+        reserved = function.reserved_concurrency is not None
+        reason = RESERVED_REASON if reserved else UNRESERVED_REASON
+        self._host.journal.record(journal.Throttled(function=function.name, reason=reason))
+        return Throttled(reason)
+
+    def watch(self) -> None:
+        """Look after the workers that are busy for longer than a moment."""
+        if self._watcher is None:
+            self._watcher = self._loop.create_task(self._watch())
+
+    def release(self, worker: Worker) -> None:
+        """Take a worker back whose invocation is over, whatever became of it."""
+        self._busy.discard(worker)
+        function = worker.function
+        if worker.state == "idle":
+            if self._closed or self._is_stale(worker):
+                worker.stop("its function was updated or deleted")
+            elif function.keep_alive == 0:
+                worker.stop("its keep-alive is 0")
+            else:
+                self._idle.setdefault(function.revision, []).append(worker)
+                if self._housekeeper is None:
+                    self._housekeeper = self._loop.call_later(
+                        self._settings.freeze_after, self._keep_house
+                    )
+        elif worker.keeps_scratch:
+            self._orphan(worker)
+        share = UNRESERVED if function.reserved_concurrency is None else function.name
+        self._give_share_back(share)
+
+    def _give_share_back(self, share: str) -> None:
+        self._in_use[share] -= 1
+        if self._waiting:
+            self._replan()
+
+    # Plan and carry out
+
+    def _replan(self) -> None:
+        if not self._waiting or self._closed:
+            return
+        actions = plan(
+            [
+                Ask(
+                    item.number,
+                    item.function.revision,
+                    UNRESERVED
+                    if item.function.reserved_concurrency is None
+                    else item.function.name,
+                    item.admitted,
+                )
+                for item in self._waiting.values()
+                if not item.future.done()
+            ],
+            [
+                Idle(worker.worker_id, worker.function.revision, self._priority(worker))
+                for worker in self._idle_workers()
+            ],
+            self._coming,
+            self.capacity - len(self._workers),
+            {share: limit - self._in_use[share] for share, limit in self._limits.items()},
+        )
+        for action in actions:
+            match action:
+                case Admit(number):
+                    waiting = self._waiting[number]
+                    waiting.admitted = True
+                    reserved = waiting.function.reserved_concurrency is not None
+                    self._in_use[waiting.function.name if reserved else UNRESERVED] += 1
+                case Assign(number, worker_id):
+                    worker = self._workers[worker_id]
+                    self._idle[worker.function.revision].remove(worker)
+                    self._hand_over(worker, self._waiting[number])
+                case Stop(worker_id, reason):
+                    self._evict(self._workers[worker_id], reason)
+                case Start(number):
+                    self._start(self._waiting[number].function)
+
+    def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
+        del self._waiting[waiting.number]
+        self._busy.add(worker)
+        waiting.future.set_result(worker)
+
+    # Lives of workers
+
+    def _start(self, function: FunctionConfiguration) -> None:
+        worker = Worker(self._host, function, self._settings.init_timeout)
+        self._coming[function.revision] += 1
+        self._live(worker)
+        worker.initialised.add_done_callback(lambda future: self._initialised(worker, future))
+
+    def restart(self, failed: Worker, timeout: float) -> Worker:
+        """Start a worker in place of one whose init phase failed, for the same invocation."""
+        worker = Worker(self._host, failed.function, timeout, phase="invoke")
+        self._busy.discard(failed)
+        self._busy.add(worker)
+        self._orphan(failed)
+        self._live(worker)
+        return worker
+
+    def _live(self, worker: Worker) -> None:
+        self._workers[worker.worker_id] = worker
+        before = self._orphaned.get(worker.function.revision)
+        life = self._inherit(worker, before.pop()[0]) if before else worker.live()
+        task = self._loop.create_task(life)
+        self._lives[worker.worker_id] = task
+        task.add_done_callback(lambda task: self._gone(worker, task))
+
+    async def _inherit(self, worker: Worker, before: Worker) -> None:
+        """Live with the /tmp of a worker that crashed, once all of that one is gone."""
+        life = self._lives.get(before.worker_id)
+        if life is not None:
+            await asyncio.wait([life])
+        worker.scratch = before.scratch
+        await worker.live()
+
+    def _initialised(self, worker: Worker, future: asyncio.Future[object]) -> None:
+        """The init phase is over: whoever waits longest for this version gets the worker."""
+        function = worker.function
+        self._coming[function.revision] -= 1
+        error = None if future.cancelled() else future.exception()
+        failed = future.cancelled() or error is not None or worker.state != "idle"
+        if not failed:
+            worth = self._worth.setdefault(function.name, _Worth())
+            worth.cold_seconds = worker.initialised.result().seconds
+            self._idle.setdefault(function.revision, []).append(worker)
+            worker.idle_since = time.monotonic()
+            self._arm(self._settings.freeze_after)
+            self._make_ahead()
+            self._relieve_pressure()
+        else:
+            waiting = next(
+                (w for w in self._waiting.values()
+                 if w.admitted and w.function.revision == function.revision
+                 and not w.future.done()),
+                None,
+            )
+            if waiting is None:
+                if worker.keeps_scratch:
+                    self._orphan(worker)
+            elif error is None and not future.cancelled():
+                # The invocation repeats the init phase, and hears how that went.
+                self._hand_over(worker, waiting)
+            else:
+                waiting.future.set_exception(error or closed())
+        self._replan()
+
+    def _gone(self, worker: Worker, task: asyncio.Task[None]) -> None:
+        self._workers.pop(worker.worker_id, None)
+        self._lives.pop(worker.worker_id, None)
+        self._coming += Counter()  # drop the zeros
+        idle = self._idle.get(worker.function.revision)
+        if idle and worker in idle:
+            idle.remove(worker)  # it died while it was idle
+        if idle is not None and not idle:
+            del self._idle[worker.function.revision]
+        if not task.cancelled() and task.exception() is not None:
+            what = f"{worker!r}: {task.exception()!r}"
+            self._host.journal.record(journal.Trouble(what=what))
+        self._replan()
+
+    def _orphan(self, worker: Worker) -> None:
+        if self._closed or self._is_stale(worker):
+            self._discard(worker)
+            return
+        since = time.monotonic()
+        self._orphaned.setdefault(worker.function.revision, []).append((worker, since))
+        self._arm(worker.function.keep_alive)
+
+    def _discard(self, worker: Worker) -> None:
+        """Remove the /tmp of a worker that will not be replaced."""
+        task = self._loop.create_task(self._remove_scratch(worker))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _remove_scratch(self, worker: Worker) -> None:
+        life = self._lives.get(worker.worker_id)
+        if life is not None:
+            await asyncio.wait([life])
+        if worker.scratch is not None:
+            await asyncio.to_thread(tmp.remove, worker.scratch)
+
+    def _stop(self, worker: Worker, reason: str) -> None:
+        self._idle[worker.function.revision].remove(worker)
+        worker.stop(reason)
+
+    def _evict(self, worker: Worker, reason: str) -> None:
+        self._clock = max(self._clock, self._priority(worker))
+        self._stop(worker, reason)
+
+    def _priority(self, worker: Worker) -> float:
+        worth = self._worth.get(worker.function.name)
+        if worth is None:
+            return 0.0
+        return worth.clock + worth.uses * worth.cold_seconds / worker.function.memory_size
+
+    def note_use(self, worker: Worker) -> None:
+        """Count a use, for the keep-alive of all workers of the function."""
+        worth = self._worth.get(worker.function.name)
+        if worth is not None:
+            worth.uses += 1
+            worth.clock = self._clock
+
+    # Housekeeping
+
+    def _arm(self, seconds: float) -> None:
+        if self._closed:
+            return
+        if self._housekeeper is not None:
+            if self._housekeeper.when() <= self._loop.time() + seconds:
+                return
+            self._housekeeper.cancel()
+        self._housekeeper = self._loop.call_later(seconds, self._keep_house)
+
+    def _keep_house(self) -> None:
+        """Freeze who has been idle for the grace, end who has been idle for the keep-alive."""
+        self._housekeeper = None
+        now = time.monotonic()
+        due: list[float] = []
+        for worker in self._idle_workers():
+            age = now - worker.idle_since
+            if age >= worker.function.keep_alive:
+                self._stop(worker, "its keep-alive is over")
+                continue
+            due.append(worker.function.keep_alive - age)
+            if worker.state == "idle":
+                if age >= self._settings.freeze_after:
+                    worker.freeze()
+                else:
+                    due.append(self._settings.freeze_after - age)
+        for orphans in self._orphaned.values():
+            for item in list(orphans):
+                worker, since = item
+                left = worker.function.keep_alive - (now - since)
+                if left <= 0:
+                    orphans.remove(item)
+                    self._discard(worker)
+                else:
+                    due.append(left)
+        if any(self._idle.values()):
+            if now - self._pressure_at >= PRESSURE_SECONDS:
+                self._relieve_pressure()
+            due.append(PRESSURE_SECONDS)
+        if due:
+            # A timer that fires early by rounding would only come back: give it a millisecond.
+            self._arm(min(due) + 0.001)
+
+    def _relieve_pressure(self) -> None:
+        """End idle workers, the cheapest first, while the host is short of memory."""
+        self._pressure_at = time.monotonic()
+        memory = psutil.virtual_memory()
+        missing = memory.total * self._settings.memory_reserve - memory.available
+        for worker in sorted(self._idle_workers(), key=self._priority):
+            if missing <= 0:
+                return
+            missing -= max(worker.reported_rss, MB)
+            self._evict(worker, "the host is short of memory")
+
+    def _make_ahead(self) -> None:
+        """Make spare cgroups, one per turn of the loop, so that a cold start finds one ready."""
+        if self._closed:
+            return
+        try:
+            if self._host.hierarchy.make_ahead():
+                self._loop.call_soon(self._make_ahead)
+        except OSError as exc:
+            self._host.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
+
+    async def _watch(self) -> None:
+        """Hold what only a look can hold: the memory of a tree without cgroup, the size of /tmp."""
+        soft_memory = not self._host.limits["memory"].startswith("hard")
+        rounds = 0
+        while self._busy:
+            await asyncio.sleep(WATCH_SECONDS)
+            rounds += 1
+            now = time.monotonic()
+            busy = [w for w in self._busy if w.state == "busy" and now - w.started > WATCH_SECONDS]
+            if busy and soft_memory:
+                await self._watch_memory(busy)
+            if busy and rounds % WATCH_TMP_ROUNDS == 0:
+                await self._watch_tmp(busy)
+        self._watcher = None
+
+    async def _watch_memory(self, busy: Iterable[Worker]) -> None:
+        used = await asyncio.to_thread(processes.memory, [w.worker_id for w in busy])
+        for worker in busy:
+            if used[worker.worker_id] > worker.function.memory_size * MB:
+                worker.fail_for_memory(used[worker.worker_id])
+
+    async def _watch_tmp(self, busy: Iterable[Worker]) -> None:
+        for worker in busy:
+            used = await asyncio.to_thread(tmp.used, worker.scratch or "")
+            if used > worker.function.ephemeral_storage * MB:
+                worker.fail_for_tmp(used)
+
+    async def close(self) -> None:
+        """End every worker: idle ones now, busy ones after the grace; nothing is left after it."""
+        self._closed = True
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_exception(closed())
+        for worker in list(self._workers.values()):
+            if worker.state in ("idle", "frozen"):
+                worker.stop("the supervisor closed")
+            elif worker.state == "starting":
+                self._lives[worker.worker_id].cancel()
+        deadline = self._loop.time() + self._settings.shutdown_grace
+        while self._lives and (left := deadline - self._loop.time()) > 0:
+            await asyncio.wait(self._lives.values(), timeout=left)
+        for life in list(self._lives.values()):
+            life.cancel()
+        await asyncio.gather(*self._lives.values(), return_exceptions=True)
+        for orphans in self._orphaned.values():
+            for worker, _ in orphans:
+                self._discard(worker)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def closed() -> LambdaError:
+    """Return the error for a supervisor that is not open."""
+    return SupervisorClosed("The supervisor is closed: use it inside its `async with`")
+
+
+def default_concurrency() -> int:
+    """Return how many invocations may run at once: 80% of RAM in workers of 128 MB, 8 to 1000.
+
+    Lambda's account has 1,000. Here a function that calls itself must not eat the host.
+    """
+    return max(8, min(1000, int(psutil.virtual_memory().total * 0.8) // (128 * MB)))

@@ -1,0 +1,191 @@
+"""This module is the registry: functions and the ledger, SQLite behind plain functions.
+
+Rule 1: one connection writes (WAL, synchronous=FULL), on one thread, so that an fsync never
+holds the event loop; a function's row is on disk before `create_function` returns.
+
+Rule 2: reads are from memory. The database is read once, when it is opened.
+
+The ledger adds up usage by month, function and memory size, for all price books, and writes
+it at most a second later: a crash costs at most that second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import msgspec
+
+from miniλ import billing, journal
+from miniλ.errors import ServiceError
+from miniλ.model import FunctionConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# How long usage may be in memory only.
+LEDGER_SECONDS = 1.0
+
+T = TypeVar("T")
+_Key: TypeAlias = tuple[str, str, int]
+
+
+def _blocks() -> dict[str, str]:
+    text = resources.files("miniλ").joinpath("registry.sql").read_text(encoding="utf-8")
+    blocks = text.split("-- name: ")[1:]
+    return {name.strip(): sql for name, _, sql in (block.partition("\n") for block in blocks)}
+
+
+class Registry:
+    """The functions of one state directory, and what they used."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        """Open or make the database; `durable=False` is for a state that nobody keeps."""
+        self._sql = _blocks()
+        # Opened here and used there: the thread is the only one that touches it afterwards.
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            self._database.executescript(self._sql["schema"])
+            rows = self._database.execute(self._sql["functions"]).fetchall()
+            loaded = [msgspec.json.decode(row[0], type=FunctionConfiguration) for row in rows]
+        except (sqlite3.Error, msgspec.MsgspecError) as exc:
+            self._database.close()
+            msg = f"The registry {path} cannot be read: {exc}"
+            raise ServiceError(msg) from exc
+        self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
+        self._loop = asyncio.get_running_loop()
+        # Durations (with the init phase's, if any) of the last second, by month, function
+        # and memory size; and what was added up but could not be written yet.
+        self._fresh: dict[_Key, list[tuple[float, float | None]]] = {}
+        self._owed: dict[_Key, list[int]] = {}
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def put(self, function: FunctionConfiguration) -> None:
+        """Keep a function; it is on disk when this returns."""
+        document = msgspec.json.encode(function).decode()
+        await self._write(self._sql["put_function"], [(function.name, document)])
+        self.functions[function.name] = function
+
+    async def delete(self, name: str) -> None:
+        """Forget a function."""
+        await self._write(self._sql["delete_function"], [(name,)])
+        self.functions.pop(name, None)
+
+    async def _write(self, sql: str, rows: list[tuple[object, ...]]) -> None:
+        def write() -> None:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany(sql, rows)
+
+        await self._run(write)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._loop.run_in_executor(self._thread, work)
+        except sqlite3.Error as exc:
+            msg = f"The registry cannot be written: {exc}"
+            raise ServiceError(msg) from exc
+
+    # The ledger
+
+    def note(self, fact: journal.Fact) -> None:
+        """Count an invocation. Called for every fact; costs no I/O."""
+        if not isinstance(fact, journal.Invoked):
+            return
+        report = fact.report
+        key = (_month(), fact.function, report.memory_size_mb)
+        durations = self._fresh.get(key)
+        if durations is None:
+            durations = self._fresh[key] = []
+        durations.append((report.duration_ms, report.init_duration_ms))
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._flush_timer = None
+        self._flushing = self._loop.create_task(self._flush_or_keep())
+
+    async def _flush_or_keep(self) -> None:
+        try:
+            await self.flush()
+        except ServiceError:
+            # Nothing is lost while we live: what is owed is written with the next second's.
+            self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
+
+    async def flush(self) -> None:
+        """Write the usage that is in memory only; raises `ServiceError`, and keeps it, if it cannot."""
+        fresh, self._fresh = self._fresh, {}
+        if fresh or self._owed:
+            await self._run(lambda: self._add_up(fresh))
+
+    def _add_up(self, fresh: dict[_Key, list[tuple[float, float | None]]]) -> None:
+        """Bill durations by every book and add them to the table. On the writer's thread."""
+        for key, durations in fresh.items():
+            owed = self._owed.setdefault(key, [0, 0, 0, 0])
+            owed[0] += len(durations)
+            for place, book in enumerate(billing.BOOKS.values(), 1):
+                owed[place] += sum(billing.billed_ms(d, init, book) for d, init in durations)
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany(
+                self._sql["add_usage"], [(*key, *owed) for key, owed in self._owed.items()]
+            )
+        self._owed.clear()
+
+    async def usage(self, book: str) -> list[billing.Usage]:
+        """Return what was used so far, billed by this book."""
+        await self.flush()
+        rows = await self._run(lambda: self._database.execute(self._sql["usage"]).fetchall())
+        return _usages(rows, book)
+
+    async def close(self) -> None:
+        """Write the rest of the ledger and close the database; raises if it cannot be written."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        try:
+            if self._flushing is not None:
+                await self._flushing
+            await self.flush()
+        finally:
+            await self._loop.run_in_executor(self._thread, self._database.close)
+            self._thread.shutdown()
+
+
+def read_usage(path: Path, book: str) -> list[billing.Usage]:
+    """Return the usage in a registry that another process may have open."""
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            rows = database.execute(_blocks()["usage"]).fetchall()
+        finally:
+            database.close()
+    except sqlite3.Error as exc:
+        msg = f"The ledger {path} cannot be read: {exc}"
+        raise ServiceError(msg) from exc
+    return _usages(rows, book)
+
+
+def _usages(rows: list[tuple[str, str, int, int, int, int, int]], book: str) -> list[billing.Usage]:
+    column = 4 + list(billing.BOOKS).index(book)
+    return [billing.Usage(*row[:4], billed_ms=int(row[column])) for row in rows]
+
+
+# strftime for every invocation would cost more than the rest of its bill.
+_month_cache = (0.0, "")
+
+
+def _month() -> str:
+    global _month_cache  # noqa: PLW0603 - see above
+    now = time.time()
+    if not 0 <= now - _month_cache[0] < 1:
+        _month_cache = (now, time.strftime("%Y-%m", time.gmtime(now)))
+    return _month_cache[1]

@@ -1,0 +1,81 @@
+"""This module is runtimes: from a runtime's name to the program that its workers run in.
+
+A Python runtime is an interpreter of that version on PATH; the one that runs the supervisor
+serves its own version. Code is never run to find out: a candidate that turns out to be
+something else is dropped when its zygote says which Python it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from miniλ.errors import InvalidParameterValue
+
+PYTHON = tuple(f"python3.{minor}" for minor in range(9, 15))
+KNOWN = PYTHON
+
+_VERSION = "import sys; print('python%d.%d' % sys.version_info[:2])"
+
+
+def own() -> str:
+    """Return the runtime of the interpreter that runs us."""
+    return f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def check(runtime: object) -> None:
+    """Refuse a runtime that miniλ does not know at all."""
+    if runtime not in KNOWN:
+        msg = f"Runtime must be one of {', '.join(KNOWN)}, got {runtime!r}; here: {here_text()}"
+        raise InvalidParameterValue(msg)
+
+
+def candidates(runtime: str) -> list[str]:
+    """Return the programs that may be this runtime, best first."""
+    found = [sys.executable] if runtime == own() and sys.executable else []
+    for directory in os.get_exec_path():
+        path = shutil.which(runtime, path=directory)
+        if path is not None and path not in found:
+            found.append(path)
+    return found
+
+
+def here() -> list[str]:
+    """Return the runtimes that work on this machine. Starts each candidate once: slow."""
+    return [runtime for runtime in KNOWN if runtime == own() or _works(runtime)]
+
+
+def here_text() -> str:
+    """Return the runtimes that work here, as part of a message."""
+    return ", ".join(here()) or "none"
+
+
+def _works(runtime: str) -> bool:
+    for path in candidates(runtime):
+        try:
+            done = subprocess.run(  # noqa: S603 - an interpreter from PATH, our own arguments
+                [path, "-I", "-S", "-c", _VERSION], capture_output=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.stdout.decode(errors="replace").strip() == runtime:
+            return True
+    return False
+
+
+def packages_directory() -> Path:
+    """Return the directory that holds the package miniλ."""
+    return Path(__file__).resolve().parent.parent
+
+
+def workers_directory() -> Path:
+    """Return where the workers of all languages are: in the wheel, or beside the package.
+
+    A wheel carries them inside the package; a checkout and an editable install have them in
+    the project's directory.
+    """
+    inside = Path(__file__).resolve().parent / "workers"
+    return inside if inside.is_dir() else packages_directory() / "workers"

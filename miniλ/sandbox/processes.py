@@ -1,0 +1,177 @@
+"""This module is finding and ending the processes of a worker where no cgroup lists them.
+
+Theory of operation: a worker's first process carries its worker id in its initial environment
+block, the one that /proc/<pid>/environ shows. Whoever it forks inherits the block; whoever it
+execs gets the id by way of AWS_LAMBDA_LOG_STREAM_NAME. So a look through /proc finds a
+worker's processes also when they called setsid and their parents are gone. A process that
+both clears its environment and execs escapes: that is why this is `soft`.
+
+A worker id starts with the id of its supervisor's instance, so the same look finds all that a
+dead supervisor left behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+# The zygote is started with this variable; `mark` overwrites its value in place.
+MARK = "MINILAMBDA_WORKER"
+MARK_LENGTH = 32
+
+
+def libc() -> ctypes.CDLL:
+    """Return the C library, with errno kept."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every orphan below (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    if libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent dies (prctl(2), PR_SET_PDEATHSIG).
+
+    To be called after every change of uid, which clears it silently. Advisory: the process
+    can clear it again, and its children do not inherit it.
+    """
+    if libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def mark(worker_id: str) -> None:
+    """Write the worker id over the zygote's placeholder in the initial environment block."""
+    c = libc()
+    c.getenv.restype = ctypes.c_void_p
+    address = c.getenv(MARK.encode())
+    if address:
+        ctypes.memmove(address, worker_id.encode()[:MARK_LENGTH], MARK_LENGTH)
+
+
+def marked(mark_: str) -> set[int]:
+    """Return the pids whose environment holds `mark_`, and all their descendants."""
+    return _marked(mark_, _look())
+
+
+def memory(marks: list[str]) -> dict[str, int]:
+    """Return the memory (PSS, bytes) of the process tree behind each mark, in one look."""
+    seen = _look()
+    return {mark_: sum(_pss(pid) for pid in _marked(mark_, seen)) for mark_ in marks}
+
+
+def tasks_of_user() -> int:
+    """Return how many processes and threads our user has, which is what RLIMIT_NPROC counts."""
+    total = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                total += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            continue  # gone meanwhile
+    return total
+
+
+def _look() -> dict[int, tuple[int, bytes]]:
+    """Return parent and environment of every live process but this one, as far as we may see."""
+    seen = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            state, parent = _stat(name)
+            if state not in (b"Z", b"X"):
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    seen[int(name)] = (parent, file.read())
+        except OSError:
+            continue  # gone meanwhile, or somebody else's
+    return seen
+
+
+def _marked(mark_: str, seen: dict[int, tuple[int, bytes]]) -> set[int]:
+    needle = mark_.encode()
+    found = {pid for pid, (_, environment) in seen.items() if needle in environment}
+    grown = True
+    while grown:
+        children = {pid for pid, (parent, _) in seen.items() if parent in found} - found
+        found |= children
+        grown = bool(children)
+    return found
+
+
+def _stat(name: str) -> tuple[bytes, int]:
+    """Return state and parent of a process (proc_pid_stat(5))."""
+    with open(f"/proc/{name}/stat", "rb") as file:
+        # The command's name may hold spaces and parentheses: count from the last one.
+        fields = file.read().rpartition(b")")[2].split()
+    return fields[0], int(fields[1])
+
+
+def _pss(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # gone meanwhile: it uses nothing
+    return 0
+
+
+def kill_marked(mark_: str) -> int:
+    """Kill every process of a worker or an instance; return how many were found.
+
+    They are stopped first: what does not run cannot fork away from the list.
+    """
+    killed: set[int] = set()
+    while True:
+        found = marked(mark_)
+        for pid in found:
+            _signal(pid, signal.SIGSTOP)
+        if found == marked(mark_) or found <= killed:
+            for pid in found:
+                _signal(pid, signal.SIGKILL)
+            return len(killed | found)
+        killed |= found
+
+
+def kill_children() -> None:
+    """Kill and reap every child and adopted orphan of this process until none is left."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        children = _children()
+        if not children:
+            return
+        for pid in children:
+            _signal(pid, signal.SIGSTOP)
+        for pid in children:
+            _signal(pid, signal.SIGKILL)
+        # Their own children become ours as they die: wait for one death, then look again.
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    children = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and _stat(name)[1] == os.getpid():
+                children.append(int(name))
+        except OSError:
+            continue  # gone meanwhile
+    return children
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # gone already, or it changed its user and is no more ours to signal

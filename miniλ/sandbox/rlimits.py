@@ -1,0 +1,58 @@
+"""This module is the resource limits of a worker (setrlimit(2)), soft and hard alike.
+
+RLIMIT_AS is never used: Node, Go, Java and .NET reserve far more than they use, and crash or
+hang under it. RLIMIT_DATA counts private writable mappings (kernel 4.7 and newer): brk, private
+anonymous memory and thread stacks, touched or not. It gives Python a clean MemoryError; it does
+not see shared mappings and each child has its own, so a cgroup or a poll stands behind it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+
+# RLIMIT_DATA counts what is mapped, not what is touched: `import numpy` maps some 100 MB and
+# 64 threads map 64 stacks. The slack is what that costs beyond what Lambda would count.
+DATA_SLACK = 160 * 1024 * 1024
+
+# glibc gives each thread a stack of the soft RLIMIT_STACK, 8 MB: 64 threads would be 512 MB.
+THREAD_STACK = 1024 * 1024
+
+
+def apply(data: int, file: int, descriptors: int, processes: int | None) -> None:
+    """Limit this process and its children. Raises OSError or ValueError if the kernel refuses.
+
+    `processes` is None where RLIMIT_NPROC would count the whole user's processes, ours too.
+    """
+    # A core file would be a function's memory on our disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, _at_most(resource.RLIMIT_DATA, data))
+    resource.setrlimit(resource.RLIMIT_FSIZE, _at_most(resource.RLIMIT_FSIZE, file))
+    resource.setrlimit(resource.RLIMIT_NOFILE, _at_most(resource.RLIMIT_NOFILE, descriptors))
+    if processes is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, _at_most(resource.RLIMIT_NPROC, processes))
+
+
+def _at_most(which: int, value: int) -> tuple[int, int]:
+    """Return `value` as both limits, or the hard limit that we already live under."""
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    return (value, value)
+
+
+def shrink_thread_stacks() -> None:
+    """Make threads started by C or Python get `THREAD_STACK` from now on.
+
+    glibc reads RLIMIT_STACK once, when a process starts, so a worker that was forked cannot
+    change its threads' stacks with setrlimit; pthread_setattr_default_np(3) can. The main
+    thread keeps its 8 MB.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "pthread_setattr_default_np"):
+        return  # musl: its threads have 128 kB, which is less than we ask for
+    attributes = ctypes.create_string_buffer(256)
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(THREAD_STACK))
+    libc.pthread_setattr_default_np(attributes)
+    libc.pthread_attr_destroy(attributes)

@@ -1,0 +1,76 @@
+"""This module is what the operator may choose. A function's own limits are not in here.
+
+Where a value comes from, the later wins: the default, a TOML file, a MINILAMBDA_* variable,
+an argument in Python. A value that cannot be is refused with its name and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from miniλ.errors import InvalidParameterValue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "MINILAMBDA_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Choices for one supervisor.
+
+    Units: seconds, MB (1,048,576 bytes), bytes where the name says so.
+    """
+
+    region: str = "us-east-1"
+    account: str = "000000000000"
+    # Which cgroup hierarchy holds the limits. "auto" takes the first that works.
+    cgroup: Literal["auto", "v2", "v1", "none"] = "auto"
+    # Invocations that may run at once, all functions together; None derives it from RAM.
+    concurrency: int | None = None
+    # Invocations that may wait for a worker with `invoke(..., wait=seconds)`.
+    queue_size: int = 1000
+    # Lambda gives an init phase 10 s (developer guide, "Lambda runtime environment").
+    init_timeout: float = 10.0
+    # An idle worker is frozen after this grace, so that back-to-back calls pay no thaw.
+    freeze_after: float = 0.05
+    # SIGTERM first, SIGKILL after this (Lambda: at most 2 s, "Shutdown phase").
+    shutdown_grace: float = 2.0
+    # What one invocation may print and be kept; beyond it the middle is left out.
+    log_bytes: int = 1024 * 1024
+    # Which price book the billed duration and the ledger follow: see `billing`.
+    price_book: Literal["2018", "2020", "2025"] = "2025"
+    # Below this share of free RAM idle workers are ended before their keep-alive.
+    memory_reserve: float = 0.1
+
+
+def load(
+    file: str | Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings of a TOML file and of MINILAMBDA_* variables; the latter win.
+
+    Raises `InvalidParameterValue` that names the key and what is allowed.
+    """
+    values: dict[str, object] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            msg = f"The settings file {file} cannot be read: {exc}"
+            raise InvalidParameterValue(msg) from exc
+    environ = os.environ if environ is None else environ
+    for field in msgspec.structs.fields(Settings):
+        value = environ.get(PREFIX + field.name.upper())
+        if value is not None:
+            values[field.name] = value
+    try:
+        # strict=False lets "4" be a number: an environment has nothing but strings.
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        msg = f"Settings: {exc}"
+        raise InvalidParameterValue(msg) from exc

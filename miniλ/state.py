@@ -1,0 +1,164 @@
+"""This module is the state directory: who holds it, and what a dead holder left behind.
+
+    lock           held with flock(2) while a supervisor lives; never removed while it may be held
+    instance.json  the instance's id and cgroups, so that a later life can sweep them
+    registry.db    functions and the ledger
+    code/          packages, by sha256
+    tmp/           one directory for each worker
+
+Rule: a lock is the only proof of life. The kernel drops it with the last process that holds
+it, whatever way that ends; a pid in a file may be anybody's by now. A directory whose lock is
+free is swept: processes first, then cgroups, then files. Another instance's is never touched.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from miniλ.errors import ServiceError, StateInUse
+from miniλ.sandbox import cgroups, processes, tmp
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """What a supervisor writes down about itself before it starts anything."""
+
+    instance: str
+    pid: int
+    groups: list[str]
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """What was found of a dead supervisor, and removed."""
+
+    instance: str
+    processes: int
+    paths: list[str]
+
+
+class State:
+    """A state directory that we hold."""
+
+    def __init__(self, path: Path, lock: int, instance: str, *, kept: bool) -> None:
+        self.path = path
+        self.instance = instance
+        self.kept = kept
+        self.code = path / "code"
+        self.tmp = path / "tmp"
+        self.registry = path / "registry.db"
+        self._lock = lock
+
+    def write_down(self, groups: list[str]) -> None:
+        """Keep what a sweep needs to know, before the first worker starts."""
+        document = msgspec.json.encode(Instance(self.instance, os.getpid(), groups))
+        (self.path / "instance.json").write_bytes(document)
+
+    def close(self) -> None:
+        """Leave the directory: as it is if it is kept, else without a trace."""
+        if self.kept:
+            tmp.empty(str(self.tmp))
+            (self.path / "instance.json").unlink(missing_ok=True)
+        else:
+            tmp.remove(str(self.path))
+        os.close(self._lock)
+
+
+def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains]]:
+    """Take hold of a state directory, a temporary one for None; sweep what the dead left.
+
+    Raises `StateInUse` where another supervisor holds it.
+    """
+    instance = os.urandom(6).hex()
+    if path is None:
+        base = _temporary_base()
+        remains = [found for dead in sorted(base.iterdir()) if (found := _sweep_dead(dead))]
+        directory = base / instance
+    else:
+        directory = Path(path).absolute()
+        remains = []
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _lock(directory)
+    except OSError as exc:
+        msg = f"The state directory {directory} cannot be used: {exc}"
+        raise ServiceError(msg) from exc
+    if lock is None:
+        msg = f"The state directory {directory} is in use by {_holder(directory)}"
+        raise StateInUse(msg)
+    if path is not None and (found := _sweep(directory)):
+        remains.append(found)
+    state = State(directory, lock, instance, kept=path is not None)
+    state.code.mkdir(exist_ok=True)
+    state.tmp.mkdir(exist_ok=True, mode=0o711)
+    return state, remains
+
+
+def _temporary_base() -> Path:
+    """Return the directory of all temporary states of this user, and nobody else's."""
+    base = Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        msg = f"{base} belongs to somebody else: set TMPDIR or pass state="
+        raise ServiceError(msg)
+    return base
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a state directory; return the descriptor that holds it, None if somebody does."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _holder(directory: Path) -> str:
+    try:
+        document = (directory / "instance.json").read_bytes()
+        return f"process {msgspec.json.decode(document, type=Instance).pid}"
+    except (OSError, msgspec.MsgspecError):
+        return "another supervisor"
+
+
+def _sweep_dead(directory: Path) -> Remains | None:
+    """Sweep and remove a temporary state whose supervisor is dead."""
+    try:
+        lock = _lock(directory)
+    except OSError:
+        return None  # removed by its owner meanwhile
+    if lock is None:
+        return None
+    try:
+        found = _sweep(directory)
+        tmp.remove(str(directory))
+    finally:
+        os.close(lock)
+    return found
+
+
+def _sweep(directory: Path) -> Remains | None:
+    """End what a dead supervisor left running and remove what it left lying about."""
+    try:
+        document = (directory / "instance.json").read_bytes()
+        dead = msgspec.json.decode(document, type=Instance)
+    except (OSError, msgspec.MsgspecError):
+        return None  # it died before it started anything
+    killed = processes.kill_marked(dead.instance)
+    removed = [path for path in dead.groups if cgroups.sweep(path, dead.instance)]
+    scratch = directory / "tmp"
+    if scratch.is_dir():
+        removed += [str(entry) for entry in scratch.iterdir()]
+        tmp.empty(str(scratch))
+    (directory / "instance.json").unlink(missing_ok=True)
+    return Remains(dead.instance, killed, removed)

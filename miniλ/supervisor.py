@@ -1,0 +1,512 @@
+"""This module is the supervisor: it wires everything, starts and stops it, and is the embedded API.
+
+What it takes from an app that embeds it: nothing. It runs on the loop that is there (asyncio's
+or uvloop's), installs no signal handler, starts no thread but the registry's, and two of them
+live in one process without knowing each other.
+
+Constructing a Supervisor does nothing at all; `async with` opens it. That is why a module may
+make one at its top level and decorate functions with it: a worker that imports the module makes
+one too, and never opens it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import sys
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from miniλ import journal, model, packages, runtimes, state
+from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
+from miniλ.invoker import Context, Invoker, check_event, encode_event
+from miniλ.journal import Journal
+from miniλ.pool import Pool, closed
+from miniλ.registry import Registry
+from miniλ.sandbox import cgroups, processes
+from miniλ.settings import Settings
+from miniλ.settings import load as load_settings
+from miniλ.worker import PROCESSES, Host
+from miniλ.zygote import Zygotes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from miniλ import billing
+    from miniλ.model import FunctionConfiguration, Response
+
+R = TypeVar("R")
+
+# What `update_function_configuration` may change.
+CHANGEABLE = frozenset(
+    {
+        "handler",
+        "runtime",
+        "memory_size",
+        "timeout",
+        "ephemeral_storage",
+        "environment",
+        "reserved_concurrency",
+        "keep_alive",
+    }
+)
+# `map` queues for concurrency as long as any function may run (900 s, Lambda's longest).
+MAP_WAIT = 900.0
+
+
+class Function(Generic[R]):
+    """A function of the embedding app, decorated by `Supervisor.function`.
+
+    Called, it is the plain function, in this process. `invoke` runs it in a worker.
+    """
+
+    def __init__(self, supervisor: Supervisor, handler: Callable[..., R], name: str) -> None:
+        self._supervisor = supervisor
+        self.handler = handler
+        self.name = name
+        self.__doc__ = handler.__doc__
+        self.__name__ = handler.__name__
+        self.__module__ = handler.__module__
+        self.__wrapped__ = handler
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:  # noqa: ANN401 - the app's own signature
+        """Call the function here and now."""
+        return self.handler(*args, **kwargs)
+
+    async def invoke(self, event: object = None, **options: Any) -> Response:  # noqa: ANN401
+        """Run the function in a worker; `options` as for `Supervisor.invoke`."""
+        return await self._supervisor.invoke(self.name, event, **options)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name}>"
+
+
+class Supervisor:
+    """Runs functions in supervised workers. Use it with `async with`.
+
+    `state`: a directory that keeps functions, code and the ledger; None is a temporary one.
+    `settings`: a `Settings`; None takes the defaults and MINILAMBDA_* variables.
+    """
+
+    def __init__(
+        self, state: str | os.PathLike[str] | None = None, settings: Settings | None = None
+    ) -> None:
+        self._state_path = state
+        self._settings = settings
+        self._decorated: list[tuple[Function[Any], dict[str, Any]]] = []
+        self._undo: contextlib.AsyncExitStack | None = None
+        self._changing = asyncio.Lock()
+        self._functions: dict[str, FunctionConfiguration] = {}
+        self._invoke: Callable[..., Any] | None = None
+
+    def __repr__(self) -> str:
+        if self._undo is None:
+            return "<Supervisor closed>"
+        return f"<Supervisor {len(self._functions)} functions, {self._pool!r}>"
+
+    # Open and close
+
+    async def __aenter__(self) -> Self:
+        """Open: take the state directory, sweep what a dead supervisor left, be ready."""
+        if self._undo is not None:
+            msg = "The supervisor is open already"
+            raise ResourceConflict(msg)
+        async with contextlib.AsyncExitStack() as undo:
+            await self._open(undo)
+            self._undo = undo.pop_all()
+        try:
+            for function, options in self._decorated:
+                await self._create_decorated(function, options)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _open(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings or load_settings()
+        held, remains = await asyncio.to_thread(state.open_state, self._state_path)
+        undo.push_async_callback(asyncio.to_thread, held.close)
+        self._state = held
+        self.registry = Registry(held.registry, durable=held.kept)
+        undo.push_async_callback(self.registry.close)
+        self.journal = Journal(self.registry.note)
+        for found in remains:
+            self.journal.record(
+                journal.Swept(
+                    instance=found.instance, processes=found.processes, paths=found.paths
+                )
+            )
+        try:
+            hierarchy, _ = cgroups.open_hierarchy(settings.cgroup, held.instance)
+        except OSError as exc:
+            msg = f"Settings: cgroup={settings.cgroup!r} cannot be had on this host: {exc}"
+            raise InvalidParameterValue(msg) from exc
+        undo.callback(self._close_hierarchy, hierarchy)
+        held.write_down(list(hierarchy.directories))
+        zygotes = Zygotes(self.journal)
+        undo.push_async_callback(zygotes.close)
+        limits = enforcement(hierarchy)
+        host = Host(
+            settings=settings,
+            journal=self.journal,
+            zygotes=zygotes,
+            hierarchy=hierarchy,
+            tmp_directory=str(held.tmp),
+            instance=held.instance,
+            runtime_directory=str(runtimes.workers_directory() / "python"),
+            limits=limits,
+            process_limit=_process_limit(limits),
+        )
+        self.limits = limits
+        self._zygotes = zygotes
+        self._pool = Pool(host)
+        undo.push_async_callback(self._pool.close)
+        self._invoke = Invoker(host, self._pool).invoke
+        self._arn = model.arn(settings.region, settings.account, "")
+        self._functions = dict(self.registry.functions)
+        for function in self._functions.values():
+            self._pool.publish(function)
+
+    def _close_hierarchy(self, hierarchy: cgroups.Hierarchy) -> None:
+        left = hierarchy.close()
+        if left:
+            self.journal.record(journal.Trouble(what=f"cgroups that will not go: {left}"))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close: every worker ends, and nothing of them is left."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End every worker (2 s of grace, then kill) and remove every process, cgroup and /tmp."""
+        undo, self._undo, self._invoke = self._undo, None, None
+        if undo is not None:
+            # Whoever is cancelled while closing still closes: half a close would leave processes.
+            closing = asyncio.ensure_future(undo.aclose())
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                await closing
+                raise
+
+    def _opened(self) -> None:
+        if self._undo is None:
+            raise closed()
+
+    # Functions
+
+    async def create_function(
+        self,
+        name: str,
+        code: str | os.PathLike[str],
+        handler: str,
+        *,
+        runtime: str | None = None,
+        memory_size: int = 128,
+        timeout: int = 3,  # noqa: ASYNC109 - the function's, not this call's
+        ephemeral_storage: int = 512,
+        environment: dict[str, str] | None = None,
+        reserved_concurrency: int | None = None,
+        keep_alive: float = 600.0,
+    ) -> FunctionConfiguration:
+        """Create a function from a directory or a .zip, as Lambda's CreateFunction does.
+
+        Sizes are MB, `timeout` and `keep_alive` seconds; `runtime` is the Python that runs
+        this, unless said otherwise. The code is copied: later changes to it need
+        `update_function_code`. Raises `InvalidParameterValue`, `ResourceConflict` where the
+        name is taken, `RuntimeMissing`.
+        """
+        self._opened()
+        draft = model.FunctionConfiguration(
+            name=name,
+            handler=handler,
+            runtime=runtime or runtimes.own(),
+            revision=str(uuid.uuid4()),
+            code_sha256="",
+            code_size=0,
+            code_path="",
+            memory_size=memory_size,
+            timeout=timeout,
+            ephemeral_storage=ephemeral_storage,
+            environment=dict(environment or {}),
+            reserved_concurrency=reserved_concurrency,
+            keep_alive=keep_alive,
+            last_modified=model.now_iso(),
+        )
+        async with self._changing:
+            self._check_new(name)
+            await self._check(draft)
+            package = await asyncio.to_thread(packages.publish, code, self._state.code)
+            function = _with_package(draft, package)
+            await self._put(function)
+        return function
+
+    async def update_function_code(
+        self, name: str, code: str | os.PathLike[str]
+    ) -> FunctionConfiguration:
+        """Give a function new code. Invocations that run end on the old one."""
+        self._opened()
+        async with self._changing:
+            before = self._find(name)
+            package = await asyncio.to_thread(packages.publish, code, self._state.code)
+            function = _with_package(_revised(before), package)
+            await self._put(function)
+        return function
+
+    async def update_function_configuration(
+        self,
+        name: str,
+        **changes: Any,  # noqa: ANN401 - checked against CHANGEABLE and by FunctionConfiguration
+    ) -> FunctionConfiguration:
+        """Change what `create_function` was given; running invocations end as they began."""
+        self._opened()
+        unknown = sorted(changes.keys() - CHANGEABLE)
+        if unknown:
+            msg = f"Unknown: {', '.join(unknown)}; can change: {', '.join(sorted(CHANGEABLE))}"
+            raise InvalidParameterValue(msg)
+        async with self._changing:
+            function = _revised(self._find(name), **changes)
+            await self._check(function)
+            await self._put(function)
+        return function
+
+    async def delete_function(self, name: str) -> None:
+        """Delete a function; its workers end when they have answered."""
+        self._opened()
+        async with self._changing:
+            self._find(name)
+            await self.registry.delete(name)
+            del self._functions[name]
+            self._pool.withdraw(name)
+
+    def get_function(self, name: str) -> FunctionConfiguration:
+        """Return a function's configuration; raises `ResourceNotFound`."""
+        self._opened()
+        return self._find(name)
+
+    def list_functions(self) -> list[FunctionConfiguration]:
+        """Return all functions by name."""
+        self._opened()
+        return [self._functions[name] for name in sorted(self._functions)]
+
+    def _find(self, name: str) -> FunctionConfiguration:
+        function = self._functions.get(name)
+        if function is None:
+            model.check_name(name)
+            msg = f"Function not found: {self._arn}{name}"
+            raise ResourceNotFound(msg)
+        return function
+
+    def _check_new(self, name: str) -> None:
+        if name in self._functions:
+            msg = f"Function already exist: {name}. Update it, or delete it first"
+            raise ResourceConflict(msg)
+
+    async def _check(self, function: FunctionConfiguration) -> None:
+        """Refuse what only this host can refuse: a runtime, a concurrency it does not have."""
+        if function.runtime not in runtimes.KNOWN:
+            await asyncio.to_thread(runtimes.check, function.runtime)
+        reservable = self._pool.reservable(function.name)
+        if (function.reserved_concurrency or 0) > reservable:
+            msg = (
+                f"ReservedConcurrentExecutions of {function.reserved_concurrency} would leave "
+                f"less than 1 for functions without; {reservable} can be reserved"
+            )
+            raise InvalidParameterValue(msg)
+        await self._zygotes.get(function.runtime)
+
+    async def _put(self, function: FunctionConfiguration) -> None:
+        await self.registry.put(function)
+        self._publish(function)
+
+    def _publish(self, function: FunctionConfiguration) -> None:
+        self._functions[function.name] = function
+        self._pool.publish(function)
+
+    # Functions of the embedding app
+
+    def function(
+        self, name: str | None = None, **options: Any  # noqa: ANN401 - as create_function's
+    ) -> Callable[[Callable[..., R]], Function[R]]:
+        """Decorate a module-level `def f(event, context)` of the app to run in workers.
+
+        `options` as for `create_function`; the code is the app's own module, imported in the
+        worker from where the app imports it. In a script, guard what it does by
+        `if __name__ == "__main__":`, as with multiprocessing.
+        """
+        if callable(name):
+            msg = "Write @supervisor.function(), with parentheses"
+            raise InvalidParameterValue(msg)
+        unknown = sorted(options.keys() - CHANGEABLE | options.keys() & {"handler", "runtime"})
+        if unknown:
+            msg = f"@supervisor.function does not take {', '.join(unknown)}"
+            raise InvalidParameterValue(msg)
+
+        def decorate(handler: Callable[..., R]) -> Function[R]:
+            if "<locals>" in handler.__qualname__ or "." in handler.__qualname__:
+                msg = f"{handler.__qualname__} is not at the top of its module: a worker cannot import it"
+                raise InvalidParameterValue(msg)
+            function = Function(self, handler, name or handler.__name__)
+            model.check_name(function.name)
+            self._decorated.append((function, options))
+            return function
+
+        return decorate
+
+    async def _create_decorated(self, function: Function[Any], options: dict[str, Any]) -> None:
+        root, module = _importable(function.handler)
+        if function.name in self._functions and not self._functions[function.name].python_path:
+            self._check_new(function.name)
+        source = Path(sys.modules[function.handler.__module__].__file__ or "").read_bytes()
+        configuration = model.FunctionConfiguration(
+            name=function.name,
+            handler=f"{module}.{function.handler.__name__}",
+            runtime=runtimes.own(),
+            revision=str(uuid.uuid4()),
+            code_sha256=hashlib.sha256(source).hexdigest(),
+            code_size=len(source),
+            code_path=root,
+            last_modified=model.now_iso(),
+            python_path=[os.path.abspath(path or os.curdir) for path in sys.path],
+            **options,
+        )
+        await self._check(configuration)
+        # Not in the registry: it comes and goes with the app.
+        self._publish(configuration)
+
+    # Invocations
+
+    async def invoke(
+        self,
+        name: str,
+        event: object = None,
+        *,
+        body: bytes | None = None,
+        wait: float = 0.0,
+        client_context: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Response:
+        """Run a function on an event and return its response; a failure of it is a response.
+
+        `event` is anything that becomes JSON; `body` is JSON as bytes instead. `wait`: how
+        many seconds to queue, first come first served, when the concurrency is used up.
+
+        Raises `LambdaError` subclasses: `ResourceNotFound`, `Throttled` (at once unless
+        `wait`), `RequestTooLarge`, `InvalidRequestContent`, `ServiceError`.
+        """
+        run = self._invoke
+        if run is None:
+            raise closed()
+        function = self._functions.get(name) or self._find(name)
+        payload = encode_event(event) if body is None else check_event(body)
+        if client_context is None and identity is None and trace_id is None:
+            return await run(function, payload, wait, request_id=request_id)  # type: ignore[no-any-return]
+        context = Context(_json(client_context), _json(identity), trace_id)
+        return await run(function, payload, wait, context, request_id)  # type: ignore[no-any-return]
+
+    async def map(
+        self, name: str, events: Iterable[object], *, concurrency: int = 1
+    ) -> AsyncIterator[Response]:
+        """Yield the responses to many events, in their order, `concurrency` of them at a time.
+
+        Events are taken from the iterable as they are needed, so it may be endless.
+        """
+        if concurrency < 1:
+            msg = f"concurrency must be at least 1, got {concurrency}"
+            raise InvalidParameterValue(msg)
+        running: deque[asyncio.Task[Response]] = deque()
+        waiting = iter(events)
+        try:
+            while True:
+                while len(running) < concurrency:
+                    try:
+                        event = next(waiting)
+                    except StopIteration:
+                        break
+                    running.append(
+                        asyncio.ensure_future(self.invoke(name, event, wait=MAP_WAIT))
+                    )
+                if not running:
+                    return
+                yield await running[0]
+                running.popleft()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def usage(self, book: str = "2025") -> list[billing.Usage]:
+        """Return what the functions of this state directory used, billed by a price book."""
+        self._opened()
+        return await self.registry.usage(book)
+
+
+def enforcement(hierarchy: cgroups.Hierarchy) -> dict[str, str]:
+    """Return what holds each limit of a worker here: `hard`, `soft` or `none`, and by what."""
+    return {
+        **hierarchy.limits,
+        "descriptors": "hard: RLIMIT_NOFILE",
+        "tmp": "soft: RLIMIT_FSIZE per file, and a look at its size twice a second",
+        "timeout": "hard: SIGKILL at the deadline",
+        "files": "none: workers run as this user and see its files",
+        "siblings": "none: workers run as this user and may signal each other",
+        "network": "none: workers share the host's network",
+    }
+
+
+def _process_limit(limits: dict[str, str]) -> int | None:
+    """Return the RLIMIT_NPROC for workers: it counts the user's, so ours come on top."""
+    if limits["processes"].startswith("hard") or os.geteuid() == 0:
+        return None
+    return processes.tasks_of_user() + PROCESSES
+
+
+def _revised(function: FunctionConfiguration, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
+    return msgspec.structs.replace(
+        function, revision=str(uuid.uuid4()), last_modified=model.now_iso(), **changes
+    )
+
+
+def _with_package(
+    function: FunctionConfiguration, package: packages.Package
+) -> FunctionConfiguration:
+    return msgspec.structs.replace(
+        function,
+        code_sha256=package.sha256,
+        code_size=package.size,
+        code_path=package.path,
+    )
+
+
+def _importable(handler: Callable[..., object]) -> tuple[str, str]:
+    """Return the directory and the module name by which a worker imports a function's module."""
+    module = sys.modules[handler.__module__]
+    name, file = handler.__module__, getattr(module, "__file__", None)
+    if file is None:
+        msg = f"{handler.__qualname__} is in {name}, which has no file: put it into a module"
+        raise InvalidParameterValue(msg)
+    if name == "__main__":
+        spec = getattr(module, "__spec__", None)
+        name = spec.name if spec is not None else Path(file).stem
+    root = Path(file).resolve().parent
+    for _ in range(name.count(".") + (Path(file).stem == "__init__")):
+        root = root.parent
+    return str(root), name
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

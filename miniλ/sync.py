@@ -1,0 +1,171 @@
+"""This module is the synchronous face of the supervisor, for scripts and notebooks.
+
+The same methods, on a supervisor that runs in a thread of its own, on a loop of its own: it
+works where a loop runs already (a notebook) and where none does (a script).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from miniλ.errors import ResourceConflict
+from miniλ.pool import closed
+from miniλ.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from miniλ import billing
+    from miniλ.model import FunctionConfiguration, Response
+    from miniλ.settings import Settings
+    from miniλ.supervisor import Function
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop, uvloop's where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every architecture
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class SyncSupervisor:
+    """Runs functions in supervised workers. Use it with `with`; methods as `Supervisor`'s."""
+
+    def __init__(
+        self, state: str | os.PathLike[str] | None = None, settings: Settings | None = None
+    ) -> None:
+        self._supervisor = Supervisor(state, settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._supervisor)[1:]}"
+
+    def __enter__(self) -> Self:
+        """Start the thread and open the supervisor."""
+        if self._loop is not None:
+            msg = "The supervisor is open already"
+            raise ResourceConflict(msg)
+        self._loop = new_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="minilambda", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._call(self._supervisor.__aenter__())
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the supervisor and end the thread."""
+        self.close()
+
+    def close(self) -> None:
+        """End every worker, and the thread."""
+        if self._loop is not None:
+            try:
+                self._call(self._supervisor.close())
+            finally:
+                self._end_loop()
+
+    def _end_loop(self) -> None:
+        loop, self._loop = self._loop, None
+        assert loop is not None
+        assert self._thread is not None
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise closed()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C in a script: let go of what we waited for
+            raise
+
+    def create_function(
+        self,
+        name: str,
+        code: str | os.PathLike[str],
+        handler: str,
+        **options: Any,  # noqa: ANN401 - as Supervisor.create_function's
+    ) -> FunctionConfiguration:
+        """As `Supervisor.create_function`."""
+        return self._call(self._supervisor.create_function(name, code, handler, **options))
+
+    def update_function_code(
+        self, name: str, code: str | os.PathLike[str]
+    ) -> FunctionConfiguration:
+        """As `Supervisor.update_function_code`."""
+        return self._call(self._supervisor.update_function_code(name, code))
+
+    def update_function_configuration(self, name: str, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
+        """As `Supervisor.update_function_configuration`."""
+        return self._call(self._supervisor.update_function_configuration(name, **changes))
+
+    def delete_function(self, name: str) -> None:
+        """As `Supervisor.delete_function`."""
+        self._call(self._supervisor.delete_function(name))
+
+    def get_function(self, name: str) -> FunctionConfiguration:
+        """As `Supervisor.get_function`."""
+        return self._supervisor.get_function(name)
+
+    def list_functions(self) -> list[FunctionConfiguration]:
+        """As `Supervisor.list_functions`."""
+        return self._supervisor.list_functions()
+
+    def function(
+        self, name: str | None = None, **options: Any  # noqa: ANN401 - as Supervisor.function's
+    ) -> Callable[[Callable[..., R]], Function[R]]:
+        """As `Supervisor.function`; invoke with `SyncSupervisor.invoke`."""
+        return self._supervisor.function(name, **options)
+
+    def invoke(self, name: str, event: object = None, **options: Any) -> Response:  # noqa: ANN401
+        """As `Supervisor.invoke`."""
+        return self._call(self._supervisor.invoke(name, event, **options))
+
+    def map(
+        self, name: str, events: Iterable[object], *, concurrency: int = 1
+    ) -> Iterator[Response]:
+        """As `Supervisor.map`."""
+        responses = self._supervisor.map(name, events, concurrency=concurrency)
+        try:
+            while True:
+                try:
+                    yield self._call(_next(responses))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                self._call(responses.aclose())  # type: ignore[attr-defined]
+
+    def usage(self, book: str = "2025") -> list[billing.Usage]:
+        """As `Supervisor.usage`."""
+        return self._call(self._supervisor.usage(book))
+
+
+async def _next(responses: Any) -> Response:  # noqa: ANN401 - an async generator of responses
+    return await responses.__anext__()  # type: ignore[no-any-return]

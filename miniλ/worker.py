@@ -1,0 +1,628 @@
+"""This module is one worker: its table of states, init, invoke, freeze, kill.
+
+Theory of operation: `live` is a worker's whole life in one coroutine, owned by the pool: it
+leases a cgroup and a /tmp, has the zygote fork, waits for the end and returns what it leased.
+Everything in between is driven by callbacks of the event loop (a frame, a deadline, a pidfd),
+because a warm invocation must not cost a task switch. An invocation belongs to the worker and
+not to who waits for it: a caller who leaves does not stop the function, as on Lambda.
+
+Rule 1: liveness is the pidfd, never an EOF. A grandchild may hold every pipe open.
+
+Rule 2: whatever ends an invocation goes through `_complete`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from miniλ import journal, logs, model, wire
+from miniλ.channel import Channel
+from miniλ.errors import LambdaError, ResourceConflict, ServiceError
+from miniλ.sandbox import Sandbox, rlimits, tmp
+from miniλ.sandbox.cgroups import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miniλ.journal import Journal
+    from miniλ.model import FunctionConfiguration, Outcome
+    from miniλ.sandbox.cgroups import Hierarchy
+    from miniλ.settings import Settings
+    from miniλ.zygote import Exit, Zygotes
+
+MB = 1024 * 1024
+# 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
+MB_PER_CPU = 1769
+# 1,024 descriptors and 1,024 processes and threads (developer guide, "Lambda quotas").
+DESCRIPTORS = 1024
+PROCESSES = 1024
+# After the answer pipe breaks the exit status is on its way: it says more than the break.
+BROKEN_GRACE = 0.2
+# SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
+BURIAL_TIMEOUT = 5.0
+
+State = Literal["starting", "idle", "frozen", "busy", "stopping", "gone"]
+
+# The whole life of a worker. Whatever is not in this table is a bug, and raises.
+TRANSITIONS: dict[State, dict[str, State]] = {
+    "starting": {"ready": "idle", "stopped": "stopping", "exited": "gone"},
+    "idle": {"invoked": "busy", "frozen": "frozen", "stopped": "stopping", "exited": "gone"},
+    "frozen": {"thawed": "idle", "stopped": "stopping", "exited": "gone"},
+    "busy": {"answered": "idle", "stopped": "stopping", "exited": "gone"},
+    "stopping": {"stopped": "stopping", "exited": "gone"},
+    "gone": {},
+}
+
+# How a signal reads in Lambda's messages.
+SIGNALS = {
+    signal.SIGHUP: "hangup",
+    signal.SIGINT: "interrupt",
+    signal.SIGQUIT: "quit",
+    signal.SIGILL: "illegal instruction",
+    signal.SIGTRAP: "trace/breakpoint trap",
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "floating point exception",
+    signal.SIGKILL: "killed",
+    signal.SIGUSR1: "user defined signal 1",
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGUSR2: "user defined signal 2",
+    signal.SIGPIPE: "broken pipe",
+    signal.SIGALRM: "alarm clock",
+    signal.SIGTERM: "terminated",
+    signal.SIGXCPU: "CPU time limit exceeded",
+    signal.SIGXFSZ: "file size limit exceeded",
+    signal.SIGSYS: "bad system call",
+}
+
+
+class Init(msgspec.Struct, frozen=True):
+    """How an init phase went. `status` is "", "error" or "timeout"; `body` the failure if any."""
+
+    status: str
+    seconds: float
+    log: bytes
+    body: bytes = b""
+    error_type: str = ""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """What every worker of a supervisor needs from it."""
+
+    settings: Settings
+    journal: Journal
+    zygotes: Zygotes
+    hierarchy: Hierarchy
+    tmp_directory: str
+    instance: str
+    runtime_directory: str
+    limits: dict[str, str]
+    process_limit: int | None
+
+
+class Worker:
+    """One live process that runs one version of one function, one invocation at a time."""
+
+    def __init__(
+        self, host: Host, function: FunctionConfiguration, init_timeout: float, phase: str = "init"
+    ) -> None:
+        """Make a worker that has not started. `phase` is "invoke" for an init that is repeated."""
+        self.host = host
+        self.function = function
+        self._init_timeout = init_timeout
+        self._phase = phase
+        # The instance's id leads, so that what a dead supervisor left can be found by it.
+        self.worker_id = host.instance + os.urandom(16).hex()[: 32 - len(host.instance)]
+        self.state: State = "starting"
+        self.story: list[str] = []
+        self.invocations = 0
+        self.idle_since = 0.0
+        self.pid = 0
+        self.reported_rss = 0
+        # Set by whoever ends the worker: what the next failure of it is to say.
+        self.ended_by = ""
+        self.keeps_scratch = False
+        # Its own /tmp. The pool sets it before the start if one survived a crash.
+        self.scratch: str | None = None
+        self.limits = host.limits
+        self._loop = asyncio.get_running_loop()
+        self.initialised: asyncio.Future[Init] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._done: Callable[[Outcome], None] | None = None
+        self._request_id = ""
+        self.started = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._pidfd = -1
+        self._oom_kills = 0
+        self._cpus = function.memory_size / MB_PER_CPU
+        self._memory_limit = function.memory_size * MB
+        self._group = Group()
+
+    def __repr__(self) -> str:
+        function = self.function
+        return (
+            f"<Worker {self.worker_id[-8:]} {function.name} {self.state}, "
+            f"{self.invocations} invocations>"
+        )
+
+    def _move(self, fact: str) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][fact]
+        except KeyError:
+            msg = f"{self!r} cannot be {fact}; its story: {' '.join(self.story)}"
+            raise AssertionError(msg) from None
+        # The two that every invocation repeats would drown the others.
+        if fact not in ("invoked", "answered"):
+            self.story.append(fact)
+
+    # Life
+
+    async def live(self) -> None:
+        """Be a worker from the fork to the last process. Raises LambdaError if it cannot start.
+
+        An init phase that fails is not an error: `initialised` says how it went.
+        """
+        try:
+            async with contextlib.AsyncExitStack() as undo:
+                await self._start(undo)
+                await self._gone
+        except asyncio.CancelledError:
+            self.initialised.cancel()
+            raise
+        except OSError as exc:
+            msg = f"A worker of {self.function.name} cannot start: {exc}"
+            self._cannot_start(ServiceError(msg))
+        except LambdaError as exc:
+            self._cannot_start(exc)
+
+    def _cannot_start(self, error: LambdaError) -> None:
+        if self.initialised.done():
+            self.host.journal.record(journal.Trouble(what=f"{self!r}: {error}"))
+        else:
+            self.initialised.set_exception(error)
+            self.initialised.exception()  # asyncio is content; who waits hears it as well
+
+    async def _start(self, undo: contextlib.AsyncExitStack) -> None:
+        function, host = self.function, self.host
+        if not os.path.isdir(function.code_path):
+            msg = (
+                f"The code of function {function.name} is gone from {function.code_path}: "
+                "it was deleted while in use. Deploy it again with update_function_code"
+            )
+            raise ResourceConflict(msg)
+        zygote = host.zygotes.running(function.runtime)
+        if zygote is None:
+            zygote = await host.zygotes.get(function.runtime)
+        started = time.monotonic()
+
+        group = self._group = host.hierarchy.lease(self.worker_id)
+        undo.callback(host.hierarchy.give_back, group)
+        self._oom_kills = group.oom_kills()
+        group.limit(self._memory_limit, PROCESSES)
+        # The init phase has all the CPU there is; the quota comes when the worker is ready.
+        # An init that is repeated is inside an invocation, and has the invocation's share.
+        group.throttle(None if self._phase == "init" else self._cpus)
+        if self.scratch is None:
+            self.scratch = os.path.join(host.tmp_directory, self.worker_id)
+            os.mkdir(self.scratch, 0o700)
+        undo.push_async_callback(self._leave_scratch)
+
+        request, our_request = os.pipe2(os.O_CLOEXEC)
+        our_answer, answer = os.pipe2(os.O_CLOEXEC)
+        our_log, log = os.pipe2(os.O_CLOEXEC)
+        self._channel = Channel(
+            self._loop, our_request, our_answer, self._on_frame, self._on_broken
+        )
+        undo.callback(self._channel.close)
+        self._log = logs.LogPipe(self._loop, our_log, host.settings.log_bytes)
+        undo.callback(self._log.close)
+        # Written before the worker exists: it finds its name when it first looks.
+        head = wire.Init(handler=function.handler, task_root=function.code_path)
+        self._channel.send(wire.encode(head, msgspec.json.encode(self._environment())))
+        try:
+            forked = await zygote.fork(self._sandbox(), [request, answer, log])
+        finally:
+            for descriptor in (request, answer, log):
+                os.close(descriptor)
+        self.pid = group.leader = forked.pid
+        self._pidfd = forked.pidfd
+        self.started = started
+        # Last in, first out: the processes go before what they used.
+        undo.push_async_callback(self._bury, forked.exited)
+        host.journal.record(
+            journal.WorkerStarted(worker_id=self.worker_id, function=function.name, pid=forked.pid)
+        )
+        self._timer = self._loop.call_at(
+            self._loop.time() + self._init_timeout - (time.monotonic() - started),
+            self._init_late,
+        )
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    def _sandbox(self) -> Sandbox:
+        function = self.function
+        assert self.scratch is not None
+        return Sandbox(
+            worker_id=self.worker_id,
+            group=self._group.key,
+            tmp=self.scratch,
+            data_bytes=self._memory_limit + rlimits.DATA_SLACK,
+            file_bytes=function.ephemeral_storage * MB,
+            descriptors=DESCRIPTORS,
+            processes=self.host.process_limit,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Return what the function sees (developer guide, "Defined runtime environment variables").
+
+        Where AWS has /var/task and /tmp the real paths stand: there is no mount namespace here.
+        AWS_LAMBDA_RUNTIME_API is absent, since this worker is spoken to by pipe.
+        """
+        function, settings = self.function, self.host.settings
+        assert self.scratch is not None
+        day = time.strftime("%Y/%m/%d", time.gmtime())
+        own_bin = os.path.dirname(self.host.zygotes.program(function.runtime))
+        root = function.code_path
+        return {
+            "LANG": "en_US.UTF-8",
+            "LC_CTYPE": "C.UTF-8",
+            "TZ": ":UTC",
+            "PATH": f"{own_bin}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+            "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
+            "HOME": self.scratch,
+            "TMPDIR": self.scratch,
+            "TEMP": self.scratch,
+            "TMP": self.scratch,
+            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+            # Nobody's keys: clients of AWS need some to be constructed.
+            "AWS_ACCESS_KEY_ID": "minilambda",
+            "AWS_SECRET_ACCESS_KEY": "minilambda",
+            "AWS_SESSION_TOKEN": "minilambda",
+            **({"PYTHONPATH": os.pathsep.join(path)} if (path := function.python_path) else {}),
+            **function.environment,
+            "_HANDLER": function.handler,
+            "AWS_REGION": settings.region,
+            "AWS_DEFAULT_REGION": settings.region,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": model.LATEST,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{model.LATEST}]{self.worker_id}",
+            "LAMBDA_TASK_ROOT": root,
+            "LAMBDA_RUNTIME_DIR": self.host.runtime_directory,
+        }
+
+    async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
+        """See to it that no process is left, and say how the first one ended."""
+        if self.state != "gone" and not self._gone.done():
+            # We are here before the process is: cancelled, or a step after the fork failed.
+            self.kill("the supervisor closed")
+            await self._gone
+        self._loop.remove_reader(self._pidfd)
+        if self._timer is not None:
+            self._timer.cancel()
+        exit_: Exit | None = None
+        with contextlib.suppress(TimeoutError):
+            exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
+        # An answer that was written before the exit counts.
+        self._channel.receive()
+        cause = "the zygote died" if exit_ is None else describe_status(exit_.status)
+        oom = self._group.oom_kills() > self._oom_kills
+        if self.state != "gone":
+            self._move("exited")
+        if not self.initialised.done():
+            self._init_exited(exit_)
+        if self._done is not None:
+            self._complete_exited(exit_, oom=oom)
+        await self._kill_rest()
+        os.close(self._pidfd)
+        self.host.journal.record(
+            journal.WorkerGone(worker_id=self.worker_id, function=self.function.name, cause=cause)
+        )
+
+    async def _kill_rest(self) -> None:
+        """Kill what the worker left behind (daemons, children) and wait until it is gone."""
+        deadline = time.monotonic() + BURIAL_TIMEOUT
+        pause = 0.001
+        while self._group.members():
+            self._group.kill()
+            if time.monotonic() > deadline:
+                pids = self._group.members()
+                what = f"{self!r}: processes {pids} do not die; the cgroup is put aside"
+                self.host.journal.record(journal.Trouble(what=what))
+                return
+            # v1 tells nobody when a group becomes empty: this is the one place that looks.
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.1)
+
+    async def _leave_scratch(self) -> None:
+        """Remove the /tmp, unless a replacement is to find it (Lambda keeps it after a crash)."""
+        if self.keeps_scratch or self.scratch is None:
+            return
+        try:
+            await asyncio.to_thread(tmp.remove, self.scratch)
+        except OSError as exc:
+            what = f"{self.scratch} cannot be removed: {exc}"
+            self.host.journal.record(journal.Trouble(what=what))
+
+    # Init phase
+
+    def _on_ready(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        function = self.function
+        self._group.throttle(self._cpus)
+        self._move("ready")
+        seconds = time.monotonic() - self.started
+        log = self._log.drain()
+        self.host.journal.record(
+            journal.WorkerReady(
+                worker_id=self.worker_id, function=function.name, init_seconds=seconds
+            )
+        )
+        self.initialised.set_result(Init("", seconds, log))
+
+    def _init_failed(self, status: str, body: bytes, error_type: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.keeps_scratch = True
+        seconds = time.monotonic() - self.started
+        log = self._log.drain()
+        line = f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms"
+        line += f"\tPhase: {self._phase}\tStatus: {status}"
+        if status == "error":
+            line += f"\tError Type: {error_type}"
+        log += line.encode() + b"\n"
+        self.host.journal.record(
+            journal.InitFailed(
+                worker_id=self.worker_id, function=self.function.name, status=status
+            )
+        )
+        self.initialised.set_result(Init(status, seconds, log, body, error_type))
+
+    def _init_late(self) -> None:
+        self.kill("the init phase was late")
+        self._init_failed("timeout", b"", "Sandbox.Timedout")
+
+    def _init_exited(self, exit_: Exit | None) -> None:
+        if exit_ is None or self.ended_by:
+            body = model.failure_body("Sandbox.Failure", f"Error: {self.ended_by or 'the zygote died'}")
+            self._init_failed("error", body, "Sandbox.Failure")
+            return
+        message = f"Error: {describe_status(exit_.status)}"
+        body = model.failure_body("Runtime.ExitError", message)
+        self._init_failed("error", body, "Runtime.ExitError")
+
+    # Invoke phase
+
+    def begin(
+        self, frame: bytes, request_id: str, timeout: float, done: Callable[[Outcome], None]
+    ) -> None:
+        """Send an invocation; `done` is called once with how it ended, `timeout` s from now at most."""
+        if self.state == "frozen":
+            self.thaw()
+        # What was printed between invocations belongs to the worker, not to this request.
+        self._log.drain()
+        self._move("invoked")
+        self.invocations += 1
+        self._request_id = request_id
+        self._done = done
+        self.started = time.monotonic()
+        self._timer = self._loop.call_later(timeout, self._late)
+        self._channel.send(frame)
+
+    def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
+        if self.state == "busy" and not isinstance(head, wire.Ready):
+            if head.id == self._request_id and self._done is not None:
+                self.reported_rss = head.max_rss_kb * 1024
+                self._answered(body, failed=isinstance(head, wire.Fault))
+                return
+        elif self.state == "starting":
+            if isinstance(head, wire.Ready):
+                self._on_ready()
+                return
+            if isinstance(head, wire.Fault) and not self.initialised.done():
+                kind = _error_type(body)
+                self.kill("the init phase failed")
+                self._init_failed("error", body, kind)
+                return
+        if self.state in ("stopping", "gone"):
+            return
+        self._violated(f"the worker sent a {type(head).__name__} that nobody waits for")
+
+    def _on_broken(self, what: str) -> None:
+        """The pipes are of no more use. If the worker is exiting, its exit status says more."""
+        if "sent" in what:
+            self._violated(what)
+        else:
+            self._loop.call_later(BROKEN_GRACE, self._violated, what)
+
+    def _violated(self, what: str) -> None:
+        if self.state in ("stopping", "gone"):
+            return
+        self.kill(what)
+        if not self.initialised.done():
+            body = model.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
+            self._init_failed("error", body, "Runtime.TruncatedResponse")
+        if self._done is not None:
+            self.keeps_scratch = True
+            self._fail("Runtime.TruncatedResponse", what)
+
+    def _answered(self, body: bytes, *, failed: bool) -> None:
+        peak = self._group.peak()
+        if peak >= self._memory_limit and self._group.oom_kills() > self._oom_kills:
+            # The kernel killed one of its processes; that the rest lived to answer is chance.
+            self.kill("out of memory")
+            self._complete_exited(None, oom=True)
+            return
+        self._move("answered")
+        self._complete(body, failed=failed)
+
+    def _late(self) -> None:
+        """The deadline of an invocation has come."""
+        timeout = self.function.timeout
+        self.kill("timed out")
+        self.keeps_scratch = True
+        seconds = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        message = f"Task timed out after {timeout:.2f} seconds"
+        self._complete(
+            model.failure_body(
+                "Sandbox.Timedout", f"RequestId: {self._request_id} Error: {message}"
+            ),
+            failed=True,
+            status="timeout",
+            note=f"{stamp}.{int(seconds % 1 * 1000):03d}Z {self._request_id} {message}\n\n",
+        )
+
+    def fail_for_memory(self, used: int) -> None:
+        """The poll found the tree above its memory size, where no cgroup holds it."""
+        if self._done is None:
+            return
+        self.kill(f"out of memory: {used // MB} MB")
+        self._complete_exited(None, oom=True)
+
+    def fail_for_tmp(self, used: int) -> None:
+        """The poll found /tmp above its size, where no file system holds it."""
+        if self._done is None:
+            return
+        what = f"/tmp holds {used // MB} MB of {self.function.ephemeral_storage} MB"
+        self.kill(what)
+        self._fail("Runtime.ExitError", f"Runtime exited with error: signal: killed ({what})")
+
+    def _complete_exited(self, exit_: Exit | None, *, oom: bool) -> None:
+        self.keeps_scratch = True
+        if oom:
+            text = "Runtime exited with error: signal: killed"
+            self._fail("Runtime.ExitError", text, note="Runtime.OutOfMemory\n")
+        elif exit_ is None or self.ended_by:
+            # Its zygote died, or we closed: no doing of the function.
+            self._fail("Sandbox.Failure", f"The sandbox was lost: {self.ended_by or 'zygote'}")
+        else:
+            self._fail("Runtime.ExitError", describe_status(exit_.status))
+
+    def _fail(self, error_type: str, text: str, note: str = "") -> None:
+        message = f"RequestId: {self._request_id} Error: {text}"
+        self._complete(
+            model.failure_body(error_type, message),
+            failed=True,
+            status="error",
+            error_type=error_type,
+            note=f"{note}{message}\n{error_type}\n",
+        )
+
+    def _complete(
+        self,
+        body: bytes,
+        *,
+        failed: bool,
+        status: str = "",
+        error_type: str = "",
+        note: str = "",
+    ) -> None:
+        """End the invocation: the one place where it does."""
+        done, self._done = self._done, None
+        assert done is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        ended = time.monotonic()
+        log = self._log.drain()
+        if note:
+            log += (b"\n" if log and not log.endswith(b"\n") else b"") + note.encode()
+        outcome = model.Outcome(
+            body=body,
+            failed=failed,
+            started=self.started,
+            ended=ended,
+            max_memory=min(self._group.peak(), self._memory_limit) or self.reported_rss,
+            log=log,
+            status=status,
+            error_type=error_type,
+        )
+        self.idle_since = ended
+        done(outcome)
+
+    # Freeze, thaw, end
+
+    def freeze(self) -> None:
+        """Stop scheduling an idle worker."""
+        self._move("frozen")
+        self._group.freeze()
+        self.host.journal.record(journal.WorkerFrozen(worker_id=self.worker_id))
+
+    def thaw(self) -> None:
+        """Schedule it again."""
+        self._move("thawed")
+        self._group.thaw()
+        self.host.journal.record(journal.WorkerThawed(worker_id=self.worker_id))
+
+    def stop(self, reason: str) -> None:
+        """End the worker politely: SIGTERM, and SIGKILL after the grace. Idle workers only."""
+        if self.state in ("stopping", "gone"):
+            return
+        if self.state == "frozen":
+            self._group.thaw()
+        self._end("stopped", reason)
+        self._signal(signal.SIGTERM)
+        self._timer = self._loop.call_later(
+            self.host.settings.shutdown_grace, self._kill_now
+        )
+
+    def kill(self, reason: str) -> None:
+        """End every process of the worker now."""
+        if self.state in ("stopping", "gone"):
+            return
+        self._end("stopped", reason)
+        self._kill_now()
+
+    def _end(self, fact: str, reason: str) -> None:
+        self._move(fact)
+        self.ended_by = reason
+        self.host.journal.record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
+
+    def _kill_now(self) -> None:
+        if self._gone.done():
+            return
+        # The first process by its pidfd, which cannot be anybody else's; the rest by group.
+        self._signal(signal.SIGKILL)
+        try:
+            self._group.kill()
+        except OSError as exc:
+            self.host.journal.record(journal.Trouble(what=f"{self!r}: kill: {exc}"))
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        if self.state in ("idle", "frozen"):
+            self._move("exited")  # at once: the pool must not hand out a dead worker
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+
+def describe_status(status: int) -> str:
+    """Return a wait status (wait(2)) in the words of Lambda's Runtime.ExitError."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"Runtime exited with error: signal: {SIGNALS.get(number, number)}"  # type: ignore[call-overload]
+    code = os.WEXITSTATUS(status)
+    if code == 0:
+        return "Runtime exited without providing a reason"
+    return f"Runtime exited with error: exit status {code}"
+
+
+def _error_type(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=model.Failure).error_type
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "Runtime.Unknown"

@@ -1,0 +1,479 @@
+"""This module is the Python worker: it loads one handler and runs invocations, one at a time.
+
+Rule 1: standard library only, from Python 3.9, and nothing of asyncio: a function brings its
+own packages, and gets its own. This file is imported once, in the zygote, so what it imports
+is shared by every worker.
+
+Rule 2: seven functions, under the same names in the worker of every language: `main`,
+`read_frame`, `write_frame`, `load_handler`, `make_context`, `run_handler`, `describe_failure`.
+The wire is in ../PROTOCOL.md.
+
+Rule 3: what a client sees (error shapes, log lines, JSON) is what AWS's own client for Python
+makes of it; the names of its behaviours are kept so that they can be looked up there.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+import time
+import traceback
+import types
+
+REQUEST_FD = 3
+ANSWER_FD = 4
+PREFIX = struct.Struct("<II")
+PIECE = 65536
+
+# 6 MB and 100 bytes: what Lambda's runtime API lets a function answer.
+MAX_RESPONSE = 6 * 1024 * 1024 + 100
+# A failure's message and trace are for people: beyond this they are cut.
+MAX_MESSAGE = 256 * 1024
+
+# Kept from the start, so that a handler that patches them breaks only itself.
+_read, _write, _getpid = os.read, os.write, os.getpid
+_dumps, _loads = json.dumps, json.loads
+_usage = resource.getrusage
+
+
+def main(tmp: str) -> int:
+    """Serve invocations until the supervisor closes the request pipe; return the exit status.
+
+    `tmp` is this worker's own /tmp. Runs in the forked worker, inside its sandbox.
+    """
+    frame = read_frame()
+    if frame is None:
+        return 0
+    head, environment = frame
+    _settle(head["task_root"], tmp, _loads(environment))
+    try:
+        handler = load_handler(head["handler"])
+    except _Fault as fault:
+        return _fail_init(describe_failure(fault.type, fault.message, fault.trace))
+    except Exception as exc:  # noqa: BLE001 - the module's own code raised: that is its failure
+        return _fail_init(_describe_exception(exc))
+    _flush()
+    write_frame({"type": "ready"})
+
+    pid = _getpid()
+    while True:
+        frame = read_frame()
+        if frame is None:
+            return 0
+        head, body = frame
+        kind, answer = run_handler(handler, head, body)
+        if _getpid() != pid:
+            # The handler forked and its child came back here: only the worker answers.
+            os._exit(0)
+        _flush()
+        peak = _usage(resource.RUSAGE_SELF).ru_maxrss
+        write_frame({"type": kind, "id": head["id"], "max_rss_kb": peak}, answer)
+
+
+# The wire
+
+
+def read_frame() -> tuple[dict, bytes] | None:
+    """Return the head and the body of the next frame, or None at the end of the pipe."""
+    data = _read(REQUEST_FD, PIECE)
+    while len(data) < PREFIX.size:
+        more = _read(REQUEST_FD, PIECE)
+        if not more:
+            return None
+        data += more
+    head_length, body_length = PREFIX.unpack_from(data)
+    body_start = PREFIX.size + head_length
+    missing = body_start + body_length - len(data)
+    if missing > 0:
+        pieces = [data]
+        while missing > 0:
+            piece = _read(REQUEST_FD, min(missing, 1 << 20))
+            if not piece:
+                return None
+            pieces.append(piece)
+            missing -= len(piece)
+        data = b"".join(pieces)
+    return _loads(data[PREFIX.size : body_start]), data[body_start:]
+
+
+def write_frame(head: dict, body: bytes = b"") -> None:
+    """Write one frame; a frame that fits PIPE_BUF goes in one write and arrives whole."""
+    encoded = _dumps(head).encode()
+    data = memoryview(PREFIX.pack(len(encoded), len(body)) + encoded + body)
+    while data:
+        data = data[_write(ANSWER_FD, data) :]
+
+
+# Init phase
+
+
+def _settle(task_root: str, tmp: str, environment: dict[str, str]) -> None:
+    """Take on the function's identity: environment, directory, import path, logging."""
+    global _context_class, _encode  # noqa: PLW0603 - one process is one function
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(task_root)
+    extra = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [task_root, *extra]
+    sys.argv = [sys.executable]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _reseed()
+    gc.enable()
+    _context_class = _function_context(environment)
+    # AWS sends non-ASCII characters as they are from Python 3.12 on.
+    _encode = json.JSONEncoder(
+        ensure_ascii=sys.version_info < (3, 12), default=_encode_decimal
+    ).encode
+    _set_up_logging(environment)
+
+
+def _reseed() -> None:
+    """Part from what fork shares: a random state that the zygote may have loaded."""
+    for name in ("random", "numpy.random"):
+        module = sys.modules.get(name)
+        if module is not None:
+            module.seed()
+
+
+class _Fault(Exception):
+    """The handler cannot be loaded, or its event or answer is not what it must be."""
+
+    def __init__(self, type_: str, message: str, trace: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.type, self.message, self.trace = type_, message, trace or []
+
+
+def load_handler(name: str):  # noqa: ANN201 - whatever callable the function brings
+    """Import the handler's module and return the handler; raises _Fault as AWS names it."""
+    module_name, dot, function = name.rpartition(".")
+    if not dot:
+        message = f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)"
+        raise _Fault("Runtime.MalformedHandlerName", message)
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        message = f"Cannot use built-in module {module_name} as a handler module"
+        raise _Fault("Runtime.BuiltInModuleConflict", message)
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except ImportError as exc:
+        message = f"Unable to import module '{module_name}': {exc}"
+        raise _Fault("Runtime.ImportModuleError", message) from None
+    except SyntaxError as exc:
+        trace = [f'  File "{exc.filename}" Line {exc.lineno}\n    {exc.text}']
+        message = f"Syntax error in module '{module_name}': {exc}"
+        raise _Fault("Runtime.UserCodeSyntaxError", message, trace) from None
+    try:
+        return getattr(module, function)
+    except AttributeError:
+        message = f"Handler '{function}' missing on module '{module_name}'"
+        raise _Fault("Runtime.HandlerNotFound", message) from None
+
+
+def _fail_init(failure: dict) -> int:
+    _log_failure(failure)
+    _flush()
+    write_frame({"type": "failure"}, _dumps(failure).encode())
+    return 1
+
+
+# Invoke phase
+
+
+def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa: ANN001
+    """Run one invocation; return ("response" or "failure", the body of the answer)."""
+    global _request_id, _traced  # noqa: PLW0603 - one invocation at a time
+    request_id = _request_id = head["id"]
+    trace_id = head.get("trace_id")
+    if trace_id is not None or _traced:
+        _traced = trace_id is not None
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id or ""
+    try:
+        context = make_context(head)
+        try:
+            event = _loads(body)
+        except Exception as exc:
+            raise _Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {exc}") from None
+        result = handler(event, context)
+        answer = result if isinstance(result, bytes) else _to_json(result)
+    except _Fault as fault:
+        failure = describe_failure(fault.type, fault.message, fault.trace, request_id)
+    except Exception as exc:  # noqa: BLE001 - the handler raised: that is the answer
+        failure = _describe_exception(exc, request_id)
+    else:
+        if len(answer) <= MAX_RESPONSE:
+            return "response", answer
+        # Lambda itself refuses this answer, not the client: no requestId, no trace.
+        message = (
+            "Response payload size exceeded maximum allowed payload size "
+            f"({MAX_RESPONSE} bytes)."
+        )
+        failure = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
+        return "failure", _dumps(failure).encode()
+    _log_failure(failure)
+    return "failure", _dumps(failure).encode()
+
+
+_request_id = ""
+_traced = False
+_encode = json.JSONEncoder().encode
+_decimals_seen = False
+# A decimal travels through the encoder as a string with a mark that no answer can guess.
+_mark = ""
+
+
+def _to_json(result: object) -> bytes:
+    global _decimals_seen  # noqa: PLW0603 - set by _encode_decimal below this call
+    _decimals_seen = False
+    try:
+        text = _encode(result)
+        if _decimals_seen:
+            text = re.sub(f'"{_mark}([^"]*)"', r"\1", text)
+        # A lone surrogate, which only ensure_ascii=False lets through, has no UTF-8.
+        return text.encode()
+    except Exception as exc:
+        raise _Fault("Runtime.MarshalError", f"Unable to marshal response: {exc}") from None
+
+
+def _encode_decimal(value: object) -> object:
+    """Encode decimal.Decimal as the number it is, digit by digit; refuse anything else."""
+    global _decimals_seen, _mark  # noqa: PLW0603 - see _to_json
+    decimal = sys.modules.get("decimal")
+    if decimal is None or not isinstance(value, decimal.Decimal):
+        message = f"Object of type {type(value).__name__} is not JSON serializable"
+        raise TypeError(message)
+    if value.is_nan():
+        return float("nan")
+    _mark = _mark or os.urandom(8).hex()
+    _decimals_seen = True
+    return f"{_mark}{value}"
+
+
+def describe_failure(
+    type_: str, message: str, trace: list[str], request_id: str = ""
+) -> dict[str, object]:
+    """Return a failure in the shape that AWS's client for Python sends."""
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]}... ({len(message)} characters)"
+    return {
+        "errorMessage": message,
+        "errorType": type_,
+        "requestId": request_id,
+        "stackTrace": trace,
+    }
+
+
+def _describe_exception(exc: BaseException, request_id: str = "") -> dict[str, object]:
+    try:
+        message = str(exc)
+    except Exception as second:  # noqa: BLE001 - a __str__ that raises is still only a failure
+        message = f"<str() of this {type(exc).__name__} raised {type(second).__name__}>"
+    frames = traceback.extract_tb(exc.__traceback__)
+    while frames and frames[0].filename == __file__:
+        del frames[0]
+    trace = traceback.format_list(frames)
+    return describe_failure(type(exc).__name__, message, trace, request_id)
+
+
+# Context
+
+
+class CognitoIdentity:
+    """`context.identity`."""
+
+    def __init__(self, values: dict) -> None:
+        self.cognito_identity_id = values.get("cognitoIdentityId")
+        self.cognito_identity_pool_id = values.get("cognitoIdentityPoolId")
+
+
+class Client:
+    """`context.client_context.client`: what a mobile SDK says of itself."""
+
+    def __init__(self, values: dict) -> None:
+        for name in (
+            "installation_id",
+            "app_title",
+            "app_version_name",
+            "app_version_code",
+            "app_package_name",
+        ):
+            setattr(self, name, values.get(name))
+
+
+class ClientContext:
+    """`context.client_context`."""
+
+    def __init__(self, values: dict) -> None:
+        self.custom = values.get("custom")
+        self.env = values.get("env")
+        client = values.get("client")
+        self.client = None if client is None else Client(client)
+
+
+class LambdaContext:
+    """`context`: what is the same for every invocation is on a subclass, made in the init phase.
+
+    Source: AWS Lambda developer guide, "Lambda context object in Python".
+    """
+
+    function_name = function_version = memory_limit_in_mb = None
+    log_group_name = log_stream_name = None
+
+    def __init__(self, head: dict) -> None:
+        self.aws_request_id = head["id"]
+        self.invoked_function_arn = head["arn"]
+        self.tenant_id = head.get("tenant_id")
+        self._deadline_ms = head["deadline_ms"]
+        self.client_context = _parse("Client Context", head.get("client_context"), ClientContext)
+        identity = _parse("Cognito Identity", head.get("identity"), CognitoIdentity)
+        self.identity = CognitoIdentity({}) if identity is None else identity
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how many milliseconds are left before the timeout, never below 0."""
+        return max(0, self._deadline_ms - int(time.time() * 1000))
+
+    def log(self, message: object) -> None:
+        """Print without a line's end, as AWS's does."""
+        sys.stdout.write(str(message))
+        sys.stdout.flush()
+
+    def __repr__(self) -> str:
+        names = (
+            "aws_request_id",
+            "log_group_name",
+            "log_stream_name",
+            "function_name",
+            "memory_limit_in_mb",
+            "function_version",
+            "invoked_function_arn",
+            "client_context",
+            "identity",
+            "tenant_id",
+        )
+        inside = ",".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"LambdaContext([{inside}])"
+
+
+def make_context(head: dict) -> LambdaContext:
+    """Return the context object of one invocation."""
+    return _context_class(head)
+
+
+_context_class = LambdaContext
+
+
+def _function_context(environment: dict[str, str]) -> type[LambdaContext]:
+    values = {
+        "function_name": environment.get("AWS_LAMBDA_FUNCTION_NAME"),
+        "function_version": environment.get("AWS_LAMBDA_FUNCTION_VERSION"),
+        "memory_limit_in_mb": environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "log_group_name": environment.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": environment.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+    }
+    return types.new_class("LambdaContext", (LambdaContext,), {}, lambda body: body.update(values))
+
+
+def _parse(what: str, text: str | None, type_):  # noqa: ANN001, ANN202 - one of the classes above
+    if not text:
+        return None
+    try:
+        return type_(_loads(text))
+    except Exception as exc:
+        message = f"Unable to parse {what} JSON: {exc}"
+        raise _Fault("Runtime.LambdaContextUnmarshalError", message) from None
+
+
+# Logging
+
+
+class _Handler(logging.Handler):
+    """Writes records to wherever stdout is now, with the request id of the invocation."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.aws_request_id = _request_id
+        sys.stdout.write(self.format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    """AWS_LAMBDA_LOG_FORMAT=JSON: a record is one JSON object on one line."""
+
+    own = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        plain = isinstance(record.msg, dict) and not record.args
+        line = {
+            "timestamp": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+            "level": record.levelname,
+            "message": record.msg if plain else record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info and record.exc_info[0]:
+            line["stackTrace"] = traceback.format_tb(record.exc_info[2])
+            line["errorType"] = record.exc_info[0].__name__
+            line["errorMessage"] = str(record.exc_info[1])
+            line["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        line["requestId"] = record.aws_request_id
+        extra = {k: v for k, v in vars(record).items() if k not in self.own and k not in line}
+        return json.dumps({**line, **extra}, ensure_ascii=False, default=str) + "\n"
+
+
+_json_log = False
+
+
+def _set_up_logging(environment: dict[str, str]) -> None:
+    """Give the root logger AWS's handler, so that `logging` works without configuration."""
+    global _json_log  # noqa: PLW0603 - one process is one function
+    _json_log = environment.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    logging.Formatter.converter = time.gmtime
+    handler = _Handler()
+    if _json_log:
+        handler.setFormatter(_JsonFormatter())
+    else:
+        line = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
+        handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    level = environment.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+    level = "DEBUG" if level == "TRACE" else level
+    if level in ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL"):
+        root.setLevel(level)
+
+
+def _log_failure(failure: dict) -> None:
+    r"""Print a failure as AWS does: one record, its lines parted by \r, indented with NBSP."""
+    if _json_log:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        text = json.dumps({"timestamp": now, "level": "ERROR", **failure})
+    else:
+        kind, message = failure["errorType"], failure["errorMessage"]
+        lines = ["[ERROR]" + (f" {kind}" if kind else "")]
+        if message:
+            lines[0] += f": {message}" if kind else f" {message}"
+        lines.append("Traceback (most recent call last):")
+        for element in failure["stackTrace"]:
+            for line in element.splitlines() or [""]:
+                bare = line.lstrip(" ")
+                lines.append("\u00a0" * (len(line) - len(bare)) + bare)
+        text = "\r".join(lines)
+    try:
+        sys.stdout.write(text + "\n")
+    except Exception:  # noqa: BLE001 - a handler may have closed stdout: it loses its log, no more
+        return
+
+
+def _flush() -> None:
+    """Hand over what was printed before the answer is: a log is complete when its answer is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001, PERF203 - closed or replaced by the handler
+            continue
