@@ -151,9 +151,9 @@ def _summary(durations: list[float], elapsed: float, cold: int) -> dict[str, flo
     }
 
 
-@main.command()
+@main.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def doctor_(*, as_json: bool) -> None:
+def doctor_command(*, as_json: bool) -> None:
     """Say what this host can enforce, by which mechanism, and what to do about each gap."""
     findings = doctor.examine()
     if as_json:
@@ -164,9 +164,6 @@ def doctor_(*, as_json: bool) -> None:
         click.echo(f"{finding.resource:<{width}}  {finding.level:<4}  {finding.by}")
         if finding.remedy:
             click.echo(f"{'':<{width}}        to do: {finding.remedy}")
-
-
-doctor_.name = "doctor"
 
 
 @main.command()
