@@ -441,8 +441,8 @@ class Pool:
             self._idle.setdefault(function.revision, []).append(worker)
             worker.idle_since = time.monotonic()
             self._arm(self._settings.freeze_after)
-            self._make_ahead()
-            self._relieve_pressure()
+            # Not now: somebody waits for this worker.
+            self._loop.call_later(0.001, self._after_cold_start)
         else:
             waiting = next(
                 (w for w in self._waiting.values()
@@ -559,6 +559,11 @@ class Pool:
         if due:
             # A timer that fires early by rounding would only come back: give it a millisecond.
             self._arm(min(due) + 0.001)
+
+    def _after_cold_start(self) -> None:
+        if not self._closed:
+            self._make_ahead()
+            self._relieve_pressure()
 
     def _relieve_pressure(self) -> None:
         """End idle workers, the cheapest first, while the host is short of memory."""

@@ -144,6 +144,8 @@ class Worker:
         self._cpus = function.memory_size / MB_PER_CPU
         self._memory_limit = function.memory_size * MB
         self._group = Group()
+        # A worker may be quicker than the zygote's word that it exists: what it says first.
+        self._early: list[tuple[wire.FromWorker, bytes]] = []
 
     def __repr__(self) -> str:
         function = self.function
@@ -244,6 +246,8 @@ class Worker:
             self._init_late,
         )
         self._loop.add_reader(self._pidfd, self._on_exit)
+        for frame in self._early:
+            self._on_frame(*frame)
 
     def _sandbox(self) -> Sandbox:
         function = self.function
@@ -426,6 +430,9 @@ class Worker:
                 self._answered(body, failed=isinstance(head, wire.Fault))
                 return
         elif self.state == "starting":
+            if not self.pid:
+                self._early.append((head, body))
+                return
             if isinstance(head, wire.Ready):
                 self._on_ready()
                 return
@@ -440,7 +447,7 @@ class Worker:
 
     def _on_broken(self, what: str) -> None:
         """The pipes are of no more use. If the worker is exiting, its exit status says more."""
-        if "sent" in what:
+        if "sent" in what and self.pid:
             self._violated(what)
         else:
             self._loop.call_later(BROKEN_GRACE, self._violated, what)

@@ -103,7 +103,7 @@ class Zygote:
             raise ServiceError(msg)
         future: asyncio.Future[Forked] = self._loop.create_future()
         self._forks[sandbox.worker_id] = future
-        message = msgspec.json.encode({"fork": sandbox._asdict()})
+        message = msgspec.json.encode(sandbox._asdict())
         try:
             while True:
                 try:

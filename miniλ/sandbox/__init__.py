@@ -35,22 +35,26 @@ class Sandbox(NamedTuple):
     processes: int | None
 
 
-def enter(sandbox: Sandbox, request: int, answer: int, log: int) -> None:
-    """Become the worker. Runs in the child right after fork, before any code of the function.
+def stand_by() -> None:
+    """Do what every worker does, before it is known which: after fork, ahead of `enter`."""
+    os.setsid()
+    processes.die_with_parent()
+    os.umask(0o077)
 
-    The order matters: the session comes first, so that a kill of the group finds all of us;
-    the cgroup needs rights that later steps give up; namespaces, uid, Landlock and seccomp
-    have their place between the cgroup and the limits, in that order, because each needs
-    calls that the next forbids; descriptors last, because every step above may open some.
+
+def enter(sandbox: Sandbox, request: int, answer: int, log: int) -> None:
+    """Become the worker. Runs in the forked child, before any code of the function.
+
+    The order matters: the mark comes first, so that a sweep finds us from here on; the cgroup
+    needs rights that later steps give up; namespaces, uid, Landlock and seccomp have their
+    place between the cgroup and the limits, in that order, because each needs calls that the
+    next forbids; descriptors last, because every step above may open some.
 
     Raises OSError where a step fails: the caller reports it and leaves.
     """
-    os.setsid()
-    processes.die_with_parent()
     processes.mark(sandbox.worker_id)
     cgroups.rebuild(sandbox.group).join()
     rlimits.apply(sandbox.data_bytes, sandbox.file_bytes, sandbox.descriptors, sandbox.processes)
-    os.umask(0o077)
     _keep_only(request, answer, log)
 
 

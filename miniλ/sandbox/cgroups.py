@@ -196,6 +196,7 @@ class V1Group(Group):
         self.paths = [path for path in dict.fromkeys(self.key[1:]) if path]
         self.memory, self.cpu, self.pids, self.freezer = memory, cpu, pids, freezer
         self._peak: int | None = None
+        self._limited = (0, 0)
 
     def create(self) -> None:
         """Make the directories."""
@@ -207,6 +208,8 @@ class V1Group(Group):
             write(f"{path}/cgroup.procs", "0")
 
     def limit(self, memory: int, pids: int) -> None:
+        if self._limited == (memory, pids):
+            return  # recycled for a worker of the same size
         if self.memory:
             # memory+swap may never be below memory: lift it, set one, then the other.
             swap = f"{self.memory}/memory.memsw.limit_in_bytes"
@@ -217,6 +220,7 @@ class V1Group(Group):
                 write(swap, str(memory))
         if self.pids:
             write(f"{self.pids}/pids.max", str(pids))
+        self._limited = (memory, pids)
 
     def throttle(self, cpus: float | None) -> None:
         if self.cpu:

@@ -25,14 +25,13 @@ MARK = "MINILAMBDA_WORKER"
 MARK_LENGTH = 32
 
 
-def libc() -> ctypes.CDLL:
-    """Return the C library, with errno kept."""
-    return ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.getenv.restype = ctypes.c_void_p
 
 
 def adopt_orphans() -> None:
     """Become the parent of every orphan below (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    if libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -42,15 +41,13 @@ def die_with_parent() -> None:
     To be called after every change of uid, which clears it silently. Advisory: the process
     can clear it again, and its children do not inherit it.
     """
-    if libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def mark(worker_id: str) -> None:
     """Write the worker id over the zygote's placeholder in the initial environment block."""
-    c = libc()
-    c.getenv.restype = ctypes.c_void_p
-    address = c.getenv(MARK.encode())
+    address = _libc.getenv(MARK.encode())
     if address:
         ctypes.memmove(address, worker_id.encode()[:MARK_LENGTH], MARK_LENGTH)
 

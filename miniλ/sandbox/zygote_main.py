@@ -5,11 +5,14 @@
 Theory of operation: the supervisor starts one zygote per interpreter, by exec, with one end of
 a SOCK_SEQPACKET socket as descriptor 3. Each message is a small JSON object:
 
-    supervisor to zygote  {"fork": Sandbox}, with the descriptors [request, answer, log]
-    zygote to supervisor  {"ready": pid}
+    supervisor to zygote  a Sandbox, with the descriptors [request, answer, log]
+    zygote to supervisor  {"ready": pid, "python": [3, 11]}
                           {"forked": worker id, "pid": n}, with [pidfd of the worker]
                           {"refused": worker id, "why": text}
                           {"exited": pid, "status": wait status, "rusage": {...}}
+
+One child is forked ahead: a fork, and the pages that a child copies as it starts, are most of
+a cold start. It has done what every worker does, and waits to be told which one it is.
 
 Rule 1: nothing of a function passes through here, neither its environment nor its code: the
 worker reads that from its own pipe, after it has entered its sandbox.
@@ -38,6 +41,9 @@ CONTROL_FD = 3
 # Workers' pipes must arrive on numbers above the protocol's own (see sandbox._keep_only).
 RESERVED_FD = 4
 MESSAGE = 65536
+# The next child is forked when the last one is likely to be ready: a fork at the same time would
+# slow it down, most of all as it joins its cgroups (they take a lock that forks hold).
+FORK_AHEAD_MS = 2
 
 
 def main(packages: str, workers: str, supervisor: int) -> None:
@@ -45,7 +51,7 @@ def main(packages: str, workers: str, supervisor: int) -> None:
     os.setsid()
     _close_all_above(CONTROL_FD)
     sys.path.append(packages)
-    from miniλ.sandbox import Sandbox, enter, processes, rlimits  # noqa: PLC0415
+    from miniλ.sandbox import processes, rlimits  # noqa: PLC0415 - found only now
 
     sys.path.remove(packages)
     bootstrap = load_bootstrap(workers)
@@ -66,21 +72,124 @@ def main(packages: str, workers: str, supervisor: int) -> None:
     watched.register(os.pidfd_open(supervisor), select.POLLIN)
     if os.getppid() != supervisor:
         return
-    groups: dict[int, tuple[str, ...]] = {}
     # What exists now is shared by every worker: keep the collector from writing to it.
     gc.collect()
     gc.disable()
     gc.freeze()
+    zygote = Zygote(control, bootstrap)
+    zygote.fork_ahead()
     _send(control, {"ready": os.getpid(), "python": sys.version_info[:2]})
 
     while True:
-        for descriptor, _ in watched.poll():
+        ready = watched.poll(FORK_AHEAD_MS if zygote.ahead is None else None)
+        if not ready:
+            zygote.try_fork_ahead()
+        for descriptor, _ in ready:
             if descriptor == wakeup:
                 os.read(wakeup, MESSAGE)
-                _reap(control, groups)
-            elif descriptor != CONTROL_FD or not _serve(control, groups, Sandbox, enter, bootstrap):
-                _end(groups)
+                zygote.reap()
+            elif descriptor != CONTROL_FD or not zygote.serve():
+                zygote.end()
                 return
+
+
+class Zygote:
+    """What the zygote knows: its workers' cgroups, by pid, and the child that stands by."""
+
+    def __init__(self, control: socket.socket, bootstrap) -> None:  # noqa: ANN001 - see below
+        self.control = control
+        self.bootstrap = bootstrap
+        self.groups: dict[int, tuple[str, ...]] = {}
+        self.ahead: tuple[int, socket.socket] | None = None
+
+    def fork_ahead(self) -> None:
+        """Fork the next worker; it waits on a socket of its own. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            ours.close()
+            _become_worker(theirs, self.bootstrap)
+        theirs.close()
+        self.ahead = (pid, ours)
+
+    def serve(self) -> bool:
+        """Answer one message; return False when the supervisor has closed its end."""
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE, 3)
+        except OSError:
+            return False
+        if not message:
+            return False
+        sandbox = json.loads(message)
+        try:
+            pid = self._hand_over(message, descriptors)
+        except OSError as exc:  # EAGAIN or ENOMEM: this worker cannot be, we go on
+            _send(self.control, {"refused": sandbox["worker_id"], "why": str(exc)})
+        else:
+            self.groups[pid] = tuple(sandbox["group"])
+            watcher = os.pidfd_open(pid)
+            _send(self.control, {"forked": sandbox["worker_id"], "pid": pid}, [watcher])
+            os.close(watcher)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _hand_over(self, message: bytes, descriptors: list[int]) -> int:
+        """Tell the child that stands by who it is; return its pid."""
+        while True:
+            if self.ahead is None:
+                self.fork_ahead()
+            assert self.ahead is not None
+            pid, waiting = self.ahead
+            self.ahead = None
+            try:
+                socket.send_fds(waiting, [message], descriptors)
+            except BrokenPipeError:
+                continue  # somebody killed it while it stood by: another one
+            finally:
+                waiting.close()
+            return pid
+
+    def try_fork_ahead(self) -> None:
+        """Fork the next worker, if the kernel lets us now."""
+        try:
+            self.fork_ahead()
+        except OSError:
+            return  # no process to be had now: the next worker asks again, and is told why
+
+    def reap(self) -> None:
+        """Wait for every child that has ended, and say how; also for orphans of workers."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self.groups.pop(pid, None) is not None:
+                rusage = {
+                    "user": usage.ru_utime,
+                    "system": usage.ru_stime,
+                    "max_rss_kb": usage.ru_maxrss,
+                }
+                _send(self.control, {"exited": pid, "status": status, "rusage": rusage})
+
+    def end(self) -> None:
+        """Kill every worker with all its processes: the supervisor is gone, nobody asks."""
+        from miniλ.sandbox import cgroups, processes  # noqa: PLC0415 - imported long since
+
+        for key in self.groups.values():
+            try:
+                cgroups.rebuild(key).kill()
+            except OSError:
+                continue  # its cgroup is gone: then so are its processes
+        processes.kill_children()
 
 
 def _close_all_above(last: int) -> None:
@@ -104,44 +213,26 @@ def load_bootstrap(workers: str):  # noqa: ANN201 - a module that only exists at
     return module
 
 
-def _serve(control, groups, sandbox_type, enter, bootstrap) -> bool:  # noqa: ANN001
-    """Answer one message; return False when the supervisor has closed its end."""
-    try:
-        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE, 3)
-    except OSError:
-        return False
-    if not message:
-        return False
-    sandbox = sandbox_type(**json.loads(message)["fork"])
-    try:
-        pid = os.fork()
-    except OSError as exc:  # EAGAIN or ENOMEM: this worker cannot be, we go on
-        _send(control, {"refused": sandbox.worker_id, "why": str(exc)})
-        pid = -1
-    if pid == 0:
-        _become_worker(sandbox, enter, bootstrap, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    if pid > 0:
-        groups[pid] = tuple(sandbox.group)
-        watcher = os.pidfd_open(pid)
-        _send(control, {"forked": sandbox.worker_id, "pid": pid}, [watcher])
-        os.close(watcher)
-    return True
+def _become_worker(waiting: socket.socket, bootstrap) -> None:  # noqa: ANN001 - see above
+    """Stand by, enter the sandbox and run the worker. Never returns, nor runs exit handlers."""
+    from miniλ.sandbox import Sandbox, enter, stand_by  # noqa: PLC0415 - imported long since
 
-
-def _become_worker(sandbox, enter, bootstrap, descriptors) -> None:  # noqa: ANN001
-    """Enter the sandbox and run the worker. Never returns, and never runs our exit handlers."""
     status = 1
     try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        # The kernel kills us with the zygote from here on; it may be gone already.
         zygote = os.getppid()
-        enter(sandbox, *descriptors)
+        stand_by()
+        # The kernel kills us with the zygote from here on; it may be gone already.
         if os.getppid() == zygote:
-            status = bootstrap.main(sandbox.tmp)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            bootstrap.stand_by()
+            message, descriptors, _, _ = socket.recv_fds(waiting, MESSAGE, 3)
+            if message:
+                sandbox = Sandbox(**json.loads(message))
+                enter(sandbox, *descriptors)
+                status = bootstrap.main()
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except BaseException:  # noqa: BLE001 - nobody above will catch it, and the log pipe is open
@@ -150,41 +241,11 @@ def _become_worker(sandbox, enter, bootstrap, descriptors) -> None:  # noqa: ANN
         os._exit(status & 0xFF)
 
 
-def _reap(control, groups) -> None:  # noqa: ANN001
-    """Wait for every child that has ended, and say how: also for orphans that nobody asked of."""
-    while True:
-        try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        if groups.pop(pid, None) is not None:
-            rusage = {
-                "user": usage.ru_utime,
-                "system": usage.ru_stime,
-                "max_rss_kb": usage.ru_maxrss,
-            }
-            _send(control, {"exited": pid, "status": status, "rusage": rusage})
-
-
 def _send(control, message, descriptors=()) -> None:  # noqa: ANN001
     try:
         socket.send_fds(control, [json.dumps(message).encode()], descriptors)
     except OSError:
         return  # the supervisor is gone: the loop sees that next
-
-
-def _end(groups) -> None:  # noqa: ANN001
-    """Kill every worker with all its processes: the supervisor is gone and asks for nothing."""
-    from miniλ.sandbox import cgroups, processes  # noqa: PLC0415 - imported long since
-
-    for key in groups.values():
-        try:
-            cgroups.rebuild(key).kill()
-        except OSError:
-            continue  # its cgroup is gone: then so are its processes
-    processes.kill_children()
 
 
 if __name__ == "__main__":

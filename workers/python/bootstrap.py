@@ -21,12 +21,10 @@ import logging
 import os
 import re
 import resource
-import signal
 import struct
 import sys
 import time
 import traceback
-import types
 
 REQUEST_FD = 3
 ANSWER_FD = 4
@@ -44,16 +42,38 @@ _dumps, _loads = json.dumps, json.loads
 _usage = resource.getrusage
 
 
-def main(tmp: str) -> int:
+def stand_by() -> None:
+    """Do what is the same for every function, before it is known which: ahead of `main`.
+
+    Most of it is a rehearsal: a fork copies a page when it is first written to, and a copy
+    costs microseconds. Loading and running a handler once, ahead, takes them off the cold start.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
+    logging.Formatter.converter = time.gmtime
+    logging.getLogger().addHandler(_log_handler)
+    here, path = os.getcwd(), list(sys.path)
+    _settle(os.path.dirname(__file__), {"TZ": ":UTC", "LANG": "en_US.UTF-8"})
+    head = {"id": "", "arn": "", "deadline_ms": 0}
+    run_handler(load_handler("rehearsal.handler"), head, b'{"stand": ["by", 1.5, null]}')
+    # Nothing of it stays.
+    del sys.modules["rehearsal"]
+    sys.path[:] = path
+    os.environ.clear()
+    os.chdir(here)
+    gc.enable()
+
+
+def main() -> int:
     """Serve invocations until the supervisor closes the request pipe; return the exit status.
 
-    `tmp` is this worker's own /tmp. Runs in the forked worker, inside its sandbox.
+    Runs in the forked worker, inside its sandbox.
     """
     frame = read_frame()
     if frame is None:
         return 0
     head, environment = frame
-    _settle(head["task_root"], tmp, _loads(environment))
+    _settle(head["task_root"], _loads(environment))
     try:
         handler = load_handler(head["handler"])
     except _Fault as fault:
@@ -115,22 +135,17 @@ def write_frame(head: dict, body: bytes = b"") -> None:
 # Init phase
 
 
-def _settle(task_root: str, tmp: str, environment: dict[str, str]) -> None:
+def _settle(task_root: str, environment: dict[str, str]) -> None:
     """Take on the function's identity: environment, directory, import path, logging."""
-    global _context_class, _encode  # noqa: PLW0603 - one process is one function
-    os.environ.clear()
+    global _encode  # noqa: PLW0603 - one process is one function
     os.environ.update(environment)
     time.tzset()
     os.chdir(task_root)
     extra = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:0] = [task_root, *extra]
     sys.argv = [sys.executable]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     _reseed()
-    gc.enable()
-    _context_class = _function_context(environment)
+    _name_function(environment)
     # AWS sends non-ASCII characters as they are from Python 3.12 on.
     _encode = json.JSONEncoder(
         ensure_ascii=sys.version_info < (3, 12), default=_encode_decimal
@@ -320,7 +335,7 @@ class ClientContext:
 
 
 class LambdaContext:
-    """`context`: what is the same for every invocation is on a subclass, made in the init phase.
+    """`context`: what is the same for every invocation is set on the class, in the init phase.
 
     Source: AWS Lambda developer guide, "Lambda context object in Python".
     """
@@ -365,21 +380,18 @@ class LambdaContext:
 
 def make_context(head: dict) -> LambdaContext:
     """Return the context object of one invocation."""
-    return _context_class(head)
+    return LambdaContext(head)
 
 
-_context_class = LambdaContext
-
-
-def _function_context(environment: dict[str, str]) -> type[LambdaContext]:
-    values = {
+def _name_function(environment: dict[str, str]) -> None:
+    for name, value in {
         "function_name": environment.get("AWS_LAMBDA_FUNCTION_NAME"),
         "function_version": environment.get("AWS_LAMBDA_FUNCTION_VERSION"),
         "memory_limit_in_mb": environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
         "log_group_name": environment.get("AWS_LAMBDA_LOG_GROUP_NAME"),
         "log_stream_name": environment.get("AWS_LAMBDA_LOG_STREAM_NAME"),
-    }
-    return types.new_class("LambdaContext", (LambdaContext,), {}, lambda body: body.update(values))
+    }.items():
+        setattr(LambdaContext, name, value)
 
 
 def _parse(what: str, text: str | None, type_):  # noqa: ANN001, ANN202 - one of the classes above
@@ -427,25 +439,25 @@ class _JsonFormatter(logging.Formatter):
 
 
 _json_log = False
+_log_handler = _Handler()
+_log_handler.setFormatter(
+    logging.Formatter(
+        "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n",
+        "%Y-%m-%dT%H:%M:%S",
+    )
+)
 
 
 def _set_up_logging(environment: dict[str, str]) -> None:
-    """Give the root logger AWS's handler, so that `logging` works without configuration."""
+    """Follow the function's choice of log format and level."""
     global _json_log  # noqa: PLW0603 - one process is one function
     _json_log = environment.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-    logging.Formatter.converter = time.gmtime
-    handler = _Handler()
     if _json_log:
-        handler.setFormatter(_JsonFormatter())
-    else:
-        line = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
-        handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
-    root = logging.getLogger()
-    root.addHandler(handler)
+        _log_handler.setFormatter(_JsonFormatter())
     level = environment.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
     level = "DEBUG" if level == "TRACE" else level
     if level in ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL"):
-        root.setLevel(level)
+        logging.getLogger().setLevel(level)
 
 
 def _log_failure(failure: dict) -> None:

@@ -1,0 +1,6 @@
+"""This module is the handler that every worker runs once, ahead of its own: see `stand_by`."""
+
+
+def handler(event, _context):  # noqa: ANN001, ANN201 - as handlers are
+    """Return the event."""
+    return event
