@@ -95,6 +95,10 @@ class Channel:
                 return
             for head, body in frames:
                 self._on_frame(head, body)
+            if self._decoder.failed is not None:
+                self._loop.remove_reader(self._answer)
+                self._on_broken(f"the worker sent {self._decoder.failed}")
+                return
             if not len(self._decoder):
                 # The usual case: one whole frame. Asking the kernel for more would cost a
                 # system call, and the loop tells us anyway.

@@ -73,6 +73,10 @@ class Throttled(LambdaError):
         super().__init__(f"Rate Exceeded. ({reason})")
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[Throttled], tuple[str]]:
+        """Be copied and pickled from the reason, not from the message made of it."""
+        return (Throttled, (self.reason,))
+
 
 class ServiceError(LambdaError):
     """miniλ could not do its part: not the function's fault, and worth another try."""

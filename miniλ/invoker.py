@@ -193,7 +193,7 @@ def _init_outcome(
         message = f"RequestId: {request_id} Error: Task timed out after {function.timeout:.2f} seconds"
         body, status, error_type = model.failure_body("Sandbox.Timedout", message), "timeout", ""
     elif error_type in ("Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"):
-        text = msgspec.json.decode(body, type=model.Failure).error_message
+        text = model.parse_failure(body).error_message
         body = model.failure_body(error_type, f"RequestId: {request_id} {text}")
     return Outcome(body, True, began, ended, 0, b"", status, error_type)  # noqa: FBT003
 

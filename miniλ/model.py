@@ -6,6 +6,7 @@ seconds are floats and sizes are MB as Lambda counts them (1 MB = 1,048,576 byte
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -94,7 +95,7 @@ def check_handler(handler: object) -> None:
     Lambda takes a handler without a dot and fails each invocation with
     Runtime.MalformedHandlerName; knowing it now, we say it now.
     """
-    if not isinstance(handler, str) or not re.fullmatch(r"[^\s]{1,128}", handler):
+    if not isinstance(handler, str) or not re.fullmatch(r"[^\s\ud800-\udfff]{1,128}", handler):
         msg = f"Handler must be 1 to {HANDLER_LENGTH} characters without spaces, got {handler!r}"
         raise InvalidParameterValue(msg)
     module, dot, function = handler.rpartition(".")
@@ -118,8 +119,8 @@ def _check_environment(environment: object) -> None:
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
             msg = f"Environment variable names are letters, digits and underscores, got {name!r}"
             raise InvalidParameterValue(msg)
-        if not isinstance(value, str) or "\0" in value:
-            msg = f"Environment variable {name} must be a string without NUL, got {value!r}"
+        if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
+            msg = f"Environment variable {name} must be text without NUL, got {value!r}"
             raise InvalidParameterValue(msg)
     taken = sorted(_RESERVED & environment.keys())
     if taken:
@@ -209,7 +210,7 @@ class Response(msgspec.Struct, frozen=True):
         """None, or errorType, errorMessage and stackTrace as Lambda shapes them."""
         if not self.is_failure:
             return None
-        return msgspec.json.decode(self.body, type=Failure)
+        return parse_failure(self.body)
 
     @property
     def request_id(self) -> str:
@@ -253,6 +254,31 @@ def report_line(report: Report) -> str:
     return line
 
 
+def parse_failure(body: bytes) -> Failure:
+    """Return what a worker says of its failure, whatever it wrote: a document of any kind."""
+    try:
+        return msgspec.json.decode(body, type=Failure)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # What msgspec refuses: lone surrogates, nulls where texts should be, no JSON at all.
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    values = found if isinstance(found, dict) else {}
+    trace = values.get("stackTrace")
+    return Failure(
+        error_type=_text(values.get("errorType")) or "Runtime.Unknown",
+        error_message=_text(values.get("errorMessage")),
+        request_id=_text(values.get("requestId")) or None,
+        stack_trace=trace if isinstance(trace, list) else [],
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def failure_body(error_type: str, message: str) -> bytes:
     """Return a failure of the sandbox as the JSON document that Lambda sends."""
     return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
@@ -274,6 +300,4 @@ def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # NaN and Infinity are not JSON, but Lambda's Python client sends them.
-        import json  # noqa: PLC0415 - only for the answers that msgspec refuses
-
         return json.loads(body)

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import lzma
 import os
-import shutil
 import stat
 import uuid
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import msgspec
 
 from miniλ.errors import InvalidParameterValue
 from miniλ.sandbox import tmp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Lambda quotas: 50 MB zipped for direct upload, 250 MB unzipped.
 MAX_ZIPPED = 52_428_800
@@ -34,6 +32,7 @@ MAX_UNZIPPED = 262_144_000
 MAX_ENTRIES = 65_535
 MAX_NAME = 255
 MAX_DEPTH = 64
+MAX_LINK = 4095
 PIECE = 1 << 20
 
 # Never part of a deployment, and large.
@@ -55,12 +54,15 @@ def publish(source: str | os.PathLike[str], store: Path) -> Package:
 
     Raises `InvalidParameterValue` with the path and what is wrong with it.
     """
+    if not os.fspath(source):
+        msg = "The code must be a directory or a .zip file, got an empty path"
+        raise InvalidParameterValue(msg)
     path = Path(source)
     staging = store / f".staging-{uuid.uuid4().hex}"
     staging.mkdir(mode=0o755)
     try:
         if path.is_dir():
-            digest, size = _copy(path, staging)
+            digest, size = _Copy(path, staging, store).run()
         elif path.is_file():
             digest, size = _unpack(path, staging)
         else:
@@ -74,7 +76,7 @@ def publish(source: str | os.PathLike[str], store: Path) -> Package:
             except OSError:
                 if not target.is_dir():
                     raise
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         msg = f"The code {path} cannot be read: {exc}"
         raise InvalidParameterValue(msg) from exc
     finally:
@@ -86,58 +88,81 @@ def _too_large() -> InvalidParameterValue:
     return InvalidParameterValue(f"Unzipped size must be smaller than {MAX_UNZIPPED} bytes")
 
 
-def _files(top: Path) -> Iterator[Path]:
-    """Yield what is below `top`, sorted, links not followed."""
-    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
-        if entry.name in LEFT_OUT:
-            continue
-        yield Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
+class _Copy:
+    """A copy of a directory into the store, with its digest.
 
+    A link to somewhere inside stays a link. A link that leads out is how people develop (a
+    neighbour's package): what it leads to is copied, and counted, in its place.
+    """
 
-def _copy(source: Path, target: Path) -> tuple[bytes, int]:
-    digest, size = hashlib.sha256(), 0
-    for path in _files(source):
-        relative = path.relative_to(source)
-        place = target / relative
-        mode = path.lstat().st_mode
-        counted = not CACHES.intersection(relative.parts)
-        if stat.S_ISDIR(mode):
-            place.mkdir(mode=0o755)
-            continue
-        if stat.S_ISLNK(mode):
-            link = os.readlink(path)
-            # A link out of the directory would not be there on Lambda either, but a link to
-            # a neighbour's package is how people develop: its content is copied.
-            if _stays_inside(relative, link):
+    def __init__(self, source: Path, target: Path, store: Path) -> None:
+        self._source, self._real, self._target = source, source.resolve(), target
+        # The state directory may be inside the code: it is not part of it.
+        self._left_out = {(found.st_dev, found.st_ino) for found in (store.parent.stat(),)}
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def run(self) -> tuple[bytes, int]:
+        """Copy all of it; return the digest and the bytes of code and data."""
+        waiting = [Path()]
+        while waiting:
+            directory = waiting.pop()
+            if len(directory.parts) > MAX_DEPTH:
+                msg = f"The code is nested deeper than {MAX_DEPTH} directories: {directory}"
+                raise InvalidParameterValue(msg)
+            below = []
+            with os.scandir(self._source / directory) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name not in LEFT_OUT and self._entry(directory / entry.name):
+                        below.append(directory / entry.name)
+            waiting += reversed(below)
+        return self._digest.digest(), self._size
+
+    def _note(self, kind: str, relative: Path, detail: object = "") -> None:
+        if not CACHES.intersection(relative.parts):
+            text = f"{kind} {relative} {detail}\0"
+            self._digest.update(text.encode(errors="surrogateescape"))
+
+    def _entry(self, relative: Path) -> bool:
+        """Copy one entry; return whether it is a directory to go into."""
+        path, place = self._source / relative, self._target / relative
+        if path.is_symlink():
+            real = path.resolve()
+            if self._real in real.parents and real.exists():
+                # Told anew, from where it really is: the text may lead through other links.
+                link = os.path.relpath(real, path.parent.resolve())
                 place.symlink_to(link)
-                digest.update(f"link {relative} {link}\0".encode(errors="surrogateescape"))
-                continue
-            if path.is_dir():
-                shutil.copytree(path, place, symlinks=True)
-                digest.update(f"tree {relative} {path.resolve()}\0".encode(errors="surrogateescape"))
-                continue
-            mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            continue  # sockets and devices are not code
-        executable = bool(mode & 0o111)
-        if counted:
-            name = f"file {relative} {executable} {path.stat().st_size}\0"
-            digest.update(name.encode(errors="surrogateescape"))
+                self._note("link", relative, link)
+                return False
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False  # a link to nowhere
+        if stat.S_ISDIR(found.st_mode):
+            if (found.st_dev, found.st_ino) in self._left_out:
+                return False
+            place.mkdir(mode=0o755)
+            self._note("directory", relative)
+            return True
+        if stat.S_ISREG(found.st_mode):
+            self._file(relative, path, place, found)
+        return False  # sockets and devices are not code
+
+    def _file(self, relative: Path, path: Path, place: Path, found: os.stat_result) -> None:
+        executable = bool(found.st_mode & 0o111)
+        counted = not CACHES.intersection(relative.parts)
+        self._note("file", relative, f"{executable} {found.st_size}")
         with path.open("rb") as reader, place.open("xb") as writer:
             while data := reader.read(PIECE):
-                size += len(data)
-                if size > MAX_UNZIPPED:
+                self._size += len(data)
+                if self._size > MAX_UNZIPPED:
                     raise _too_large()
                 if counted:
-                    digest.update(data)
+                    self._digest.update(data)
                 writer.write(data)
         place.chmod(0o755 if executable else 0o644)
         # A .pyc knows its source by modification time and size.
-        times = path.stat()
-        os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return digest.digest(), size
+        os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _unpack(source: Path, target: Path) -> tuple[bytes, int]:
@@ -150,7 +175,17 @@ def _unpack(source: Path, target: Path) -> tuple[bytes, int]:
     try:
         with zipfile.ZipFile(source) as archive:
             _extract(archive, target)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as exc:
+    # Each of the decompressors has its own error for damaged data; ValueError is a name or a
+    # link that is no text.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as exc:
         msg = f"Could not unzip uploaded file {source}: {exc}"
         raise InvalidParameterValue(msg) from exc
     return digest, size
@@ -181,12 +216,29 @@ def _extract(archive: zipfile.ZipFile, target: Path) -> None:
             msg = f"The archive holds something that is no file: {entry.filename!r}"
             raise InvalidParameterValue(msg)
     for entry, name in links:
-        link = archive.read(entry).decode()
-        if not _stays_inside(Path(name), link):
-            msg = f"The archive holds a link that leads out of it: {entry.filename!r} -> {link!r}"
+        _link(archive, entry, target / name, target)
+    # Together they may lead where none leads alone.
+    for _, name in links:
+        if target not in (target / name).resolve().parents:
+            msg = f"The archive holds a link that leads out of it: {str(name)!r}"
             raise InvalidParameterValue(msg)
-        (target / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        (target / name).symlink_to(link)
+
+
+def _link(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, target: Path) -> None:
+    """Make a link of the archive, never through another link."""
+    with archive.open(entry) as reader:
+        data = reader.read(MAX_LINK + 1)
+    link = data.decode()
+    inside = place.relative_to(target)
+    if len(data) > MAX_LINK or not _stays_inside(inside, link):
+        msg = f"The archive holds a link that leads out of it: {entry.filename!r} -> {link[:80]!r}"
+        raise InvalidParameterValue(msg)
+    for parent in inside.parents:
+        if (target / parent).is_symlink():
+            msg = f"The archive holds a link below another link: {entry.filename!r}"
+            raise InvalidParameterValue(msg)
+    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place.symlink_to(link)
 
 
 def _inflate(reader: IO[bytes], writer: IO[bytes], left: int) -> int:

@@ -28,7 +28,7 @@ from miniλ.sandbox import processes, tmp
 from miniλ.worker import MB, Host, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from miniλ.model import FunctionConfiguration
     from miniλ.settings import Settings
@@ -97,6 +97,7 @@ def plan(
     coming: Counter[str],
     room: int,
     free: dict[str, int],
+    leaving: int = 0,
 ) -> list[Action]:
     """Decide what happens next. Values in, values out; nothing is awaited or changed.
 
@@ -134,13 +135,18 @@ def plan(
     #
     # 1. A worker of its version is on its way, and will take it: one cold start is shared.
     # 2. There is room: start a worker.
-    # 3. An idle worker of another version makes room.
-    # 4. It waits, and we are asked again.
+    # 3. Room is on its way: somebody is leaving.
+    # 4. An idle worker of another version makes room.
+    #
+    # Else, and after the third, it waits, and we are asked again.
     for ask in cold:
         if coming[ask.revision] > 0:
             coming[ask.revision] -= 1
             continue
         if room <= 0:
+            if leaving > 0:
+                leaving -= 1
+                continue
             if not idle:
                 continue
             cheapest = min(idle, key=lambda worker: worker.priority)
@@ -374,6 +380,7 @@ class Pool:
             self._coming,
             self.capacity - len(self._workers),
             {share: limit - self._in_use[share] for share, limit in self._limits.items()},
+            sum(worker.state in ("stopping", "gone") for worker in self._workers.values()),
         )
         for action in actions:
             match action:
@@ -595,19 +602,23 @@ class Pool:
             rounds += 1
             now = time.monotonic()
             busy = [w for w in self._busy if w.state == "busy" and now - w.started > WATCH_SECONDS]
-            if busy and soft_memory:
+            if soft_memory:
                 await self._watch_memory(busy)
-            if busy and rounds % WATCH_TMP_ROUNDS == 0:
+            else:
+                for worker in busy:
+                    worker.check_oom()
+            if rounds % WATCH_TMP_ROUNDS == 0:
                 await self._watch_tmp(busy)
         self._watcher = None
 
-    async def _watch_memory(self, busy: Iterable[Worker]) -> None:
+    async def _watch_memory(self, busy: list[Worker]) -> None:
         used = await asyncio.to_thread(processes.memory, [w.worker_id for w in busy])
         for worker in busy:
+            worker.peak = max(worker.peak, used[worker.worker_id])
             if used[worker.worker_id] > worker.function.memory_size * MB:
                 worker.fail_for_memory(used[worker.worker_id])
 
-    async def _watch_tmp(self, busy: Iterable[Worker]) -> None:
+    async def _watch_tmp(self, busy: list[Worker]) -> None:
         for worker in busy:
             used = await asyncio.to_thread(tmp.used, worker.scratch or "")
             if used > worker.function.ephemeral_storage * MB:

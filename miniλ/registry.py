@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import msgspec
 
 from miniλ import billing, journal
-from miniλ.errors import ServiceError
+from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.model import FunctionConfiguration
 
 if TYPE_CHECKING:
@@ -48,15 +48,14 @@ class Registry:
         """Open or make the database; `durable=False` is for a state that nobody keeps."""
         self._sql = _blocks()
         # Opened here and used there: the thread is the only one that touches it afterwards.
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-            self._database.executescript(self._sql["schema"])
-            rows = self._database.execute(self._sql["functions"]).fetchall()
-            loaded = [msgspec.json.decode(row[0], type=FunctionConfiguration) for row in rows]
-        except (sqlite3.Error, msgspec.MsgspecError) as exc:
-            self._database.close()
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            try:
+                loaded = self._load(durable=durable)
+            except BaseException:
+                self._database.close()
+                raise
+        except (sqlite3.Error, msgspec.MsgspecError, InvalidParameterValue) as exc:
             msg = f"The registry {path} cannot be read: {exc}"
             raise ServiceError(msg) from exc
         self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
@@ -68,6 +67,14 @@ class Registry:
         self._owed: dict[_Key, list[int]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def _load(self, *, durable: bool) -> list[FunctionConfiguration]:
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        self._database.executescript(self._sql["schema"])
+        rows = self._database.execute(self._sql["functions"]).fetchall()
+        return [msgspec.json.decode(row[0], type=FunctionConfiguration) for row in rows]
 
     async def put(self, function: FunctionConfiguration) -> None:
         """Keep a function; it is on disk when this returns."""
@@ -118,6 +125,8 @@ class Registry:
         try:
             await self.flush()
         except ServiceError:
+            if self._closing:
+                return  # `close` tries once more, and raises
             # Nothing is lost while we live: what is owed is written with the next second's.
             self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
@@ -149,6 +158,7 @@ class Registry:
 
     async def close(self) -> None:
         """Write the rest of the ledger and close the database; raises if it cannot be written."""
+        self._closing = True
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         try:

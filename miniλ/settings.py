@@ -6,10 +6,11 @@ an argument in Python. A value that cannot be is refused with its name and what 
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "MINILAMBDA_"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,21 +38,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Which cgroup hierarchy holds the limits. "auto" takes the first that works.
     cgroup: Literal["auto", "v2", "v1", "none"] = "auto"
     # Invocations that may run at once, all functions together; None derives it from RAM.
-    concurrency: int | None = None
+    concurrency: Positive | None = None
     # Invocations that may wait for a worker with `invoke(..., wait=seconds)`.
-    queue_size: int = 1000
+    queue_size: Count = 1000
     # Lambda gives an init phase 10 s (developer guide, "Lambda runtime environment").
-    init_timeout: float = 10.0
+    init_timeout: Seconds = 10.0
     # An idle worker is frozen after this grace, so that back-to-back calls pay no thaw.
-    freeze_after: float = 0.05
+    freeze_after: Seconds = 0.05
     # SIGTERM first, SIGKILL after this (Lambda: at most 2 s, "Shutdown phase").
-    shutdown_grace: float = 2.0
+    shutdown_grace: Seconds = 2.0
     # What one invocation may print and be kept; beyond it the middle is left out.
-    log_bytes: int = 1024 * 1024
+    log_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 1024 * 1024
     # Which price book the billed duration and the ledger follow: see `billing`.
     price_book: Literal["2018", "2020", "2025"] = "2025"
     # Below this share of free RAM idle workers are ended before their keep-alive.
-    memory_reserve: float = 0.1
+    memory_reserve: Share = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, also where it is said in Python: msgspec checks no arguments."""
+        for field in msgspec.structs.fields(Settings):
+            value = getattr(self, field.name)
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as exc:
+                msg = f"Settings: {field.name}: {exc}, got {value!r}"
+                raise InvalidParameterValue(msg) from exc
+            if isinstance(value, float) and not math.isfinite(value):
+                msg = f"Settings: {field.name}: Expected a finite number, got {value!r}"
+                raise InvalidParameterValue(msg)
 
 
 def load(

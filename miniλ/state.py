@@ -73,7 +73,8 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
 
     Raises `StateInUse` where another supervisor holds it.
     """
-    instance = os.urandom(6).hex()
+    # The pid is for people who look at a list of cgroups; the rest makes it unique.
+    instance = f"{os.getpid():06x}{os.urandom(3).hex()}"
     if path is None:
         base = _temporary_base()
         remains = [found for dead in sorted(base.iterdir()) if (found := _sweep_dead(dead))]

@@ -17,7 +17,7 @@ the same page for those who write a worker in another language.
 from __future__ import annotations
 
 import struct
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -56,11 +56,15 @@ class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
     """Worker to supervisor: the init phase is over, the handler is loaded."""
 
 
+# More memory than any machine has is no figure that a report should carry.
+Kilobytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
 class Answer(msgspec.Struct, frozen=True, tag_field="type", tag="response"):
     """Worker to supervisor: the body is what the handler returned."""
 
     id: str
-    max_rss_kb: int = 0
+    max_rss_kb: Kilobytes = 0
 
 
 class Fault(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
@@ -70,7 +74,7 @@ class Fault(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
     """
 
     id: str = ""
-    max_rss_kb: int = 0
+    max_rss_kb: Kilobytes = 0
 
 
 FromWorker: TypeAlias = Ready | Answer | Fault
@@ -89,9 +93,11 @@ def encode(head: ToWorker | FromWorker, body: bytes = b"") -> bytes:
 class Decoder:
     """Turns what a worker wrote into frames, whatever pieces it arrives in."""
 
-    __slots__ = ("_buffer", "_needed")
+    __slots__ = ("_buffer", "_needed", "failed")
 
     def __init__(self) -> None:
+        # Set where good frames came before bytes that are none: the next `feed` raises it.
+        self.failed: WireError | None = None
         self._buffer = bytearray()
         self._needed = PREFIX.size
 
@@ -103,8 +109,10 @@ class Decoder:
         """Take bytes, return the frames that are complete now.
 
         Raises `WireError` for anything that is not a frame of ours; after that the decoder
-        is of no more use.
+        is of no more use. What was good before it is returned first, and `failed` says so.
         """
+        if self.failed is not None:
+            raise self.failed
         # One read is nearly always one frame: then nothing is copied into the buffer. A large
         # frame comes in many reads, and is looked at again only when all of it is here.
         if self._buffer:
@@ -119,18 +127,30 @@ class Decoder:
             head_length, body_length = PREFIX.unpack_from(data, start)
             if head_length > MAX_HEAD or body_length > MAX_BODY:
                 msg = f"a frame of {head_length} + {body_length} bytes is beyond the limits"
-                raise WireError(msg)
+                return self._fail(WireError(msg), frames)
             body_start = start + PREFIX.size + head_length
             end = body_start + body_length
             if end > len(data):
                 self._needed = end - start
                 break
-            frames.append((_head(data[start + PREFIX.size : body_start]), data[body_start:end]))
+            try:
+                head = _head(data[start + PREFIX.size : body_start])
+            except WireError as exc:
+                return self._fail(exc, frames)
+            frames.append((head, data[body_start:end]))
             start = end
         if start < len(data):
             self._buffer = bytearray(data[start:])
         elif self._buffer:
             self._buffer = bytearray()
+        return frames
+
+    def _fail(
+        self, error: WireError, frames: list[tuple[FromWorker, bytes]]
+    ) -> list[tuple[FromWorker, bytes]]:
+        self.failed = error
+        if not frames:
+            raise error
         return frames
 
 

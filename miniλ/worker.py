@@ -125,7 +125,9 @@ class Worker:
         self.invocations = 0
         self.idle_since = 0.0
         self.pid = 0
+        # What the worker says of itself, and what the poll saw of its tree: in bytes.
         self.reported_rss = 0
+        self.peak = 0
         # Set by whoever ends the worker: what the next failure of it is to say.
         self.ended_by = ""
         self.keeps_scratch = False
@@ -437,7 +439,7 @@ class Worker:
                 self._on_ready()
                 return
             if isinstance(head, wire.Fault) and not self.initialised.done():
-                kind = _error_type(body)
+                kind = model.parse_failure(body).error_type
                 self.kill("the init phase failed")
                 self._init_failed("error", body, kind)
                 return
@@ -465,11 +467,11 @@ class Worker:
 
     def _answered(self, body: bytes, *, failed: bool) -> None:
         peak = self._group.peak()
-        if peak >= self._memory_limit and self._group.oom_kills() > self._oom_kills:
-            # The kernel killed one of its processes; that the rest lived to answer is chance.
-            self.kill("out of memory")
-            self._complete_exited(None, oom=True)
-            return
+        if peak >= self._memory_limit:
+            # If the kernel killed one of its processes, that the rest lived to answer is chance.
+            self.check_oom()
+            if self._done is None:
+                return
         self._move("answered")
         self._complete(body, failed=failed)
 
@@ -489,6 +491,15 @@ class Worker:
             status="timeout",
             note=f"{stamp}.{int(seconds % 1 * 1000):03d}Z {self._request_id} {message}\n\n",
         )
+
+    def check_oom(self) -> None:
+        """End the worker if the kernel killed one of its processes for memory.
+
+        A handler may wait for such a child for ever, and v1 kills no more than the one.
+        """
+        if self._done is not None and self._group.oom_kills() > self._oom_kills:
+            self.kill("out of memory")
+            self._complete_exited(None, oom=True)
 
     def fail_for_memory(self, used: int) -> None:
         """The poll found the tree above its memory size, where no cgroup holds it."""
@@ -549,7 +560,7 @@ class Worker:
             failed=failed,
             started=self.started,
             ended=ended,
-            max_memory=min(self._group.peak(), self._memory_limit) or self.reported_rss,
+            max_memory=self._group.peak() or max(self.peak, self.reported_rss),
             log=log,
             status=status,
             error_type=error_type,
@@ -598,8 +609,14 @@ class Worker:
     def _kill_now(self) -> None:
         if self._gone.done():
             return
-        # The first process by its pidfd, which cannot be anybody else's; the rest by group.
+        # The first process by its pidfd, which cannot be anybody else's; the rest by group,
+        # once the answer is out: without a cgroup that is a look through /proc.
         self._signal(signal.SIGKILL)
+        self._loop.call_soon(self._kill_group)
+
+    def _kill_group(self) -> None:
+        if self.state == "gone":
+            return  # then `_kill_rest` is at it
         try:
             self._group.kill()
         except OSError as exc:
@@ -628,8 +645,3 @@ def describe_status(status: int) -> str:
     return f"Runtime exited with error: exit status {code}"
 
 
-def _error_type(body: bytes) -> str:
-    try:
-        return msgspec.json.decode(body, type=model.Failure).error_type
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "Runtime.Unknown"

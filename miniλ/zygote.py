@@ -239,6 +239,7 @@ def _spawn(program: str) -> tuple[int, socket.socket, int]:
         program,
         "-I",  # nothing from the environment or the current directory
         "-S",  # no site-packages: a function brings its own
+        "-u",  # every print is written at once: a crash loses no last words
         str(main),
         str(runtimes.packages_directory()),
         str(runtimes.workers_directory()),

@@ -177,6 +177,7 @@ class V2Group(Group):
         return _field(read(f"{self.path}/memory.events"), "oom_kill")
 
     def recycle(self) -> None:
+        self.peak()  # opens it: the reset is by descriptor
         if self._peak is not None and self._peak >= 0:
             os.write(self._peak, b"reset")  # kernel 6.12; older ones refuse, and we make anew
         self.thaw()
@@ -436,11 +437,11 @@ class V2(Hierarchy):
 
     def __init__(self, instance: str) -> None:
         super().__init__()
-        mount = mounts().get("cgroup2")
-        if mount is None:
+        parent = places().get("")
+        if parent is None:
             msg = "cgroup2 is not mounted"
             raise OSError(msg)
-        self.parent = f"{mount}{own_paths().get('', '/').rstrip('/')}"
+        self.parent = parent
         self.path = f"{self.parent}/minilambda-{instance}"
         self.directories = (self.path,)
         self._count = 0
@@ -496,12 +497,11 @@ class V1(Hierarchy):
 
     def __init__(self, instance: str) -> None:
         super().__init__()
-        found, own = mounts(), own_paths()
+        found = places()
         self.paths: dict[str, str] = {}
         for controller in ("memory", "cpu", "pids", "freezer"):
-            path = f"{found.get(controller, '')}{own.get(controller, '/').rstrip('/')}"
-            if controller in found and os.access(path, os.W_OK):
-                self.paths[controller] = f"{path}/minilambda-{instance}"
+            if controller in found and os.access(found[controller], os.W_OK):
+                self.paths[controller] = f"{found[controller]}/minilambda-{instance}"
         if not self.paths:
             msg = "no cgroup v1 controller that we may write"
             raise OSError(msg)
@@ -569,31 +569,27 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
     return (second or NoCgroup()), refused
 
 
-def mounts() -> dict[str, str]:
-    """Return where each v1 controller and "cgroup2" are mounted (/proc/self/mountinfo)."""
+def places() -> dict[str, str]:
+    """Return our own directory in each v1 hierarchy, by controller, and under "" in cgroup2."""
+    own: dict[str, str] = {}
+    with open("/proc/self/cgroup", encoding=sys.getfilesystemencoding()) as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            for controller in controllers.split(","):
+                own[controller] = path
     found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding=sys.getfilesystemencoding()) as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
             kind, _, options = rest.split()[:3]
-            point = fields.split()[4]
-            if kind == "cgroup2":
-                found.setdefault("cgroup2", point)
-            elif kind == "cgroup":
-                for option in options.split(","):
-                    found.setdefault(option, point)
+            root, point = fields.split()[3:5]
+            names = {"cgroup2": [""], "cgroup": options.split(",")}.get(kind, [])
+            for name in names:
+                if name in own and name not in found:
+                    # A container sees its own part of the hierarchy mounted as the whole.
+                    inside = own[name].removeprefix(root.rstrip("/")).strip("/")
+                    found[name] = os.path.join(point, inside).rstrip("/")
     return found
-
-
-def own_paths() -> dict[str, str]:
-    """Return our own cgroup's path per v1 controller, and under "" that of cgroup2."""
-    paths: dict[str, str] = {}
-    with open("/proc/self/cgroup", encoding=sys.getfilesystemencoding()) as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            for controller in controllers.split(","):
-                paths[controller] = path
-    return paths
 
 
 def sweep(path: str, instance: str) -> bool:

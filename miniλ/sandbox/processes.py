@@ -27,6 +27,8 @@ MARK_LENGTH = 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getenv.restype = ctypes.c_void_p
+# Found now, in the zygote: a worker has emptied its environment when it is marked.
+_mark_address = _libc.getenv(MARK.encode())
 
 
 def adopt_orphans() -> None:
@@ -47,9 +49,8 @@ def die_with_parent() -> None:
 
 def mark(worker_id: str) -> None:
     """Write the worker id over the zygote's placeholder in the initial environment block."""
-    address = _libc.getenv(MARK.encode())
-    if address:
-        ctypes.memmove(address, worker_id.encode()[:MARK_LENGTH], MARK_LENGTH)
+    if _mark_address:
+        ctypes.memmove(_mark_address, worker_id.encode()[:MARK_LENGTH], MARK_LENGTH)
 
 
 def marked(mark_: str) -> set[int]:

@@ -8,37 +8,66 @@ from __future__ import annotations
 
 import os
 
+LONG_PATH = 2048
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def used(path: str) -> int:
-    """Return the bytes that files below `path` occupy on disk; what vanishes meanwhile is 0."""
+    """Return the bytes that are occupied on disk below `path`; what vanishes meanwhile is 0."""
     total = 0
-    waiting = [path]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        # st_blocks is in units of 512 bytes whatever the file system (stat(2)).
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except OSError:
-            continue
-    return total
+    bases: list[int] = []
+    # Paths are relative to an open directory, a new one now and then: a name may be longer
+    # than PATH_MAX if it is made step by step, and what cannot be named must still be counted.
+    waiting: list[tuple[int | None, str]] = [(None, path)]
+    try:
+        while waiting:
+            base, relative = waiting.pop()
+            try:
+                directory = os.open(relative, _DIRECTORY, dir_fd=base)
+            except OSError:
+                continue
+            try:
+                blocks, below = _look(directory)
+                total += blocks
+                if below and len(relative) > LONG_PATH:
+                    base, relative = os.dup(directory), "."
+                    bases.append(base)
+                waiting += [(base, f"{relative}/{name}") for name in below]
+            finally:
+                os.close(directory)
+    finally:
+        for base in bases:
+            os.close(base)
+    # st_blocks is in units of 512 bytes whatever the file system (stat(2)).
+    return total * 512
+
+
+def _look(directory: int) -> tuple[int, list[str]]:
+    """Return the blocks of a directory's entries, and the names of the directories in it."""
+    blocks, below = 0, []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                blocks += entry.stat(follow_symlinks=False).st_blocks
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+            except OSError:
+                continue
+    return blocks, below
 
 
 def empty(path: str) -> None:
     """Remove everything below `path`, but not `path` itself."""
+    os.chmod(path, 0o700)  # its owner may have locked himself out
     top = os.open(path, _DIRECTORY)
+    # What is lifted gets names that a worker cannot have taken.
+    prefix, lifted = os.urandom(8).hex(), 0
     try:
-        lifted = 0
         while names := os.listdir(top):
             for name in names:
-                if _unlink(name, top):
-                    continue
-                lifted = _flatten(name, top, lifted)
+                if not _unlink(name, top):
+                    lifted = _flatten(name, top, prefix, lifted)
     finally:
         os.close(top)
 
@@ -67,7 +96,7 @@ def _unlink(name: str, directory: int) -> bool:
     return True
 
 
-def _flatten(name: str, top: int, lifted: int) -> int:
+def _flatten(name: str, top: int, prefix: str, lifted: int) -> int:
     """Empty a directory: files go, its directories are moved up beside it and wait their turn."""
     # A directory without permissions is still its owner's to change.
     os.chmod(name, 0o700, dir_fd=top)
@@ -77,7 +106,7 @@ def _flatten(name: str, top: int, lifted: int) -> int:
             if not _unlink(entry, child):
                 lifted += 1
                 os.chmod(entry, 0o700, dir_fd=child)  # to move a directory one must write it
-                os.rename(entry, f".lifted-{lifted}", src_dir_fd=child, dst_dir_fd=top)
+                os.rename(entry, f"{prefix}-{lifted}", src_dir_fd=child, dst_dir_fd=top)
     finally:
         os.close(child)
     os.rmdir(name, dir_fd=top)

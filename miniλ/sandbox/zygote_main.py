@@ -232,9 +232,14 @@ def _become_worker(waiting: socket.socket, bootstrap) -> None:  # noqa: ANN001 -
             if message:
                 sandbox = Sandbox(**json.loads(message))
                 enter(sandbox, *descriptors)
+                # A function may bring modules of any name, ours included.
+                for name in [n for n in sys.modules if n.partition(".")[0] == "miniλ"]:
+                    del sys.modules[name]
                 status = bootstrap.main()
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        if status and not isinstance(exc.code, int):
+            os.write(2, f"{exc.code}\n".encode(errors="backslashreplace"))
     except BaseException:  # noqa: BLE001 - nobody above will catch it, and the log pipe is open
         os.write(2, traceback.format_exc().encode()[-4096:])
     finally:

@@ -33,8 +33,9 @@ PIECE = 65536
 
 # 6 MB and 100 bytes: what Lambda's runtime API lets a function answer.
 MAX_RESPONSE = 6 * 1024 * 1024 + 100
-# A failure's message and trace are for people: beyond this they are cut.
+# A failure's message (characters) and trace (frames) are for people: beyond this they are cut.
 MAX_MESSAGE = 256 * 1024
+MAX_FRAMES = 2000
 
 # Kept from the start, so that a handler that patches them breaks only itself.
 _read, _write, _getpid = os.read, os.write, os.getpid
@@ -49,7 +50,8 @@ def stand_by() -> None:
     costs microseconds. Loading and running a handler once, ahead, takes them off the cold start.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)
+        # Half a character in a message must not cost the message.
+        stream.reconfigure(errors="backslashreplace")
     logging.Formatter.converter = time.gmtime
     logging.getLogger().addHandler(_log_handler)
     here, path = os.getcwd(), list(sys.path)
@@ -209,9 +211,11 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
     global _request_id, _traced  # noqa: PLW0603 - one invocation at a time
     request_id = _request_id = head["id"]
     trace_id = head.get("trace_id")
-    if trace_id is not None or _traced:
-        _traced = trace_id is not None
-        os.environ["_X_AMZN_TRACE_ID"] = trace_id or ""
+    if trace_id is not None:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+    elif _traced:
+        os.environ.pop("_X_AMZN_TRACE_ID", None)
+    _traced = trace_id is not None
     try:
         context = make_context(head)
         try:
@@ -295,7 +299,13 @@ def _describe_exception(exc: BaseException, request_id: str = "") -> dict[str, o
     frames = traceback.extract_tb(exc.__traceback__)
     while frames and frames[0].filename == __file__:
         del frames[0]
-    trace = traceback.format_list(frames)
+    cut = len(frames) - MAX_FRAMES
+    if cut > 0:
+        del frames[MAX_FRAMES // 2 : MAX_FRAMES // 2 + cut]
+    # As tuples: AWS's client formats them so, without the markers of Python 3.11 and newer.
+    trace = traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in frames])
+    if cut > 0:
+        trace.insert(MAX_FRAMES // 2, f"  ... {cut} more frames\n")
     return describe_failure(type(exc).__name__, message, trace, request_id)
 
 
@@ -412,7 +422,9 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.aws_request_id = _request_id
-        sys.stdout.write(self.format(record))
+        text = self.format(record)
+        # A trace comes after the format's own line end: it needs one too.
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 class _JsonFormatter(logging.Formatter):

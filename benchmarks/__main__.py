@@ -1,0 +1,111 @@
+"""The command line: `python -m benchmarks invoke --peers all --json out.json`.
+
+Progress goes to stderr if that is a terminal; the result is a table on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+from benchmarks import cold, density, invoke, peers, plot, report, rounds, throughput
+
+BENCHMARKS = {
+    "invoke": invoke.run,
+    "cold": cold.run,
+    "throughput": throughput.run,
+    "density": density.run,
+}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure miniλ, its floors and its peers in one run.",
+    )
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        choices=[*peers.NAMES, "all"],
+        help=f"beside {peers.POOL}: all, or some of {', '.join(peers.NAMES)}",
+    )
+    parser.add_argument(
+        "--install-peers",
+        action="store_true",
+        help="install the peers (all, unless --peers names some) below the cache directory",
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds: at most 10 s")
+    parser.add_argument("--pin", action="store_true", help="hold everybody on one core")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything measured; - is stdout"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="draw it, as .png or .svg")
+    parser.add_argument("--check", action="store_true", help="a broken promise exits 1")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run one benchmark and report it; return the exit status."""
+    chosen = _arguments()
+    if chosen.plot and not plot.is_possible():
+        print(plot.MISSING, file=sys.stderr)
+        return 2
+    everybody = "all" in chosen.peers or (chosen.install_peers and not chosen.peers)
+    names = peers.NAMES if everybody else list(dict.fromkeys(chosen.peers))
+    if chosen.install_peers:
+        for name in names:
+            rounds.progress(f"installing {name}")
+            try:
+                peers.install(name)
+            except (subprocess.CalledProcessError, OSError, LookupError) as exc:
+                rounds.progress("")
+                print(f"{name} cannot be installed: {exc}", file=sys.stderr)
+        rounds.progress("")
+    if chosen.pin:
+        # Whatever is started from now on inherits it.
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    try:
+        result = _run(BENCHMARKS[chosen.benchmark](names, quick=chosen.quick))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        rounds.progress("")
+        print("stopped", file=sys.stderr)
+        return 130
+    document = report.Document(report.machine(pinned=chosen.pin), chosen.quick, result)
+    if chosen.json != "-":
+        print(report.show(document))
+    if chosen.json:
+        report.save(document, chosen.json)
+    if chosen.plot:
+        plot.save(document, chosen.plot)
+    return int(chosen.check and not all(each.kept for each in result.promises))
+
+
+def _run(benchmark: object) -> report.Result:
+    """Run a benchmark on the loop miniλ takes; a signal ends it and all it started."""
+    new_loop = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415 - only where it has a wheel
+
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_stoppable(benchmark))
+
+
+async def _stoppable(benchmark: object) -> report.Result:
+    task = asyncio.ensure_future(benchmark)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    return await task
+
+
+if __name__ == "__main__":
+    sys.exit(main())

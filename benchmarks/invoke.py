@@ -1,0 +1,86 @@
+"""The benchmark of a warm invocation: asked to answered, one after the other.
+
+The blocking pipe is there for scale: on an event loop the other floor is the lowest.
+Two processes on one core answer each other several times faster than on two, and the kernel
+moves them as it likes. `--pin` holds everybody on one core; the rounds show which it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from benchmarks import floors, ours, peers, report, rounds
+from benchmarks.rounds import Contestant, Effort
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+FULL = Effort(rounds=15, calls=2000, seconds=1.0)
+QUICK = Effort(rounds=5, calls=400, seconds=0.15)
+
+OURS = "miniλ"
+MANY = 1000
+OURS_MANY = f"miniλ, {MANY:,} functions"
+
+
+async def run(names: Sequence[str], *, quick: bool) -> report.Result:
+    """Measure floors, miniλ and the named peers."""
+    effort = QUICK if quick else FULL
+
+    def spread(
+        latencies: Callable[[Effort], Awaitable[list[float]]],
+    ) -> Callable[[], Awaitable[dict[str, float]]]:
+        async def play() -> dict[str, float]:
+            return rounds.spread(await latencies(effort), 50, 99)
+
+        return play
+
+    def calls(
+        call: Callable[[], Awaitable[object]],
+    ) -> Callable[[], Awaitable[dict[str, float]]]:
+        return spread(lambda effort: rounds.latencies(call, effort))
+
+    async with contextlib.AsyncExitStack() as stack:
+        blocking, loop = floors.BlockingPipe(stack), floors.LoopPipe(stack)
+        rounds.progress("starting miniλ")
+        one = await stack.enter_async_context(ours.running())
+        rounds.progress(f"creating {MANY} functions")
+        many = await stack.enter_async_context(ours.running(functions=MANY))
+        running, absent = await peers.start_all(stack, [peers.POOL, *names], 1)
+        contestants = [
+            Contestant(blocking.name, spread(blocking.latencies)),
+            Contestant(loop.name, calls(loop.call)),
+            Contestant(OURS, calls(one.call)),
+            Contestant(OURS_MANY, calls(many.call)),
+        ]
+        contestants += [
+            Contestant(name, spread(peer.latencies), is_peer=True)
+            for name, peer in running.items()
+        ]
+        played = await rounds.play(contestants, effort.rounds, "s")
+        limits = one.limits
+    return report.Result(
+        benchmark="invoke",
+        about="Warm invocation of hello, one after the other: the median of the rounds.",
+        rows=report.rows(
+            played,
+            [blocking.name, loop.name, OURS, OURS_MANY, peers.POOL, *names],
+            {"x uvloop pipe": (loop.name, "p50"), "x process pool": (peers.POOL, "p50")},
+            absent,
+        ),
+        promises=_promises(played),
+        limits=limits,
+    )
+
+
+def _promises(played: rounds.Played) -> list[report.Promise]:
+    mine = played.value(OURS, "p50")
+    floor = mine / played.value(floors.LoopPipe.name, "p50")
+    faster = played.value(peers.POOL, "p50") / mine
+    many = played.value(OURS_MANY, "p50") / mine
+    return [
+        report.bound("warm p50, times the bare uvloop pipe", floor, 2, "at most", "x"),
+        report.bound("faster than ProcessPoolExecutor", faster, 8, "at least", "x"),
+        report.bound(f"{MANY:,} functions, times one function", many, 1.2, "at most", "x"),
+    ]

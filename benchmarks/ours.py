@@ -1,0 +1,102 @@
+"""Miniλ as a contestant: a supervisor with the smallest function there is.
+
+Rule: the CPU quota must not be what is measured. A worker has MB / 1,769 of a CPU, so one
+of 128 MB would stand still 93 ms of every 100; with twice 1,769 MB its one thread never
+meets the quota.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from miniλ import Supervisor, journal
+from miniλ.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HELLO = Path(__file__).resolve().parent.parent / "tests" / "functions" / "hello"
+HANDLER = "app.handler"
+EVENT = {"name": "Ada"}
+GREETING = {"message": "Hello, Ada!"}
+MEMORY = 2 * 1769
+
+
+class Start(NamedTuple):
+    """One cold start in seconds: in all, and its three parts."""
+
+    total: float
+    asked_to_forked: float
+    forked_to_ready: float
+    ready_to_answered: float
+
+
+class Ours:
+    """A supervisor that runs hello."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """What holds each limit of a worker here."""
+        return self._supervisor.limits
+
+    async def call(self) -> None:
+        """Invoke hello; a failure of it is an error of the benchmark's."""
+        response = await self._supervisor.invoke("hello", EVENT)
+        if response.is_failure:
+            raise RuntimeError(f"hello failed: {response.body!r}")
+
+    async def start(self) -> Start:
+        """Invoke hello on a new worker, and wait until that worker is gone."""
+        facts = self._supervisor.journal
+        asked = time.monotonic()
+        response = await self._supervisor.invoke("hello", EVENT)
+        answered = time.monotonic()
+        if response.is_failure or not response.report.cold:
+            raise RuntimeError(f"not a cold start that went well: {response!r}")
+        own = response.report.worker_id
+        # Both are in the journal: the worker was forked and ready before it answered.
+        forked = await facts.until(
+            journal.WorkerStarted, lambda fact: fact.worker_id == own
+        )
+        ready = await facts.until(journal.WorkerReady, lambda fact: fact.worker_id == own)
+        await facts.until(journal.WorkerGone, lambda fact: fact.worker_id == own)
+        # Nobody needs the story of the last start, and looking for a fact walks through it.
+        facts.facts.clear()
+        return Start(
+            answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *,
+    functions: int = 1,
+    keep_alive: float = 600.0,
+    cgroup: Literal["auto", "none"] = "auto",
+) -> AsyncIterator[Ours]:
+    """Run a supervisor with hello and, up to `functions`, others that nobody invokes."""
+    settings = Settings(cgroup=cgroup, concurrency=64)
+    async with Supervisor(settings=settings) as supervisor:
+        for number in range(functions):
+            await supervisor.create_function(
+                f"other-{number}" if number else "hello",
+                HELLO,
+                HANDLER,
+                memory_size=MEMORY,
+                keep_alive=keep_alive,
+            )
+        response = await supervisor.invoke("hello", EVENT)
+        if response.is_failure or response.payload != GREETING:
+            raise RuntimeError(f"hello does not greet: {response.body!r}")
+        if keep_alive == 0:
+            own = response.report.worker_id
+            await supervisor.journal.until(
+                journal.WorkerGone, lambda fact: fact.worker_id == own
+            )
+        yield Ours(supervisor)

@@ -1,0 +1,231 @@
+"""The peers that are spoken to by HTTP: how each is started, and their client.
+
+Rule 1: a server is there when it takes a connection, not after a while.
+
+Rule 2: the client is as light as one can be: kept-alive connections, bytes that were put
+together beforehand, and of the answer no more is read than its length and its status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import socket
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import peers, rounds
+from benchmarks.ours import EVENT, HANDLER, HELLO
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import AsyncIterator
+
+    from benchmarks.rounds import Effort
+
+HOST = "127.0.0.1"
+START_TIMEOUT = 60.0
+CALL_TIMEOUT = 30.0
+INVOKE = "/2015-03-31/functions/{}/invocations"
+
+# functions-framework hands a Flask request to a function.
+FLASK_HANDLER = """
+import sys
+sys.path.insert(0, {hello!r})
+from app import handler
+
+def greet(request):
+    return handler(request.get_json(), None)
+"""
+
+
+class Connection:
+    """One kept-alive connection that sends the same request again and again."""
+
+    def __init__(self, port: int, path: str, body: bytes) -> None:
+        self._port = port
+        self._request = (
+            f"POST {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+            f"Content-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def call(self) -> bytes:
+        """Send the request; return the body of the answer, which is a success."""
+        was_open = self._streams is not None
+        try:
+            return await self._exchange()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # Servers close what was idle for long, and others had their rounds meanwhile.
+            if not was_open:
+                raise
+            self.close()
+            return await self._exchange()
+
+    async def _exchange(self) -> bytes:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(HOST, self._port)
+        reader, writer = self._streams
+        writer.write(self._request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if b"transfer-encoding: chunked" in head:
+            body = await _chunks(reader)
+        else:
+            body = await reader.readexactly(_length(head))
+        if b"connection: close" in head:
+            self.close()
+        if not head.split(b" ", 2)[1].startswith(b"2") or b"x-amz-function-error" in head:
+            raise RuntimeError(f"{head[:60]!r} {body[:200]!r}")
+        return body
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+def _length(head: bytes) -> int:
+    _, _, rest = head.partition(b"content-length:")
+    return int(rest.split(b"\r\n", 1)[0] or 0)
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return body
+
+
+class Server:
+    """A server that runs, and connections to it."""
+
+    def __init__(self, port: int, path: str, lanes: int) -> None:
+        event = json.dumps(EVENT).encode()
+        self._connections = [Connection(port, path, event) for _ in range(lanes)]
+
+    async def latencies(self, effort: Effort) -> list[float]:
+        """Call one after the other; return what each took."""
+        warm_up = rounds.WARM_UP if effort.calls else 1
+        calls = rounds.latencies(self._connections[0].call, effort, warm_up)
+        return await asyncio.wait_for(calls, 2 * effort.seconds + CALL_TIMEOUT)
+
+    async def rate(self, effort: Effort, lanes: int) -> float:
+        """Call `lanes` at once; return calls per second."""
+        calls = rounds.rate([each.call for each in self._connections[:lanes]], effort)
+        return await asyncio.wait_for(calls, effort.seconds + CALL_TIMEOUT)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._connections:
+            connection.close()
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, lanes: int) -> AsyncIterator[Server]:
+    """Run a server and its function; both are gone afterwards."""
+    port, second = _free_port(), _free_port()
+    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
+        command, environment, path = _recipe(name, port, second, Path(scratch))
+        # What it makes in a temporary directory goes with ours.
+        environment["TMPDIR"] = scratch
+        async with peers.program(command, cwd=scratch, environment=environment) as process:
+            await _listening(process, port)
+            if name == peers.MINISTACK:
+                await _create_function(port)
+            server = Server(port, path, lanes)
+            try:
+                yield server
+            finally:
+                server.close()
+
+
+def _recipe(
+    name: str, port: int, second: int, scratch: Path
+) -> tuple[list[str], dict[str, str], str]:
+    """Return a server's command, its environment and the path that invokes hello."""
+    python = str(peers.python(name))
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+    if name == peers.RIE:
+        command = [
+            str(peers.emulator(peers.directory(name))),
+            "--log-level",
+            "error",
+            "--runtime-interface-emulator-address",
+            f"{HOST}:{port}",
+            "--runtime-api-address",
+            f"{HOST}:{second}",
+            python,
+            "-m",
+            "awslambdaric",
+            HANDLER,
+        ]
+        return command, {**environment, "PYTHONPATH": str(HELLO)}, INVOKE.format("function")
+    if name == peers.FRAMEWORK:
+        source = scratch / "main.py"
+        source.write_text(FLASK_HANDLER.format(hello=str(HELLO)), encoding="utf-8")
+        command = [python, "-m", "functions_framework", "--target", "greet"]
+        command += ["--source", str(source), "--host", HOST, "--port", str(port)]
+        return command, environment, "/"
+    own = {
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": HOST,
+        "STATE_DIR": str(scratch / "state"),
+    }
+    return [python, "-m", "ministack"], {**environment, **own}, INVOKE.format("hello")
+
+
+def _free_port() -> int:
+    """Return a port that nobody has; between here and its use somebody might take it."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
+
+
+async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until the server takes a connection; raises if it ends or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError as exc:
+            if process.poll() is not None:
+                msg = f"the server ended with {process.returncode}"
+                raise RuntimeError(msg) from exc
+            if time.monotonic() > deadline:
+                msg = f"the server does not listen after {START_TIMEOUT:.0f} s"
+                raise TimeoutError(msg) from exc
+            # A refused connection tells nothing of when to come again.
+            await asyncio.sleep(0.002)
+        else:
+            writer.close()
+            return
+
+
+async def _create_function(port: int) -> None:
+    """Create hello by Lambda's API."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(os.path.join(HELLO, "app.py"), "app.py")
+    document = {
+        "FunctionName": "hello",
+        "Runtime": "python3.12",
+        "Role": "arn:aws:iam::000000000000:role/none",
+        "Handler": HANDLER,
+        "MemorySize": 1769,
+        "Code": {"ZipFile": base64.b64encode(archive.getvalue()).decode()},
+    }
+    connection = Connection(port, "/2015-03-31/functions", json.dumps(document).encode())
+    try:
+        await asyncio.wait_for(connection.call(), CALL_TIMEOUT)
+    finally:
+        connection.close()

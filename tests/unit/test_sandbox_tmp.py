@@ -1,0 +1,319 @@
+"""Tests of the private /tmp: what a worker left goes, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from miniλ.sandbox import tmp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Return the empty /tmp of a worker."""
+    path = tmp_path / "scratch"
+    path.mkdir()
+    return path
+
+
+def nest(top: Path, depth: int, content: bytes = b"") -> None:
+    """Make `depth` directories in each other, and a file in the last."""
+    here = os.open(top, DIRECTORY)
+    try:
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=here)
+            deeper = os.open("d", DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        file = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=here)
+        try:
+            os.write(file, content)
+        finally:
+            os.close(file)
+    finally:
+        os.close(here)
+
+
+# Emptying and removing
+
+
+def test_a_path_that_is_gone_is_fine(tmp_path: Path) -> None:
+    """Removing twice is removing once."""
+    tmp.remove(str(tmp_path / "never"))
+
+
+def test_emptying_keeps_the_directory(scratch: Path) -> None:
+    """The directory stays, with its mode; everything below goes."""
+    (scratch / "file").write_bytes(b"x")
+    (scratch / "directory" / "deeper").mkdir(parents=True)
+    (scratch / "directory" / "file").write_bytes(b"x")
+    scratch.chmod(0o700)
+
+    tmp.empty(str(scratch))
+
+    assert os.listdir(scratch) == []
+    assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
+
+
+def test_removing_takes_the_directory_too(scratch: Path) -> None:
+    """Neighbours stay."""
+    (scratch / "file").write_bytes(b"x")
+    neighbour = scratch.parent / "neighbour"
+    neighbour.mkdir()
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+    assert neighbour.is_dir()
+
+
+def test_a_link_is_removed_and_not_followed(scratch: Path) -> None:
+    """Links to a file and to a directory outside: what they lead to stays as it was."""
+    outside = scratch.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"precious")
+    (outside / "file").chmod(0o640)
+    outside.chmod(0o751)
+    (scratch / "d").mkdir()
+    for place in (scratch, scratch / "d"):
+        (place / "file").symlink_to(outside / "file")
+        (place / "directory").symlink_to(outside)
+        (place / "broken").symlink_to("nowhere")
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+    assert (outside / "file").read_bytes() == b"precious"
+    assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o751
+
+
+def test_a_hard_link_is_removed_and_the_file_stays(scratch: Path) -> None:
+    """Only the name goes."""
+    outside = scratch.parent / "file"
+    outside.write_bytes(b"precious")
+    os.link(outside, scratch / "file")
+
+    tmp.remove(str(scratch))
+
+    assert outside.read_bytes() == b"precious"
+
+
+def test_a_top_that_is_a_link_is_not_emptied(scratch: Path) -> None:
+    """A worker that replaced its directory by a link gains nothing."""
+    (scratch / "file").write_bytes(b"precious")
+    link = scratch.parent / "link"
+    link.symlink_to(scratch)
+
+    with pytest.raises(OSError, match="link"):
+        tmp.remove(str(link))
+
+    assert (scratch / "file").read_bytes() == b"precious"
+
+
+def test_fifos_and_sockets_are_removed(scratch: Path) -> None:
+    """Nobody waits for the other end."""
+    (scratch / "d").mkdir()
+    for place in (scratch, scratch / "d"):
+        os.mkfifo(place / "fifo")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(place / "socket"))
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+def test_two_thousand_directories_in_each_other_are_removed(scratch: Path) -> None:
+    """Deeper than a path can be long, and than Python can recurse."""
+    nest(scratch, 2000)
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+def test_a_wide_tree_is_removed(scratch: Path) -> None:
+    """Directories that are lifted do not get in each other's way."""
+    for one in range(8):
+        for two in range(8):
+            (scratch / f"{one}" / f"{two}" / "three").mkdir(parents=True)
+            (scratch / f"{one}" / f"{two}" / "three" / "file").write_bytes(b"x")
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o400, 0o500])
+def test_directories_without_permissions_are_removed(scratch: Path, mode: int) -> None:
+    """A directory that lets nobody in is still its owner's to change, root or not."""
+    for path in (scratch / "a" / "b" / "c", scratch / "d"):
+        path.mkdir(parents=True)
+        (path / "file").write_bytes(b"x")
+    for path in ("a/b/c", "a/b", "a", "d"):
+        (scratch / path).chmod(mode)
+
+    with _without_root(scratch):
+        tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o500])
+def test_a_worker_cannot_lock_its_directory(scratch: Path, mode: int) -> None:
+    """It may take every right from its /tmp: that goes all the same, root or not."""
+    (scratch / "file").write_bytes(b"x")
+    scratch.chmod(mode)
+
+    with _without_root(scratch):
+        tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+@contextlib.contextmanager
+def _without_root(path: Path) -> Iterator[None]:
+    """Be the owner of what is below `path`, and not root, for a moment.
+
+    Where the tests do not run as root nothing is done: we are the owner.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = 65534
+    for each in (path, *path.rglob("*")):
+        os.chown(each, nobody, nobody)
+    # Every directory above lets others through, for the time of the test.
+    above = [p for p in path.parents if p.stat().st_mode & 0o011 != 0o011]
+    modes = {p: stat.S_IMODE(p.stat().st_mode) for p in above}
+    for p in above:
+        p.chmod(modes[p] | 0o011)
+    parent = path.parent
+    os.chown(parent, nobody, -1)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.chown(parent, 0, -1)
+        for p, mode in modes.items():
+            p.chmod(mode)
+
+
+def test_names_of_ours_are_no_trap(scratch: Path) -> None:
+    """A worker may use the names that directories are lifted to."""
+    for number in range(1, 4):
+        (scratch / f".lifted-{number}" / "full").mkdir(parents=True)
+        (scratch / f".lifted-{number}" / "full" / "file").write_bytes(b"x")
+    for number in range(4, 7):
+        (scratch / f".lifted-{number}").write_bytes(b"x")
+    for name in "abc":
+        (scratch / name / "inner" / "most").mkdir(parents=True)
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+def test_names_of_any_bytes_are_removed(scratch: Path) -> None:
+    """Names may be no UTF-8, begin with a dash, or be as long as a name can be."""
+    for name in (b"\xff\xfe", b"-rf", b"x" * 255, b"\n", b" "):
+        os.mkdir(os.path.join(os.fsencode(scratch), name))
+        (scratch / os.fsdecode(name) / "file").write_bytes(b"x")
+
+    tmp.remove(str(scratch))
+
+    assert not scratch.exists()
+
+
+# What is used
+
+
+def test_nothing_is_used_by_nothing(scratch: Path) -> None:
+    """An empty directory, and one that is gone, hold no bytes."""
+    assert tmp.used(str(scratch)) == 0
+    assert tmp.used(str(scratch / "gone")) == 0
+
+
+def test_what_is_used_is_what_is_on_disk(scratch: Path) -> None:
+    """Files count by their blocks, at any depth."""
+    (scratch / "d" / "e").mkdir(parents=True)
+    for path in (scratch / "one", scratch / "d" / "two", scratch / "d" / "e" / "three"):
+        path.write_bytes(os.urandom(100_000))
+
+    expected = 3 * (scratch / "one").stat().st_blocks * 512
+    assert expected == tmp.used(str(scratch))
+    assert expected >= 300_000
+
+
+def test_a_hole_uses_nothing(scratch: Path) -> None:
+    """A sparse file of 1 GB holds no bytes of the disk."""
+    with (scratch / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+
+    assert tmp.used(str(scratch)) < 1 << 20
+
+
+def test_what_a_link_leads_to_is_not_used(scratch: Path) -> None:
+    """Neither the file nor the directory behind a link counts; a loop ends."""
+    outside = scratch.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(os.urandom(1 << 20))
+    (scratch / "file").symlink_to(outside / "file")
+    (scratch / "directory").symlink_to(outside)
+    (scratch / "loop").symlink_to(".")
+
+    assert tmp.used(str(scratch)) < 1 << 20
+
+
+def test_a_file_of_two_names_is_used_once(scratch: Path) -> None:
+    """Hard links are names, not bytes: `git clone` makes many."""
+    (scratch / "one").write_bytes(os.urandom(1 << 20))
+    os.link(scratch / "one", scratch / "two")
+
+    assert (scratch / "one").stat().st_blocks * 512 == tmp.used(str(scratch))
+
+
+def test_what_lies_deeper_than_a_path_is_used_too(scratch: Path) -> None:
+    """2,100 directories in each other are no place to hide a megabyte."""
+    nest(scratch, 2100, os.urandom(1 << 20))
+
+    used = tmp.used(str(scratch))
+
+    tmp.remove(str(scratch))
+    assert used >= 1 << 20
+
+
+def test_a_file_that_vanishes_is_nothing_and_the_rest_counts(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker removes a file while we look: the others are still there."""
+    (scratch / "a-vanishing").write_bytes(b"x")
+    (scratch / "staying").write_bytes(os.urandom(1 << 20))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def racing(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """Unlink the first file after it was listed and before it is looked at."""
+        with scandir(path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        Path(path, "a-vanishing").unlink()
+        yield iter(listed)
+
+    monkeypatch.setattr(tmp.os, "scandir", racing)
+    used = tmp.used(str(scratch))
+    monkeypatch.undo()
+
+    assert used >= 1 << 20
