@@ -294,7 +294,7 @@ class Pool:
             raise closed()
         share = UNRESERVED if function.reserved_concurrency is None else function.name
         if self._in_use[share] >= self._limits.get(share, 0) and (
-            wait <= 0 or len(self._waiting) >= self._settings.queue_size
+            wait <= 0 or self._queue_length() >= self._settings.queue_size
         ):
             raise self._throttled(function)
         self._number += 1
@@ -314,6 +314,9 @@ class Pool:
         finally:
             if self._waiting.pop(waiting.number, None) is not None and waiting.admitted:
                 self._give_share_back(share)
+
+    def _queue_length(self) -> int:
+        return sum(not waiting.admitted for waiting in self._waiting.values())
 
     def _give_up(self, waiting: _Waiting) -> None:
         if not waiting.admitted and not waiting.future.done():
