@@ -44,9 +44,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="few rounds: at most 10 s")
     parser.add_argument("--pin", action="store_true", help="hold everybody on one core")
-    parser.add_argument(
-        "--json", metavar="FILE", help="write everything measured; - is stdout"
-    )
+    parser.add_argument("--json", metavar="FILE", help="write everything measured; - is stdout")
     parser.add_argument("--plot", metavar="FILE", help="draw it, as .png or .svg")
     parser.add_argument("--check", action="store_true", help="a broken promise exits 1")
     return parser.parse_args()

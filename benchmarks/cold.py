@@ -90,9 +90,7 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         about="Cold start of hello, asked to answered: the median of the rounds.",
         rows=found,
         promises=[
-            report.bound(
-                "cold p50, times a bare fork and handshake", ratio, 3, "at most", "x"
-            )
+            report.bound("cold p50, times a bare fork and handshake", ratio, 3, "at most", "x")
         ],
         limits=limits,
     )

@@ -118,9 +118,7 @@ async def _workers(count: int, pids: Sequence[int]) -> list[report.Row]:
         bare = [stack.enter_context(floors.idle()) for _ in range(count)]
         floor = [_pss(pid) for pid in bare]
     async with peers.process_pool(peers.POOL, count) as pool:
-        found[f"{peers.POOL}, {count} workers, PSS"] = [
-            _pss(pid) for pid in await pool.pids()
-        ]
+        found[f"{peers.POOL}, {count} workers, PSS"] = [_pss(pid) for pid in await pool.pids()]
     found[f"bare interpreter, {count} of them, PSS"] = floor
     return [
         report.Row(

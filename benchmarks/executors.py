@@ -40,9 +40,7 @@ class Pool:
         return importlib.import_module(self._kind).ProcessPoolExecutor(workers)
 
     def _call(self, executor: concurrent.futures.Executor | None = None) -> asyncio.Future:
-        return self._loop.run_in_executor(
-            executor or self._executor, self._handler, EVENT, None
-        )
+        return self._loop.run_in_executor(executor or self._executor, self._handler, EVENT, None)
 
     async def latencies(self, calls: int, seconds: float, warm_up: int) -> list[float]:
         """Call one after the other; return what each took."""

@@ -71,9 +71,7 @@ def frames() -> tuple[bytes, bytes]:
     )
     request = wire.encode(head, encode_event(EVENT))
     # As the Python worker writes it, with the standard library's spaces.
-    answer = json.dumps(
-        {"type": "response", "id": request_id, "max_rss_kb": 12000}
-    ).encode()
+    answer = json.dumps({"type": "response", "id": request_id, "max_rss_kb": 12000}).encode()
     body = json.dumps(GREETING).encode()
     return request, wire.PREFIX.pack(len(answer), len(body)) + answer + body
 

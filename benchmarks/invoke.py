@@ -55,8 +55,7 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
             Contestant(OURS_MANY, calls(many.call)),
         ]
         contestants += [
-            Contestant(name, spread(peer.latencies), is_peer=True)
-            for name, peer in running.items()
+            Contestant(name, spread(peer.latencies), is_peer=True) for name, peer in running.items()
         ]
         played = await rounds.play(contestants, effort.rounds, "s")
         limits = one.limits

@@ -41,9 +41,7 @@ class Lone:
         As many are started as there are invocations at once without a worker, but the first
         to be ready answer for the others: that all have answered says nothing of the last.
         """
-        calls = [
-            self._supervisor.invoke(name, {"name": "Ada"}, wait=WAIT) for _ in range(count)
-        ]
+        calls = [self._supervisor.invoke(name, {"name": "Ada"}, wait=WAIT) for _ in range(count)]
         for response in await asyncio.gather(*calls):
             if response.is_failure:
                 raise RuntimeError(response.log)

@@ -61,16 +61,12 @@ class Ours:
             raise RuntimeError(f"not a cold start that went well: {response!r}")
         own = response.report.worker_id
         # Both are in the journal: the worker was forked and ready before it answered.
-        forked = await facts.until(
-            journal.WorkerStarted, lambda fact: fact.worker_id == own
-        )
+        forked = await facts.until(journal.WorkerStarted, lambda fact: fact.worker_id == own)
         ready = await facts.until(journal.WorkerReady, lambda fact: fact.worker_id == own)
         await facts.until(journal.WorkerGone, lambda fact: fact.worker_id == own)
         # Nobody needs the story of the last start, and looking for a fact walks through it.
         facts.facts.clear()
-        return Start(
-            answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at
-        )
+        return Start(answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at)
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +92,5 @@ async def running(
             raise RuntimeError(f"hello does not greet: {response.body!r}")
         if keep_alive == 0:
             own = response.report.worker_id
-            await supervisor.journal.until(
-                journal.WorkerGone, lambda fact: fact.worker_id == own
-            )
+            await supervisor.journal.until(journal.WorkerGone, lambda fact: fact.worker_id == own)
         yield Ours(supervisor)

@@ -128,9 +128,7 @@ def bound(
 ) -> Promise:
     """Return a promise that a value is at most, or at least, a limit."""
     kept = measured <= limit if side == "at most" else measured >= limit
-    return Promise(
-        f"{promise}: {side} {limit:g}{unit}", f"{measured:.3g}{unit}", kept=bool(kept)
-    )
+    return Promise(f"{promise}: {side} {limit:g}{unit}", f"{measured:.3g}{unit}", kept=bool(kept))
 
 
 # Printing
@@ -171,12 +169,8 @@ def _lines(found: Sequence[Row]) -> list[list[str]]:
         if row.note and not row.figures:
             lines.append([row.name, row.note])
             continue
-        cells = [
-            amount(row.figures[name]) if name in row.figures else "-" for name in figures
-        ]
-        cells += [
-            f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in ratios
-        ]
+        cells = [amount(row.figures[name]) if name in row.figures else "-" for name in figures]
+        cells += [f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in ratios]
         lines.append([row.name, *cells])
     return lines
 

@@ -20,7 +20,7 @@ _WHERE = {
     "Function": "miniλ.supervisor",
     "Settings": "miniλ.settings",
     "Response": "miniλ.model",
-    "Failure": "miniλ.model",
+    "Failure": "miniλ.failures",
     "Report": "miniλ.model",
     "FunctionConfiguration": "miniλ.model",
     "LambdaError": "miniλ.errors",

@@ -53,9 +53,7 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def gb_seconds(self) -> Decimal:
         """Memory size times billed duration."""
-        return (
-            Decimal(self.billed_ms) / MS_PER_SECOND * Decimal(self.memory_size_mb) / MB_PER_GB
-        )
+        return Decimal(self.billed_ms) / MS_PER_SECOND * Decimal(self.memory_size_mb) / MB_PER_GB
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -91,8 +89,8 @@ def billed_ms(duration_ms: float, init_ms: float | None, book: PriceBook) -> int
     """Return the billed duration in ms: rounded up to the book's step, at least one step."""
     total = duration_ms + (init_ms or 0.0 if book.init_billed else 0.0)
     # 3.0000000001 ms is a float's 3 ms, not a 4th millisecond.
-    steps = max(1, math.ceil(round(total / book.step_ms, 6)))
-    return steps * book.step_ms
+    steps = math.ceil(total / book.step_ms - 1e-6)
+    return (max(1, steps)) * book.step_ms
 
 
 def bills(usages: list[Usage], book: PriceBook) -> list[Bill]:
@@ -105,9 +103,7 @@ def _bill(month: str, usages: list[Usage], book: PriceBook) -> Bill:
     requests = sum(usage.requests for usage in usages)
     gb_seconds = sum((usage.gb_seconds for usage in usages), Decimal(0))
     request_charge = max(0, requests - book.free_requests) * book.per_request
-    compute_charge = (
-        max(Decimal(0), gb_seconds - book.free_gb_seconds) * book.per_gb_second
-    )
+    compute_charge = max(Decimal(0), gb_seconds - book.free_gb_seconds) * book.per_gb_second
     lines = []
     for function in sorted({usage.function for usage in usages}):
         own = [usage for usage in usages if usage.function == function]

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-PIECE = 1 << 18
+# A larger buffer would be mapped and unmapped by malloc for each read: 13 us instead of 1.
+PIECE = 65536
 
 
 class Channel:
     """The supervisor's ends: `request` to write, `answer` to read. Both are closed by `close`."""
 
-    __slots__ = ("_answer", "_decoder", "_loop", "_on_broken", "_on_frame", "_pending", "_request")
+    __slots__ = (
+        "_answer",
+        "_decoder",
+        "_loop",
+        "_on_broken",
+        "_on_frame",
+        "_pending",
+        "_request",
+    )
 
     def __init__(
         self,
@@ -32,8 +41,8 @@ class Channel:
         on_frame: Callable[[wire.FromWorker, bytes], None],
         on_broken: Callable[[str], None],
     ) -> None:
-        os.set_blocking(request, False)  # noqa: FBT003
-        os.set_blocking(answer, False)  # noqa: FBT003
+        os.set_blocking(request, False)
+        os.set_blocking(answer, False)
         self._loop = loop
         self._request = request
         self._answer = answer

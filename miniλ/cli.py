@@ -95,7 +95,13 @@ def invoke(
 
 
 async def _repeat(
-    supervisor: Supervisor, name: str, body: bytes, repeat: int, concurrency: int, *, as_json: bool
+    supervisor: Supervisor,
+    name: str,
+    body: bytes,
+    repeat: int,
+    concurrency: int,
+    *,
+    as_json: bool,
 ) -> int:
     """Invoke many times; print the last payload and, to stderr, how long they took."""
     durations: list[float] = []
@@ -167,7 +173,9 @@ def doctor_command(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--state", type=click.Path(path_type=Path), required=True, help="The state directory.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), required=True, help="The state directory."
+)
 @click.option("--book", type=click.Choice(list(billing.BOOKS)), default="2025", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def bill(state: Path, book: str, *, as_json: bool) -> None:

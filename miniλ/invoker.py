@@ -1,7 +1,7 @@
 """This module is the invoker: from a function and an event to a response.
 
-The warm path is here in full: take a worker, send the frame, wait for its outcome, report.
-What a function prints, START, END and REPORT are put together only when somebody reads them.
+The warm path is in `Supervisor.invoke` and `Worker.invoke`, with nothing between them; here is
+what comes before it (events, request ids) and what happens where there is no idle worker.
 
 A failure of the function is a `Response`; raised are only errors of ours (`LambdaError`).
 """
@@ -15,114 +15,52 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from miniλ import billing, journal, model, wire
+from miniλ import failures, model
 from miniλ.errors import InvalidRequestContent, RequestTooLarge
-from miniλ.model import Outcome, Report, Response
-from miniλ.worker import MB
+from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miniλ.model import FunctionConfiguration
     from miniλ.pool import Pool
-    from miniλ.worker import Host, Init, Worker
+    from miniλ.worker import Context, Init, Worker
+
+# What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
+OURS = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
 
 _encode_event = msgspec.json.Encoder().encode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class Context:
-    """What a caller may say beside the event: JSON texts for `client_context` and `identity`."""
-
-    __slots__ = ("client_context", "identity", "trace_id")
-
-    def __init__(
-        self,
-        client_context: str | None = None,
-        identity: str | None = None,
-        trace_id: str | None = None,
-    ) -> None:
-        self.client_context = client_context
-        self.identity = identity
-        self.trace_id = trace_id
-
-
-_NO_CONTEXT = Context()
-
-
 class Invoker:
-    """Runs invocations on a pool."""
+    """Runs the invocations that find no idle worker."""
 
-    def __init__(self, host: Host, pool: Pool) -> None:
-        self._host = host
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
-        self._book = billing.BOOKS[host.settings.price_book]
-        self._arn = f"arn:aws:lambda:{host.settings.region}:{host.settings.account}:function:"
 
-    async def invoke(
+    async def invoke_cold(
         self,
         function: FunctionConfiguration,
         body: bytes,
-        wait: float = 0.0,
-        context: Context = _NO_CONTEXT,
-        request_id: str | None = None,
+        wait: float,
+        context: Context,
+        request_id: str,
     ) -> Response:
-        """Run one invocation. `wait`: how many seconds it may queue for concurrency.
+        """Run an invocation once there is a worker. `wait`: seconds to queue for concurrency.
 
         Raises `Throttled`, and what kept a worker from starting. If the caller is cancelled
-        the function runs on to its end, and is billed, as on Lambda.
+        once the function runs, it runs on to its end, and is billed, as on Lambda.
         """
-        request_id = request_id or new_request_id()
-        worker = self._pool.take(function)
-        if worker is not None:
-            self._pool.note_use(worker)
-            self._pool.watch()
-            return await self._run(worker, request_id, body, context, None)
         worker = await self._pool.wait_for(function, wait)
         init = worker.initialised.result()
-        self._pool.note_use(worker)
-        self._pool.watch()
         if init.status:
-            return await self._run_with_init(worker, request_id, body, context)
+            return await self._repeat_init(worker, request_id, body, context)
         # Whoever is first on a new worker waited for its init phase: a cold start.
-        return await self._run(
-            worker, request_id, body, context, init if worker.invocations == 0 else None
-        )
+        first = init if worker.invocations == 0 else None
+        return await worker.invoke(request_id, body, context, first)
 
-    def _run(
-        self,
-        worker: Worker,
-        request_id: str,
-        body: bytes,
-        context: Context,
-        init: Init | None,
-        spent: float = 0.0,
-        log: bytes = b"",
-    ) -> asyncio.Future[Response]:
-        """Send the invocation; return the future of its response."""
-        function = worker.function
-        future: asyncio.Future[Response] = self._loop.create_future()
-
-        def done(outcome: Outcome) -> None:
-            response = self._respond(worker, request_id, outcome, init, spent, log)
-            self._pool.release(worker)
-            if not future.done():
-                future.set_result(response)
-
-        timeout = function.timeout - spent
-        head = wire.Invoke(
-            request_id,
-            int((time.time() + timeout) * 1000),
-            self._arn + function.name,
-            context.trace_id,
-            context.client_context,
-            context.identity,
-        )
-        worker.begin(wire.encode(head, body), request_id, timeout, done)
-        return future
-
-    async def _run_with_init(
+    async def _repeat_init(
         self, failed: Worker, request_id: str, body: bytes, context: Context
     ) -> Response:
         """Repeat an init phase that failed or was late, inside this invocation and its timeout."""
@@ -136,72 +74,53 @@ class Invoker:
             self._pool.release(worker)
             raise
         log = init.log + again.log
+        seconds = time.monotonic() - began
         if not again.status:
-            return await self._run(
-                worker, request_id, body, context, None, time.monotonic() - began, log
-            )
-        outcome = _init_outcome(function, request_id, again, began)
-        response = self._respond(worker, request_id, outcome, None, 0.0, log)
+            return await worker.invoke(request_id, body, context, None, seconds, log)
+        answer, status, error_type = _failed_twice(function, request_id, again)
+        invoked = Invoked(
+            ended=time.monotonic(),
+            function=function.name,
+            request_id=request_id,
+            seconds=seconds,
+            init_seconds=None,
+            memory_size_mb=function.memory_size,
+            peak=worker.peak,
+            worker_id=worker.worker_id,
+            limits=worker.limits,
+            cold=True,
+            failed=True,
+            book=worker.book,
+            status=status,
+            error_type=error_type,
+        )
+        self._pool.note(invoked)
         self._pool.release(worker)
-        return response
-
-    def _respond(
-        self,
-        worker: Worker,
-        request_id: str,
-        outcome: Outcome,
-        init: Init | None,
-        spent: float,
-        log: bytes,
-    ) -> Response:
-        """Put report and response together, and bill."""
-        function = worker.function
-        duration_ms = (outcome.ended - outcome.started + spent) * 1000
-        init_ms = None if init is None else init.seconds * 1000
-        report = Report(
-            request_id,
-            duration_ms,
-            billing.billed_ms(duration_ms, init_ms, self._book),
-            init_ms,
-            function.memory_size,
-            # Rounded up: a worker that used anything used a megabyte.
-            -(-outcome.max_memory // MB),
-            worker.worker_id,
-            worker.limits,
-            init is not None or bool(log),
-            outcome.status,
-            outcome.error_type,
-        )
-        failed = outcome.failed
-        self._host.journal.record(
-            journal.Invoked(
-                at=outcome.ended, function=function.name, report=report, failed=failed
-            )
-        )
-        return Response(
-            outcome.body, failed, report, outcome.log, log if init is None else init.log
-        )
+        return Response(answer, invoked, b"", log)
 
 
-def _init_outcome(
-    function: FunctionConfiguration, request_id: str, init: Init, began: float
-) -> Outcome:
-    """Return how an invocation ended whose repeated init phase failed or was late."""
-    ended = time.monotonic()
-    body, status, error_type = init.body, "error", init.error_type
+def _failed_twice(
+    function: FunctionConfiguration, request_id: str, init: Init
+) -> tuple[bytes, str, str]:
+    """Return body, status and error type for an init phase that failed again."""
     if init.status == "timeout":
-        message = f"RequestId: {request_id} Error: Task timed out after {function.timeout:.2f} seconds"
-        body, status, error_type = model.failure_body("Sandbox.Timedout", message), "timeout", ""
-    elif error_type in ("Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"):
-        text = model.parse_failure(body).error_message
-        body = model.failure_body(error_type, f"RequestId: {request_id} {text}")
-    return Outcome(body, True, began, ended, 0, b"", status, error_type)  # noqa: FBT003
+        message = f"RequestId: {request_id} Error: {failures.timed_out(function.timeout)}"
+        return failures.failure_body("Sandbox.Timedout", message), "timeout", ""
+    if init.error_type not in OURS:
+        return init.body, "error", init.error_type
+    text = failures.parse_failure(init.body).error_message
+    body = failures.failure_body(init.error_type, f"RequestId: {request_id} {text}")
+    return body, "error", init.error_type
 
 
 def encode_event(event: object, default: Callable[[object], object] | None = None) -> bytes:
     """Return an event as JSON; raises `InvalidRequestContent` or `RequestTooLarge`."""
     try:
-        body = _encode_event(event) if default is None else msgspec.json.encode(event, enc_hook=default)
+        body = (
+            _encode_event(event)
+            if default is None
+            else msgspec.json.encode(event, enc_hook=default)
+        )
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
         msg = f"Could not encode the event as JSON: {exc}"
         raise InvalidRequestContent(msg) from exc
@@ -233,8 +152,22 @@ def check_size(body: bytes) -> bytes:
 
 def new_request_id() -> str:
     """Return a random UUID (version 4) as text."""
-    digits = os.urandom(16).hex()
-    return (
-        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-"
-        f"{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
-    )
+    if not _random_digits:
+        # One system call for many ids.
+        digits = os.urandom(16 * 64).hex()
+        _random_digits.extend(digits[n : n + 32] for n in range(0, len(digits), 32))
+    digits = _random_digits.pop()
+    variant = _VARIANT[digits[16]]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+_random_digits: list[str] = []
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def _forget_digits() -> None:
+    # A child that the embedding app forks must not hand out the same ids.
+    _random_digits.clear()
+
+
+os.register_at_fork(after_in_child=_forget_digits)

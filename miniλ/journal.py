@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 
-from miniλ.model import Report
+from miniλ.model import Invoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something that happened. `at` is time.monotonic()."""
 
     at: float = msgspec.field(default_factory=time.monotonic)
 
 
-class ZygoteStarted(Fact, frozen=True):
+class ZygoteStarted(Fact, frozen=True, gc=False):
     """A zygote is ready to fork workers of this runtime."""
 
     runtime: str
     pid: int
 
 
-class ZygoteDied(Fact, frozen=True):
+class ZygoteDied(Fact, frozen=True, gc=False):
     """A zygote is gone, and its workers with it."""
 
     runtime: str
     pid: int
 
 
-class WorkerStarted(Fact, frozen=True):
+class WorkerStarted(Fact, frozen=True, gc=False):
     """A worker has been forked; its init phase begins."""
 
     worker_id: str
@@ -53,7 +53,7 @@ class WorkerStarted(Fact, frozen=True):
     pid: int
 
 
-class WorkerReady(Fact, frozen=True):
+class WorkerReady(Fact, frozen=True, gc=False):
     """The init phase of a worker is over."""
 
     worker_id: str
@@ -61,7 +61,7 @@ class WorkerReady(Fact, frozen=True):
     init_seconds: float
 
 
-class InitFailed(Fact, frozen=True):
+class InitFailed(Fact, frozen=True, gc=False):
     """The init phase of a worker failed or was late: it runs again inside the invocation."""
 
     worker_id: str
@@ -69,26 +69,26 @@ class InitFailed(Fact, frozen=True):
     status: str
 
 
-class WorkerFrozen(Fact, frozen=True):
+class WorkerFrozen(Fact, frozen=True, gc=False):
     """An idle worker is not scheduled any more."""
 
     worker_id: str
 
 
-class WorkerThawed(Fact, frozen=True):
+class WorkerThawed(Fact, frozen=True, gc=False):
     """A frozen worker is scheduled again."""
 
     worker_id: str
 
 
-class WorkerStopped(Fact, frozen=True):
+class WorkerStopped(Fact, frozen=True, gc=False):
     """We ended a worker, and why."""
 
     worker_id: str
     reason: str
 
 
-class WorkerGone(Fact, frozen=True):
+class WorkerGone(Fact, frozen=True, gc=False):
     """No process of a worker is left. `cause` says how its first process ended."""
 
     worker_id: str
@@ -96,22 +96,14 @@ class WorkerGone(Fact, frozen=True):
     cause: str
 
 
-class Throttled(Fact, frozen=True):
+class Throttled(Fact, frozen=True, gc=False):
     """An invocation was refused because of concurrency."""
 
     function: str
     reason: str
 
 
-class Invoked(Fact, frozen=True):
-    """An invocation is over; `failed` is the function's failure."""
-
-    function: str
-    report: Report
-    failed: bool
-
-
-class Swept(Fact, frozen=True):
+class Swept(Fact, frozen=True, gc=False):
     """What a dead supervisor left behind is gone: processes killed, paths removed."""
 
     instance: str
@@ -119,24 +111,27 @@ class Swept(Fact, frozen=True):
     paths: list[str]
 
 
-class Trouble(Fact, frozen=True):
+class Trouble(Fact, frozen=True, gc=False):
     """Something of ours went wrong and was survived. An operator should read it."""
 
     what: str
 
 
-F = TypeVar("F", bound=Fact)
+# An invocation that is over is a fact too; it is measured before it is one.
+Any: TypeAlias = Fact | Invoked
+
+F = TypeVar("F", bound=Any)
 
 
 class Journal:
     """The facts of one supervisor, and who listens."""
 
-    def __init__(self, *listeners: Callable[[Fact], None]) -> None:
-        self.facts: deque[Fact] = deque(maxlen=REMEMBERED)
+    def __init__(self, *listeners: Callable[[Any], None]) -> None:
+        self.facts: deque[Any] = deque(maxlen=REMEMBERED)
         self._listeners = listeners
-        self._waiting: list[tuple[Callable[[Fact], bool], asyncio.Future[Fact]]] = []
+        self._waiting: list[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = []
 
-    def record(self, fact: Fact) -> None:
+    def record(self, fact: Any) -> None:
         """Remember a fact and tell the listeners."""
         self.facts.append(fact)
         for listener in self._listeners:
@@ -144,7 +139,7 @@ class Journal:
         if self._waiting:
             self._wake(fact)
 
-    def _wake(self, fact: Fact) -> None:
+    def _wake(self, fact: Any) -> None:
         for item in list(self._waiting):
             wanted, future = item
             if future.done() or wanted(fact):
@@ -155,13 +150,13 @@ class Journal:
     async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
         """Wait for a fact of this kind; one that is already in the journal will do."""
 
-        def matches(fact: Fact) -> bool:
+        def matches(fact: Any) -> bool:
             return isinstance(fact, kind) and wanted(fact)
 
         for fact in self.facts:
             if isinstance(fact, kind) and wanted(fact):
                 return fact
-        future: asyncio.Future[Fact] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((matches, future))
         found = await future
         assert isinstance(found, kind)

@@ -14,9 +14,12 @@ from typing import Any
 
 import msgspec
 
+from miniλ import billing
 from miniλ.errors import InvalidParameterValue
+from miniλ.failures import Failure, parse_failure
 
 LATEST = "$LATEST"
+MB = 1024 * 1024
 
 # AWS Lambda quotas, docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MEMORY_MB = (128, 10240)
@@ -29,11 +32,26 @@ HANDLER_LENGTH = 128
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 _RESERVED = frozenset(
-    """_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV
-    AWS_LAMBDA_FUNCTION_NAME AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION
-    AWS_LAMBDA_INITIALIZATION_TYPE AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME
-    AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
-    AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR""".split()
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_RUNTIME_DIR",
+    }
 )
 
 
@@ -139,16 +157,7 @@ def _check_environment(environment: object) -> None:
         raise InvalidParameterValue(msg)
 
 
-class Failure(msgspec.Struct, frozen=True, rename="camel"):
-    """How a function failed, as Lambda shapes it. A failure is an answer, not an error."""
-
-    error_type: str = ""
-    error_message: str = ""
-    request_id: str | None = None
-    stack_trace: list[Any] = []
-
-
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     """What the REPORT line says of one invocation, and what held the worker while it ran.
 
     `cold`: it waited for an init phase. `init_duration_ms` is None if it did not, and, as on
@@ -169,24 +178,49 @@ class Report(msgspec.Struct, frozen=True):
     error_type: str = ""
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """How one invocation ended in its worker, before anybody formats it.
+class Invoked(msgspec.Struct, frozen=True, gc=False):
+    """How one invocation went, as it was measured: what the report, the bill and the log are of.
 
-    `status` is "" (the handler answered or raised), "timeout" or "error"; `error_type` is
-    set with "error". `log` is what was printed meanwhile, `max_memory` is in bytes.
+    Seconds, but `peak` (bytes). `ended` is time.monotonic(). Nothing is worked out until
+    somebody asks: a warm invocation costs microseconds, and most reports are never read.
     """
 
-    body: bytes
-    failed: bool
-    started: float
     ended: float
-    max_memory: int
-    log: bytes
+    function: str
+    request_id: str
+    seconds: float
+    init_seconds: float | None
+    memory_size_mb: int
+    peak: int
+    worker_id: str
+    limits: dict[str, str]
+    cold: bool
+    failed: bool
+    book: billing.PriceBook
     status: str = ""
     error_type: str = ""
 
+    @property
+    def report(self) -> Report:
+        """The report of it."""
+        duration_ms = self.seconds * 1000
+        init_ms = None if self.init_seconds is None else self.init_seconds * 1000
+        return Report(
+            request_id=self.request_id,
+            duration_ms=duration_ms,
+            billed_duration_ms=billing.billed_ms(duration_ms, init_ms, self.book),
+            init_duration_ms=init_ms,
+            memory_size_mb=self.memory_size_mb,
+            max_memory_used_mb=-(-self.peak // MB),  # rounded up: who used anything used 1
+            worker_id=self.worker_id,
+            limits=self.limits,
+            cold=self.cold,
+            status=self.status,
+            error_type=self.error_type,
+        )
 
-class Response(msgspec.Struct, frozen=True):
+
+class Response(msgspec.Struct, frozen=True, gc=False):
     """What an invocation answered: `body` as bytes, and how it went in `report`.
 
     A function that failed is a response too: `failure` is then not None and `body` is the
@@ -194,11 +228,20 @@ class Response(msgspec.Struct, frozen=True):
     """
 
     body: bytes
-    is_failure: bool
-    report: Report
+    invoked: Invoked
     printed: bytes
     init_log: bytes = b""
     executed_version: str = LATEST
+
+    @property
+    def report(self) -> Report:
+        """Durations, memory, limits: what the REPORT line says, and more."""
+        return self.invoked.report
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the function failed."""
+        return self.invoked.failed
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - the answer is whatever JSON the function returned
@@ -208,14 +251,14 @@ class Response(msgspec.Struct, frozen=True):
     @property
     def failure(self) -> Failure | None:
         """None, or errorType, errorMessage and stackTrace as Lambda shapes them."""
-        if not self.is_failure:
+        if not self.invoked.failed:
             return None
         return parse_failure(self.body)
 
     @property
     def request_id(self) -> str:
         """The id that the function saw as `context.aws_request_id`."""
-        return self.report.request_id
+        return self.invoked.request_id
 
     @property
     def log(self) -> str:
@@ -254,36 +297,6 @@ def report_line(report: Report) -> str:
     return line
 
 
-def parse_failure(body: bytes) -> Failure:
-    """Return what a worker says of its failure, whatever it wrote: a document of any kind."""
-    try:
-        return msgspec.json.decode(body, type=Failure)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    # What msgspec refuses: lone surrogates, nulls where texts should be, no JSON at all.
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    values = found if isinstance(found, dict) else {}
-    trace = values.get("stackTrace")
-    return Failure(
-        error_type=_text(values.get("errorType")) or "Runtime.Unknown",
-        error_message=_text(values.get("errorMessage")),
-        request_id=_text(values.get("requestId")) or None,
-        stack_trace=trace if isinstance(trace, list) else [],
-    )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def failure_body(error_type: str, message: str) -> bytes:
-    """Return a failure of the sandbox as the JSON document that Lambda sends."""
-    return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
-
-
 def arn(region: str, account: str, name: str) -> str:
     """Return the unqualified ARN of a function."""
     return f"arn:aws:lambda:{region}:{account}:function:{name}"
@@ -292,7 +305,9 @@ def arn(region: str, account: str, name: str) -> str:
 def now_iso() -> str:
     """Return the time as Lambda writes LastModified: 2026-01-31T12:00:00.000+0000."""
     seconds = time.time()
-    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(seconds % 1 * 1000):03d}+0000", time.gmtime(seconds))
+    return time.strftime(
+        f"%Y-%m-%dT%H:%M:%S.{int(seconds % 1 * 1000):03d}+0000", time.gmtime(seconds)
+    )
 
 
 def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload

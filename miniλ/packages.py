@@ -11,6 +11,7 @@ counted while they are inflated, links come last and only if they stay inside.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import lzma
 import os
@@ -92,15 +93,18 @@ class _Copy:
     """A copy of a directory into the store, with its digest.
 
     A link to somewhere inside stays a link. A link that leads out is how people develop (a
-    neighbour's package): what it leads to is copied, and counted, in its place.
+    neighbour's package): what it leads to is copied, and counted, in its place. So is what
+    is inside, but left out.
     """
 
     def __init__(self, source: Path, target: Path, store: Path) -> None:
         self._source, self._real, self._target = source, source.resolve(), target
-        # The state directory may be inside the code: it is not part of it.
-        self._left_out = {(found.st_dev, found.st_ino) for found in (store.parent.stat(),)}
+        # The state directory may be inside the code, or be it: it is not part of it.
+        state = (store.parent.resolve(), store.resolve())
+        self._left_out = {(found.st_dev, found.st_ino) for found in map(Path.stat, state)}
+        self._state = [path for path in state if self._real in path.parents]
         self._digest = hashlib.sha256()
-        self._size = 0
+        self._size = self._entries = 0
 
     def run(self) -> tuple[bytes, int]:
         """Copy all of it; return the digest and the bytes of code and data."""
@@ -110,43 +114,55 @@ class _Copy:
             if len(directory.parts) > MAX_DEPTH:
                 msg = f"The code is nested deeper than {MAX_DEPTH} directories: {directory}"
                 raise InvalidParameterValue(msg)
-            below = []
             with os.scandir(self._source / directory) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.name not in LEFT_OUT and self._entry(directory / entry.name):
-                        below.append(directory / entry.name)
+                names = sorted({entry.name for entry in entries} - LEFT_OUT)
+            below = [directory / name for name in names if self._entry(directory / name)]
             waiting += reversed(below)
         return self._digest.digest(), self._size
 
     def _note(self, kind: str, relative: Path, detail: object = "") -> None:
         if not CACHES.intersection(relative.parts):
-            text = f"{kind} {relative} {detail}\0"
+            # No name holds a NUL, so no two packages give the same text.
+            text = f"{kind}\0{relative}\0{detail}\0"
             self._digest.update(text.encode(errors="surrogateescape"))
 
     def _entry(self, relative: Path) -> bool:
         """Copy one entry; return whether it is a directory to go into."""
+        # As many as an archive may have: links that fan out would else never end.
+        self._entries += 1
+        if self._entries > MAX_ENTRIES:
+            msg = f"The code has more than {MAX_ENTRIES} files and directories"
+            raise InvalidParameterValue(msg)
         path, place = self._source / relative, self._target / relative
-        if path.is_symlink():
-            real = path.resolve()
-            if self._real in real.parents and real.exists():
-                # Told anew, from where it really is: the text may lead through other links.
-                link = os.path.relpath(real, path.parent.resolve())
-                place.symlink_to(link)
-                self._note("link", relative, link)
-                return False
         try:
             found = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False  # a link to nowhere
+        if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+            return False  # sockets and devices are not code
+        if path.is_symlink() and (inside := self._inside(path)) is not None:
+            # Told anew, by its place in the copy: the text may lead through other links.
+            link = os.path.relpath(self._target / inside, place.parent)
+            place.symlink_to(link)
+            self._note("link", relative, link)
+            return False
         if stat.S_ISDIR(found.st_mode):
             if (found.st_dev, found.st_ino) in self._left_out:
                 return False
             place.mkdir(mode=0o755)
             self._note("directory", relative)
             return True
-        if stat.S_ISREG(found.st_mode):
-            self._file(relative, path, place, found)
-        return False  # sockets and devices are not code
+        self._file(relative, path, place, found)
+        return False
+
+    def _inside(self, path: Path) -> Path | None:
+        """Return where a link leads in the copy; None if that is not going to be there."""
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(self._real):
+            return None
+        inside = real.relative_to(self._real)
+        in_state = any(real.is_relative_to(state) for state in self._state)
+        return None if in_state or LEFT_OUT.intersection(inside.parts) else inside
 
     def _file(self, relative: Path, path: Path, place: Path, found: os.stat_result) -> None:
         executable = bool(found.st_mode & 0o111)
@@ -216,21 +232,39 @@ def _extract(archive: zipfile.ZipFile, target: Path) -> None:
             msg = f"The archive holds something that is no file: {entry.filename!r}"
             raise InvalidParameterValue(msg)
     for entry, name in links:
-        _link(archive, entry, target / name, target)
+        left -= _link(archive, entry, target / name, target)
+        if left < 0:
+            raise _too_large()
     # Together they may lead where none leads alone.
+    real = target.resolve()
     for _, name in links:
-        if target not in (target / name).resolve().parents:
-            msg = f"The archive holds a link that leads out of it: {str(name)!r}"
-            raise InvalidParameterValue(msg)
+        _check_link(target / name, name, real)
 
 
-def _link(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, target: Path) -> None:
-    """Make a link of the archive, never through another link."""
+def _check_link(place: Path, name: PurePosixPath, real: Path) -> None:
+    """Refuse a link that leads out of `real`, whatever other links it goes through."""
+    try:
+        # The kernel follows 40 links at most: beyond that, or in a circle, nor do we.
+        place.stat()
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            msg = f"The archive holds a link that leads to itself: {str(name)!r}"
+            raise InvalidParameterValue(msg) from exc
+    if not Path(os.path.realpath(place)).is_relative_to(real):
+        msg = f"The archive holds a link that leads out of it: {str(name)!r}"
+        raise InvalidParameterValue(msg)
+
+
+def _link(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, target: Path) -> int:
+    """Make a link of the archive, never through another link; return the bytes of its text."""
     with archive.open(entry) as reader:
         data = reader.read(MAX_LINK + 1)
+    if len(data) > MAX_LINK:
+        msg = f"The archive holds a link of more than {MAX_LINK} bytes: {entry.filename!r}"
+        raise InvalidParameterValue(msg)
     link = data.decode()
     inside = place.relative_to(target)
-    if len(data) > MAX_LINK or not _stays_inside(inside, link):
+    if not _stays_inside(inside, link):
         msg = f"The archive holds a link that leads out of it: {entry.filename!r} -> {link[:80]!r}"
         raise InvalidParameterValue(msg)
     for parent in inside.parents:
@@ -239,6 +273,7 @@ def _link(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, target:
             raise InvalidParameterValue(msg)
     place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     place.symlink_to(link)
+    return len(data)
 
 
 def _inflate(reader: IO[bytes], writer: IO[bytes], left: int) -> int:

@@ -24,14 +24,16 @@ import psutil
 
 from miniλ import journal
 from miniλ.errors import LambdaError, SupervisorClosed, Throttled
+from miniλ.model import MB
 from miniλ.sandbox import processes, tmp
-from miniλ.worker import MB, Host, Worker
+from miniλ.worker import Host, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from miniλ.model import FunctionConfiguration
+    from miniλ.model import FunctionConfiguration, Invoked
     from miniλ.settings import Settings
+    from miniλ.worker import Init
 
 # The share of every function that has no reserved concurrency.
 UNRESERVED = ""
@@ -280,9 +282,19 @@ class Pool:
             worker = idle.pop()
             if worker.state != "gone":
                 self._in_use[share] += 1
-                self._busy.add(worker)
+                self._occupy(worker)
                 return worker
         return None
+
+    def _occupy(self, worker: Worker) -> None:
+        """Count a worker as busy: for the keep-alive of its function, and to be looked after."""
+        self._busy.add(worker)
+        worth = self._worth.get(worker.function.name)
+        if worth is not None:
+            worth.uses += 1
+            worth.clock = self._clock
+        if self._watcher is None:
+            self._watcher = self._loop.create_task(self._watch())
 
     async def wait_for(self, function: FunctionConfiguration, wait: float) -> Worker:
         """Return a worker that has been through its init phase, or whose init phase failed.
@@ -290,6 +302,13 @@ class Pool:
         Raises `Throttled` at once where the concurrency is used up, or after `wait` seconds
         if that is above 0; and whatever kept a worker from starting.
         """
+        while True:
+            worker = await self._wait_once(function, wait)
+            if worker.state in ("idle", "frozen") or worker.initialised.result().status:
+                return worker
+            self.release(worker)  # it died in the moment that it was handed over
+
+    async def _wait_once(self, function: FunctionConfiguration, wait: float) -> Worker:
         if self._closed:
             raise closed()
         share = UNRESERVED if function.reserved_concurrency is None else function.name
@@ -328,10 +347,9 @@ class Pool:
         self._host.journal.record(journal.Throttled(function=function.name, reason=reason))
         return Throttled(reason)
 
-    def watch(self) -> None:
-        """Look after the workers that are busy for longer than a moment."""
-        if self._watcher is None:
-            self._watcher = self._loop.create_task(self._watch())
+    def note(self, invoked: Invoked) -> None:
+        """Record an invocation that ended before any worker had it."""
+        self._host.journal.record(invoked)
 
     def release(self, worker: Worker) -> None:
         """Take a worker back whose invocation is over, whatever became of it."""
@@ -403,22 +421,22 @@ class Pool:
 
     def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
         del self._waiting[waiting.number]
-        self._busy.add(worker)
+        self._occupy(worker)
         waiting.future.set_result(worker)
 
     # Lives of workers
 
     def _start(self, function: FunctionConfiguration) -> None:
-        worker = Worker(self._host, function, self._settings.init_timeout)
+        worker = Worker(self._host, function, self.release, self._settings.init_timeout)
         self._coming[function.revision] += 1
         self._live(worker)
         worker.initialised.add_done_callback(lambda future: self._initialised(worker, future))
 
     def restart(self, failed: Worker, timeout: float) -> Worker:
         """Start a worker in place of one whose init phase failed, for the same invocation."""
-        worker = Worker(self._host, failed.function, timeout, phase="invoke")
+        worker = Worker(self._host, failed.function, self.release, timeout, phase="invoke")
         self._busy.discard(failed)
-        self._busy.add(worker)
+        self._occupy(worker)
         self._orphan(failed)
         self._live(worker)
         return worker
@@ -439,7 +457,7 @@ class Pool:
         worker.scratch = before.scratch
         await worker.live()
 
-    def _initialised(self, worker: Worker, future: asyncio.Future[object]) -> None:
+    def _initialised(self, worker: Worker, future: asyncio.Future[Init]) -> None:
         """The init phase is over: whoever waits longest for this version gets the worker."""
         function = worker.function
         self._coming[function.revision] -= 1
@@ -455,9 +473,13 @@ class Pool:
             self._loop.call_later(0.001, self._after_cold_start)
         else:
             waiting = next(
-                (w for w in self._waiting.values()
-                 if w.admitted and w.function.revision == function.revision
-                 and not w.future.done()),
+                (
+                    w
+                    for w in self._waiting.values()
+                    if w.admitted
+                    and w.function.revision == function.revision
+                    and not w.future.done()
+                ),
                 None,
             )
             if waiting is None:
@@ -518,13 +540,6 @@ class Pool:
         if worth is None:
             return 0.0
         return worth.clock + worth.uses * worth.cold_seconds / worker.function.memory_size
-
-    def note_use(self, worker: Worker) -> None:
-        """Count a use, for the keep-alive of all workers of the function."""
-        worth = self._worth.get(worker.function.name)
-        if worth is not None:
-            worth.uses += 1
-            worth.clock = self._clock
 
     # Housekeeping
 
@@ -636,6 +651,8 @@ class Pool:
             if not waiting.future.done():
                 waiting.future.set_exception(closed())
         for worker in list(self._workers.values()):
+            if worker in self._busy:
+                continue  # it has its grace, also if its invocation is only about to begin
             if worker.state in ("idle", "frozen"):
                 worker.stop("the supervisor closed")
             elif worker.state == "starting":

@@ -22,7 +22,7 @@ import msgspec
 
 from miniλ import billing, journal
 from miniλ.errors import InvalidParameterValue, ServiceError
-from miniλ.model import FunctionConfiguration
+from miniλ.model import FunctionConfiguration, Invoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,9 +61,9 @@ class Registry:
         self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
         self._loop = asyncio.get_running_loop()
-        # Durations (with the init phase's, if any) of the last second, by month, function
-        # and memory size; and what was added up but could not be written yet.
-        self._fresh: dict[_Key, list[tuple[float, float | None]]] = {}
+        # The invocations of the last second; and what they add up to, by month, function and
+        # memory size, as long as it could not be written.
+        self._fresh: list[Invoked] = []
         self._owed: dict[_Key, list[int]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -104,16 +104,11 @@ class Registry:
 
     # The ledger
 
-    def note(self, fact: journal.Fact) -> None:
+    def note(self, fact: journal.Any) -> None:
         """Count an invocation. Called for every fact; costs no I/O."""
-        if not isinstance(fact, journal.Invoked):
+        if fact.__class__ is not Invoked:
             return
-        report = fact.report
-        key = (_month(), fact.function, report.memory_size_mb)
-        durations = self._fresh.get(key)
-        if durations is None:
-            durations = self._fresh[key] = []
-        durations.append((report.duration_ms, report.init_duration_ms))
+        self._fresh.append(fact)
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
@@ -131,18 +126,22 @@ class Registry:
             self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
     async def flush(self) -> None:
-        """Write the usage that is in memory only; raises `ServiceError`, and keeps it, if it cannot."""
-        fresh, self._fresh = self._fresh, {}
+        """Write the usage that is in memory only; else raises, and keeps it."""
+        fresh, self._fresh = self._fresh, []
         if fresh or self._owed:
             await self._run(lambda: self._add_up(fresh))
 
-    def _add_up(self, fresh: dict[_Key, list[tuple[float, float | None]]]) -> None:
+    def _add_up(self, fresh: list[Invoked]) -> None:
         """Bill durations by every book and add them to the table. On the writer's thread."""
-        for key, durations in fresh.items():
+        month = time.strftime("%Y-%m", time.gmtime())
+        for fact in fresh:
+            key = (month, fact.function, fact.memory_size_mb)
+            init = fact.init_seconds
+            init_ms = None if init is None else init * 1000
             owed = self._owed.setdefault(key, [0, 0, 0, 0])
-            owed[0] += len(durations)
+            owed[0] += 1
             for place, book in enumerate(billing.BOOKS.values(), 1):
-                owed[place] += sum(billing.billed_ms(d, init, book) for d, init in durations)
+                owed[place] += billing.billed_ms(fact.seconds * 1000, init_ms, book)
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(
@@ -187,15 +186,3 @@ def read_usage(path: Path, book: str) -> list[billing.Usage]:
 def _usages(rows: list[tuple[str, str, int, int, int, int, int]], book: str) -> list[billing.Usage]:
     column = 4 + list(billing.BOOKS).index(book)
     return [billing.Usage(*row[:4], billed_ms=int(row[column])) for row in rows]
-
-
-# strftime for every invocation would cost more than the rest of its bill.
-_month_cache = (0.0, "")
-
-
-def _month() -> str:
-    global _month_cache  # noqa: PLW0603 - see above
-    now = time.time()
-    if not 0 <= now - _month_cache[0] < 1:
-        _month_cache = (now, time.strftime("%Y-%m", time.gmtime(now)))
-    return _month_cache[1]

@@ -11,9 +11,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from miniλ.errors import InvalidParameterValue
+from miniλ.model import LATEST
+
+if TYPE_CHECKING:
+    from miniλ.model import FunctionConfiguration
+    from miniλ.settings import Settings
 
 PYTHON = tuple(f"python3.{minor}" for minor in range(9, 15))
 KNOWN = PYTHON
@@ -57,7 +64,10 @@ def _works(runtime: str) -> bool:
     for path in candidates(runtime):
         try:
             done = subprocess.run(  # noqa: S603 - an interpreter from PATH, our own arguments
-                [path, "-I", "-S", "-c", _VERSION], capture_output=True, timeout=10, check=False
+                [path, "-I", "-S", "-c", _VERSION],
+                capture_output=True,
+                timeout=10,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             continue
@@ -79,3 +89,53 @@ def workers_directory() -> Path:
     """
     inside = Path(__file__).resolve().parent / "workers"
     return inside if inside.is_dir() else packages_directory() / "workers"
+
+
+def environment(
+    function: FunctionConfiguration,
+    settings: Settings,
+    worker_id: str,
+    scratch: str,
+    program: str,
+) -> dict[str, str]:
+    """Return the environment that a worker gives its function.
+
+    Source: developer guide, "Defined runtime environment variables". Where AWS has /var/task
+    and /tmp the real paths stand: there is no mount namespace here. AWS_LAMBDA_RUNTIME_API is
+    absent, since this worker is spoken to by pipe.
+    """
+    day = time.strftime("%Y/%m/%d", time.gmtime())
+    root = function.code_path
+    variables = {
+        "LANG": "en_US.UTF-8",
+        "LC_CTYPE": "C.UTF-8",
+        "TZ": ":UTC",
+        "PATH": f"{os.path.dirname(program)}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "TEMP": scratch,
+        "TMP": scratch,
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        # Nobody's keys: clients of AWS need some to be constructed.
+        "AWS_ACCESS_KEY_ID": "minilambda",
+        "AWS_SECRET_ACCESS_KEY": "minilambda",
+        "AWS_SESSION_TOKEN": "minilambda",
+        "PYTHONPATH": os.pathsep.join(function.python_path),
+        **function.environment,
+        "_HANDLER": function.handler,
+        "AWS_REGION": settings.region,
+        "AWS_DEFAULT_REGION": settings.region,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": LATEST,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{LATEST}]{worker_id}",
+        "LAMBDA_TASK_ROOT": root,
+        "LAMBDA_RUNTIME_DIR": str(workers_directory() / "python"),
+    }
+    if not variables["PYTHONPATH"]:
+        del variables["PYTHONPATH"]
+    return variables

@@ -68,9 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise InvalidParameterValue(msg)
 
 
-def load(
-    file: str | Path | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
+def load(file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of a TOML file and of MINILAMBDA_* variables; the latter win.
 
     Raises `InvalidParameterValue` that names the key and what is allowed.

@@ -25,14 +25,14 @@ import msgspec
 
 from miniλ import journal, model, packages, runtimes, state
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
-from miniλ.invoker import Context, Invoker, check_event, encode_event
+from miniλ.invoker import Invoker, check_event, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
 from miniλ.registry import Registry
 from miniλ.sandbox import cgroups, processes
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
-from miniλ.worker import PROCESSES, Host
+from miniλ.worker import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.zygote import Zygotes
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Supervisor:
         self._undo: contextlib.AsyncExitStack | None = None
         self._changing = asyncio.Lock()
         self._functions: dict[str, FunctionConfiguration] = {}
-        self._invoke: Callable[..., Any] | None = None
+        self._invoker: Invoker | None = None
 
     def __repr__(self) -> str:
         if self._undo is None:
@@ -140,9 +140,7 @@ class Supervisor:
         self.journal = Journal(self.registry.note)
         for found in remains:
             self.journal.record(
-                journal.Swept(
-                    instance=found.instance, processes=found.processes, paths=found.paths
-                )
+                journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
             )
         try:
             hierarchy, _ = cgroups.open_hierarchy(settings.cgroup, held.instance)
@@ -161,7 +159,6 @@ class Supervisor:
             hierarchy=hierarchy,
             tmp_directory=str(held.tmp),
             instance=held.instance,
-            runtime_directory=str(runtimes.workers_directory() / "python"),
             limits=limits,
             process_limit=_process_limit(limits),
         )
@@ -169,7 +166,7 @@ class Supervisor:
         self._zygotes = zygotes
         self._pool = Pool(host)
         undo.push_async_callback(self._pool.close)
-        self._invoke = Invoker(host, self._pool).invoke
+        self._invoker = Invoker(self._pool)
         self._arn = model.arn(settings.region, settings.account, "")
         self._functions = dict(self.registry.functions)
         for function in self._functions.values():
@@ -191,7 +188,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """End every worker (2 s of grace, then kill) and remove every process, cgroup and /tmp."""
-        undo, self._undo, self._invoke = self._undo, None, None
+        undo, self._undo, self._invoker = self._undo, None, None
         if undo is not None:
             # Whoever is cancelled while closing still closes: half a close would leave processes.
             closing = asyncio.ensure_future(undo.aclose())
@@ -338,7 +335,9 @@ class Supervisor:
     # Functions of the embedding app
 
     def function(
-        self, name: str | None = None, **options: Any  # noqa: ANN401 - as create_function's
+        self,
+        name: str | None = None,
+        **options: Any,  # noqa: ANN401 - as create_function's
     ) -> Callable[[Callable[..., R]], Function[R]]:
         """Decorate a module-level `def f(event, context)` of the app to run in workers.
 
@@ -356,7 +355,7 @@ class Supervisor:
 
         def decorate(handler: Callable[..., R]) -> Function[R]:
             if "<locals>" in handler.__qualname__ or "." in handler.__qualname__:
-                msg = f"{handler.__qualname__} is not at the top of its module: a worker cannot import it"
+                msg = f"{handler.__qualname__} must be at the top of its module to be imported"
                 raise InvalidParameterValue(msg)
             function = Function(self, handler, name or handler.__name__)
             model.check_name(function.name)
@@ -366,10 +365,9 @@ class Supervisor:
         return decorate
 
     async def _create_decorated(self, function: Function[Any], options: dict[str, Any]) -> None:
-        root, module = _importable(function.handler)
+        root, module, source = _importable(function.handler)
         if function.name in self._functions and not self._functions[function.name].python_path:
             self._check_new(function.name)
-        source = Path(sys.modules[function.handler.__module__].__file__ or "").read_bytes()
         configuration = model.FunctionConfiguration(
             name=function.name,
             handler=f"{module}.{function.handler.__name__}",
@@ -379,7 +377,7 @@ class Supervisor:
             code_size=len(source),
             code_path=root,
             last_modified=model.now_iso(),
-            python_path=[os.path.abspath(path or os.curdir) for path in sys.path],
+            python_path=_import_path(),
             **options,
         )
         await self._check(configuration)
@@ -408,15 +406,21 @@ class Supervisor:
         Raises `LambdaError` subclasses: `ResourceNotFound`, `Throttled` (at once unless
         `wait`), `RequestTooLarge`, `InvalidRequestContent`, `ServiceError`.
         """
-        run = self._invoke
-        if run is None:
+        invoker = self._invoker
+        if invoker is None:
             raise closed()
         function = self._functions.get(name) or self._find(name)
         payload = encode_event(event) if body is None else check_event(body)
         if client_context is None and identity is None and trace_id is None:
-            return await run(function, payload, wait, request_id=request_id)  # type: ignore[no-any-return]
-        context = Context(_json(client_context), _json(identity), trace_id)
-        return await run(function, payload, wait, context, request_id)  # type: ignore[no-any-return]
+            context = NO_CONTEXT
+        else:
+            context = Context(_json(client_context), _json(identity), trace_id)
+        id_ = request_id or new_request_id()
+        worker = self._pool.take(function)
+        if worker is not None:
+            # The warm path: no task, no coroutine but this one.
+            return await worker.invoke(id_, payload, context)
+        return await invoker.invoke_cold(function, payload, wait, context, id_)
 
     async def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1
@@ -437,9 +441,7 @@ class Supervisor:
                         event = next(waiting)
                     except StopIteration:
                         break
-                    running.append(
-                        asyncio.ensure_future(self.invoke(name, event, wait=MAP_WAIT))
-                    )
+                    running.append(asyncio.ensure_future(self.invoke(name, event, wait=MAP_WAIT)))
                 if not running:
                     return
                 yield await running[0]
@@ -492,8 +494,13 @@ def _with_package(
     )
 
 
-def _importable(handler: Callable[..., object]) -> tuple[str, str]:
-    """Return the directory and the module name by which a worker imports a function's module."""
+def _import_path() -> list[str]:
+    """Return where this app imports from, as it reads from any directory."""
+    return [os.path.abspath(path or os.curdir) for path in sys.path]
+
+
+def _importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
+    """Return directory and module name by which a worker imports a function, and its source."""
     module = sys.modules[handler.__module__]
     name, file = handler.__module__, getattr(module, "__file__", None)
     if file is None:
@@ -505,7 +512,7 @@ def _importable(handler: Callable[..., object]) -> tuple[str, str]:
     root = Path(file).resolve().parent
     for _ in range(name.count(".") + (Path(file).stem == "__init__")):
         root = root.parent
-    return str(root), name
+    return str(root), name, Path(file).read_bytes()
 
 
 def _json(value: object) -> str | None:

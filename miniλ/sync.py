@@ -121,7 +121,11 @@ class SyncSupervisor:
         """As `Supervisor.update_function_code`."""
         return self._call(self._supervisor.update_function_code(name, code))
 
-    def update_function_configuration(self, name: str, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
+    def update_function_configuration(
+        self,
+        name: str,
+        **changes: Any,  # noqa: ANN401 - as Supervisor's
+    ) -> FunctionConfiguration:
         """As `Supervisor.update_function_configuration`."""
         return self._call(self._supervisor.update_function_configuration(name, **changes))
 
@@ -138,7 +142,9 @@ class SyncSupervisor:
         return self._supervisor.list_functions()
 
     def function(
-        self, name: str | None = None, **options: Any  # noqa: ANN401 - as Supervisor.function's
+        self,
+        name: str | None = None,
+        **options: Any,  # noqa: ANN401 - as Supervisor.function's
     ) -> Callable[[Callable[..., R]], Function[R]]:
         """As `Supervisor.function`; invoke with `SyncSupervisor.invoke`."""
         return self._supervisor.function(name, **options)

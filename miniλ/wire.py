@@ -39,6 +39,8 @@ class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init"):
 
     handler: str
     task_root: str
+    # Where no cgroup counts memory, the worker says with each answer what it has used.
+    measure_rss: bool = False
 
 
 class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_defaults=True):
@@ -113,8 +115,16 @@ class Decoder:
         """
         if self.failed is not None:
             raise self.failed
-        # One read is nearly always one frame: then nothing is copied into the buffer. A large
-        # frame comes in many reads, and is looked at again only when all of it is here.
+        # The usual case first: one read is one whole frame.
+        if not self._buffer and len(data) >= PREFIX.size:
+            head_length, body_length = PREFIX.unpack_from(data)
+            body_start = PREFIX.size + head_length
+            if body_start + body_length == len(data) <= MAX_BODY and head_length <= MAX_HEAD:
+                try:
+                    return [(_decode(data[PREFIX.size : body_start]), data[body_start:])]
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    pass  # told below, in words
+        # A large frame comes in many reads, and is looked at again only when all of it is here.
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -156,9 +166,10 @@ class Decoder:
 
 def _head(data: bytes) -> FromWorker:
     try:
-        return _decode(data)
+        head: FromWorker = _decode(data)
     # UnicodeDecodeError is not a DecodeError: msgspec lets it through on bad UTF-8. A deeply
     # nested head is a RecursionError.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         msg = f"a head that is none of ours: {data[:80]!r}"
         raise WireError(msg) from exc
+    return head

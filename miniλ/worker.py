@@ -18,13 +18,14 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from miniλ import journal, logs, model, wire
+from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
+from miniλ.model import MB, Invoked, Response, arn
 from miniλ.sandbox import Sandbox, rlimits, tmp
 from miniλ.sandbox.cgroups import Group
 
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miniλ.journal import Journal
-    from miniλ.model import FunctionConfiguration, Outcome
+    from miniλ.model import FunctionConfiguration
     from miniλ.sandbox.cgroups import Hierarchy
     from miniλ.settings import Settings
     from miniλ.zygote import Exit, Zygotes
 
-MB = 1024 * 1024
+    # Request id, future, init phase that was waited for, seconds spent and log before.
+    _Call: TypeAlias = tuple[str, asyncio.Future[Response], "Init | None", float, bytes]
+
 # 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
 MB_PER_CPU = 1769
 # 1,024 descriptors and 1,024 processes and threads (developer guide, "Lambda quotas").
@@ -47,39 +50,25 @@ PROCESSES = 1024
 BROKEN_GRACE = 0.2
 # SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
 BURIAL_TIMEOUT = 5.0
+# Invocations this close are one to us: what a thread prints between them is taken for the
+# second one's, and the memory is measured once.
+BACK_TO_BACK = 0.001
 
 State = Literal["starting", "idle", "frozen", "busy", "stopping", "gone"]
 
 # The whole life of a worker. Whatever is not in this table is a bug, and raises.
 TRANSITIONS: dict[State, dict[str, State]] = {
     "starting": {"ready": "idle", "stopped": "stopping", "exited": "gone"},
-    "idle": {"invoked": "busy", "frozen": "frozen", "stopped": "stopping", "exited": "gone"},
+    "idle": {
+        "invoked": "busy",
+        "frozen": "frozen",
+        "stopped": "stopping",
+        "exited": "gone",
+    },
     "frozen": {"thawed": "idle", "stopped": "stopping", "exited": "gone"},
     "busy": {"answered": "idle", "stopped": "stopping", "exited": "gone"},
     "stopping": {"stopped": "stopping", "exited": "gone"},
     "gone": {},
-}
-
-# How a signal reads in Lambda's messages.
-SIGNALS = {
-    signal.SIGHUP: "hangup",
-    signal.SIGINT: "interrupt",
-    signal.SIGQUIT: "quit",
-    signal.SIGILL: "illegal instruction",
-    signal.SIGTRAP: "trace/breakpoint trap",
-    signal.SIGABRT: "aborted",
-    signal.SIGBUS: "bus error",
-    signal.SIGFPE: "floating point exception",
-    signal.SIGKILL: "killed",
-    signal.SIGUSR1: "user defined signal 1",
-    signal.SIGSEGV: "segmentation fault",
-    signal.SIGUSR2: "user defined signal 2",
-    signal.SIGPIPE: "broken pipe",
-    signal.SIGALRM: "alarm clock",
-    signal.SIGTERM: "terminated",
-    signal.SIGXCPU: "CPU time limit exceeded",
-    signal.SIGXFSZ: "file size limit exceeded",
-    signal.SIGSYS: "bad system call",
 }
 
 
@@ -93,6 +82,25 @@ class Init(msgspec.Struct, frozen=True):
     error_type: str = ""
 
 
+class Context:
+    """What a caller may say beside the event: JSON texts for `client_context` and `identity`."""
+
+    __slots__ = ("client_context", "identity", "trace_id")
+
+    def __init__(
+        self,
+        client_context: str | None = None,
+        identity: str | None = None,
+        trace_id: str | None = None,
+    ) -> None:
+        self.client_context = client_context
+        self.identity = identity
+        self.trace_id = trace_id
+
+
+NO_CONTEXT = Context()
+
+
 class Host(msgspec.Struct, frozen=True):
     """What every worker of a supervisor needs from it."""
 
@@ -102,7 +110,6 @@ class Host(msgspec.Struct, frozen=True):
     hierarchy: Hierarchy
     tmp_directory: str
     instance: str
-    runtime_directory: str
     limits: dict[str, str]
     process_limit: int | None
 
@@ -111,11 +118,22 @@ class Worker:
     """One live process that runs one version of one function, one invocation at a time."""
 
     def __init__(
-        self, host: Host, function: FunctionConfiguration, init_timeout: float, phase: str = "init"
+        self,
+        host: Host,
+        function: FunctionConfiguration,
+        released: Callable[[Worker], None],
+        init_timeout: float,
+        phase: str = "init",
     ) -> None:
-        """Make a worker that has not started. `phase` is "invoke" for an init that is repeated."""
+        """Make a worker that has not started. `phase` is "invoke" for an init that is repeated.
+
+        `released` is called when an invocation is over, before its response is delivered.
+        """
         self.host = host
         self.function = function
+        self.released = released
+        self.book = billing.BOOKS[host.settings.price_book]
+        self._arn = arn(host.settings.region, host.settings.account, function.name)
         self._init_timeout = init_timeout
         self._phase = phase
         # The instance's id leads, so that what a dead supervisor left can be found by it.
@@ -137,9 +155,12 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.initialised: asyncio.Future[Init] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        self._done: Callable[[Outcome], None] | None = None
+        # The invocation in flight: see `invoke`.
+        self._call: _Call | None = None
         self._request_id = ""
         self.started = 0.0
+        self._deadline = 0.0
+        self._measured = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = -1
         self._oom_kills = 0
@@ -195,7 +216,7 @@ class Worker:
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
         function, host = self.function, self.host
-        if not os.path.isdir(function.code_path):
+        if not os.path.isdir(function.code_path):  # noqa: ASYNC240 - one stat, on a local disk
             msg = (
                 f"The code of function {function.name} is gone from {function.code_path}: "
                 "it was deleted while in use. Deploy it again with update_function_code"
@@ -228,8 +249,15 @@ class Worker:
         self._log = logs.LogPipe(self._loop, our_log, host.settings.log_bytes)
         undo.callback(self._log.close)
         # Written before the worker exists: it finds its name when it first looks.
-        head = wire.Init(handler=function.handler, task_root=function.code_path)
-        self._channel.send(wire.encode(head, msgspec.json.encode(self._environment())))
+        head = wire.Init(
+            handler=function.handler,
+            task_root=function.code_path,
+            measure_rss=not host.limits["memory"].startswith("hard"),
+        )
+        environment = runtimes.environment(
+            function, host.settings, self.worker_id, self.scratch, zygote.program
+        )
+        self._channel.send(wire.encode(head, msgspec.json.encode(environment)))
         try:
             forked = await zygote.fork(self._sandbox(), [request, answer, log])
         finally:
@@ -264,48 +292,6 @@ class Worker:
             processes=self.host.process_limit,
         )
 
-    def _environment(self) -> dict[str, str]:
-        """Return what the function sees (developer guide, "Defined runtime environment variables").
-
-        Where AWS has /var/task and /tmp the real paths stand: there is no mount namespace here.
-        AWS_LAMBDA_RUNTIME_API is absent, since this worker is spoken to by pipe.
-        """
-        function, settings = self.function, self.host.settings
-        assert self.scratch is not None
-        day = time.strftime("%Y/%m/%d", time.gmtime())
-        own_bin = os.path.dirname(self.host.zygotes.program(function.runtime))
-        root = function.code_path
-        return {
-            "LANG": "en_US.UTF-8",
-            "LC_CTYPE": "C.UTF-8",
-            "TZ": ":UTC",
-            "PATH": f"{own_bin}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
-            "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
-            "HOME": self.scratch,
-            "TMPDIR": self.scratch,
-            "TEMP": self.scratch,
-            "TMP": self.scratch,
-            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-            # Nobody's keys: clients of AWS need some to be constructed.
-            "AWS_ACCESS_KEY_ID": "minilambda",
-            "AWS_SECRET_ACCESS_KEY": "minilambda",
-            "AWS_SESSION_TOKEN": "minilambda",
-            **({"PYTHONPATH": os.pathsep.join(path)} if (path := function.python_path) else {}),
-            **function.environment,
-            "_HANDLER": function.handler,
-            "AWS_REGION": settings.region,
-            "AWS_DEFAULT_REGION": settings.region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
-            "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": model.LATEST,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{model.LATEST}]{self.worker_id}",
-            "LAMBDA_TASK_ROOT": root,
-            "LAMBDA_RUNTIME_DIR": self.host.runtime_directory,
-        }
-
     async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
         """See to it that no process is left, and say how the first one ended."""
         if self.state != "gone" and not self._gone.done():
@@ -313,20 +299,19 @@ class Worker:
             self.kill("the supervisor closed")
             await self._gone
         self._loop.remove_reader(self._pidfd)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         exit_: Exit | None = None
         with contextlib.suppress(TimeoutError):
             exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
         # An answer that was written before the exit counts.
         self._channel.receive()
-        cause = "the zygote died" if exit_ is None else describe_status(exit_.status)
+        cause = "the zygote died" if exit_ is None else failures.describe_status(exit_.status)
         oom = self._group.oom_kills() > self._oom_kills
         if self.state != "gone":
             self._move("exited")
         if not self.initialised.done():
             self._init_exited(exit_)
-        if self._done is not None:
+        if self._call is not None:
             self._complete_exited(exit_, oom=oom)
         await self._kill_rest()
         os.close(self._pidfd)
@@ -359,11 +344,15 @@ class Worker:
             what = f"{self.scratch} cannot be removed: {exc}"
             self.host.journal.record(journal.Trouble(what=what))
 
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     # Init phase
 
     def _on_ready(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         function = self.function
         self._group.throttle(self._cpus)
         self._move("ready")
@@ -377,8 +366,7 @@ class Worker:
         self.initialised.set_result(Init("", seconds, log))
 
     def _init_failed(self, status: str, body: bytes, error_type: str) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self.keeps_scratch = True
         seconds = time.monotonic() - self.started
         log = self._log.drain()
@@ -388,9 +376,7 @@ class Worker:
             line += f"\tError Type: {error_type}"
         log += line.encode() + b"\n"
         self.host.journal.record(
-            journal.InitFailed(
-                worker_id=self.worker_id, function=self.function.name, status=status
-            )
+            journal.InitFailed(worker_id=self.worker_id, function=self.function.name, status=status)
         )
         self.initialised.set_result(Init(status, seconds, log, body, error_type))
 
@@ -399,37 +385,75 @@ class Worker:
         self._init_failed("timeout", b"", "Sandbox.Timedout")
 
     def _init_exited(self, exit_: Exit | None) -> None:
-        if exit_ is None or self.ended_by:
-            body = model.failure_body("Sandbox.Failure", f"Error: {self.ended_by or 'the zygote died'}")
-            self._init_failed("error", body, "Sandbox.Failure")
-            return
-        message = f"Error: {describe_status(exit_.status)}"
-        body = model.failure_body("Runtime.ExitError", message)
-        self._init_failed("error", body, "Runtime.ExitError")
+        kind, text = self._verdict(exit_)
+        self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
+
+    def _verdict(self, exit_: Exit | None) -> tuple[str, str]:
+        """Return errorType and message for how the first process ended."""
+        if self.ended_by:  # by us, who closed: no doing of the function
+            return "Sandbox.Failure", f"The sandbox was lost: {self.ended_by}"
+        return failures.exited(None if exit_ is None else exit_.status)
 
     # Invoke phase
 
-    def begin(
-        self, frame: bytes, request_id: str, timeout: float, done: Callable[[Outcome], None]
-    ) -> None:
-        """Send an invocation; `done` is called once with how it ended, `timeout` s from now at most."""
+    def invoke(
+        self,
+        request_id: str,
+        body: bytes,
+        context: Context,
+        init: Init | None = None,
+        spent: float = 0.0,
+        log: bytes = b"",
+    ) -> asyncio.Future[Response]:
+        """Send an invocation; return the future of its response, which always comes.
+
+        `init` is the init phase that the caller waited for; `spent` and `log` are what a
+        repeated one has used of the timeout, and printed.
+        """
         if self.state == "frozen":
             self.thaw()
-        # What was printed between invocations belongs to the worker, not to this request.
-        self._log.drain()
         self._move("invoked")
         self.invocations += 1
+        future: asyncio.Future[Response] = self._loop.create_future()
+        self._call = (request_id, future, init, spent, log)
         self._request_id = request_id
-        self._done = done
-        self.started = time.monotonic()
-        self._timer = self._loop.call_later(timeout, self._late)
-        self._channel.send(frame)
+        self.started = now = time.monotonic()
+        if now - self.idle_since > BACK_TO_BACK:
+            # What was printed between invocations belongs to the worker, not to this request.
+            self._log.drain()
+        timeout = self.function.timeout - spent
+        self._deadline = now + timeout
+        if self._timer is None:
+            self._timer = self._loop.call_later(timeout, self._watch_deadline)
+        head = wire.Invoke(
+            request_id,
+            int((time.time() + timeout) * 1000),
+            self._arn,
+            context.trace_id,
+            context.client_context,
+            context.identity,
+        )
+        self._channel.send(wire.encode(head, body))
+        return future
 
     def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
         if self.state == "busy" and not isinstance(head, wire.Ready):
-            if head.id == self._request_id and self._done is not None:
-                self.reported_rss = head.max_rss_kb * 1024
-                self._answered(body, failed=isinstance(head, wire.Fault))
+            if head.id == self._request_id:
+                if head.max_rss_kb:
+                    self.reported_rss = head.max_rss_kb * 1024
+                peak = self.peak
+                now = time.monotonic()
+                if now - self._measured > BACK_TO_BACK:
+                    self._measured = now
+                    peak = self.peak = self._group.peak()
+                if peak >= self._memory_limit:
+                    # If the kernel killed one of its processes, that the rest lived to answer
+                    # is chance.
+                    self.check_oom()
+                    if self._call is None:
+                        return
+                self._move("answered")
+                self._complete(body, failed=isinstance(head, wire.Fault), peak=peak)
                 return
         elif self.state == "starting":
             if not self.pid:
@@ -439,7 +463,7 @@ class Worker:
                 self._on_ready()
                 return
             if isinstance(head, wire.Fault) and not self.initialised.done():
-                kind = model.parse_failure(body).error_type
+                kind = failures.parse_failure(body).error_type
                 self.kill("the init phase failed")
                 self._init_failed("error", body, kind)
                 return
@@ -459,21 +483,26 @@ class Worker:
             return
         self.kill(what)
         if not self.initialised.done():
-            body = model.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
+            body = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
             self._init_failed("error", body, "Runtime.TruncatedResponse")
-        if self._done is not None:
+        if self._call is not None:
             self.keeps_scratch = True
             self._fail("Runtime.TruncatedResponse", what)
 
-    def _answered(self, body: bytes, *, failed: bool) -> None:
-        peak = self._group.peak()
-        if peak >= self._memory_limit:
-            # If the kernel killed one of its processes, that the rest lived to answer is chance.
-            self.check_oom()
-            if self._done is None:
-                return
-        self._move("answered")
-        self._complete(body, failed=failed)
+    def _watch_deadline(self) -> None:
+        """The timer that an invocation set has come: it is for the deadline of the present one.
+
+        Setting and cancelling a timer for each invocation would cost more than this: the timer
+        stays, and if it comes too early it is set again.
+        """
+        self._timer = None
+        if self._call is None:
+            return
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._watch_deadline)
+        else:
+            self._late()
 
     def _late(self) -> None:
         """The deadline of an invocation has come."""
@@ -482,9 +511,9 @@ class Worker:
         self.keeps_scratch = True
         seconds = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        message = f"Task timed out after {timeout:.2f} seconds"
+        message = failures.timed_out(timeout)
         self._complete(
-            model.failure_body(
+            failures.failure_body(
                 "Sandbox.Timedout", f"RequestId: {self._request_id} Error: {message}"
             ),
             failed=True,
@@ -497,22 +526,22 @@ class Worker:
 
         A handler may wait for such a child for ever, and v1 kills no more than the one.
         """
-        if self._done is not None and self._group.oom_kills() > self._oom_kills:
+        if self._call is not None and self._group.oom_kills() > self._oom_kills:
             self.kill("out of memory")
             self._complete_exited(None, oom=True)
 
     def fail_for_memory(self, used: int) -> None:
         """The poll found the tree above its memory size, where no cgroup holds it."""
-        if self._done is None:
+        if self._call is None:
             return
         self.kill(f"out of memory: {used // MB} MB")
         self._complete_exited(None, oom=True)
 
     def fail_for_tmp(self, used: int) -> None:
         """The poll found /tmp above its size, where no file system holds it."""
-        if self._done is None:
+        if self._call is None:
             return
-        what = f"/tmp holds {used // MB} MB of {self.function.ephemeral_storage} MB"
+        what = f"/tmp holds {used // MB} MB of {self.function.ephemeral_storage} MB"  # noqa: S108
         self.kill(what)
         self._fail("Runtime.ExitError", f"Runtime exited with error: signal: killed ({what})")
 
@@ -521,16 +550,13 @@ class Worker:
         if oom:
             text = "Runtime exited with error: signal: killed"
             self._fail("Runtime.ExitError", text, note="Runtime.OutOfMemory\n")
-        elif exit_ is None or self.ended_by:
-            # Its zygote died, or we closed: no doing of the function.
-            self._fail("Sandbox.Failure", f"The sandbox was lost: {self.ended_by or 'zygote'}")
         else:
-            self._fail("Runtime.ExitError", describe_status(exit_.status))
+            self._fail(*self._verdict(exit_))
 
     def _fail(self, error_type: str, text: str, note: str = "") -> None:
         message = f"RequestId: {self._request_id} Error: {text}"
         self._complete(
-            model.failure_body(error_type, message),
+            failures.failure_body(error_type, message),
             failed=True,
             status="error",
             error_type=error_type,
@@ -545,28 +571,37 @@ class Worker:
         status: str = "",
         error_type: str = "",
         note: str = "",
+        peak: int = 0,
     ) -> None:
         """End the invocation: the one place where it does."""
-        done, self._done = self._done, None
-        assert done is not None
-        if self._timer is not None:
-            self._timer.cancel()
-        ended = time.monotonic()
+        assert self._call is not None
+        (request_id, future, init, spent, before), self._call = self._call, None
+        self.idle_since = ended = time.monotonic()
         log = self._log.drain()
         if note:
             log += (b"\n" if log and not log.endswith(b"\n") else b"") + note.encode()
-        outcome = model.Outcome(
-            body=body,
-            failed=failed,
-            started=self.started,
-            ended=ended,
-            max_memory=self._group.peak() or max(self.peak, self.reported_rss),
-            log=log,
-            status=status,
-            error_type=error_type,
+        if not peak:
+            peak = self._group.peak() or max(self.peak, self.reported_rss)
+        invoked = Invoked(
+            ended,
+            self.function.name,
+            request_id,
+            ended - self.started + spent,
+            None if init is None else init.seconds,
+            self.function.memory_size,
+            peak,
+            self.worker_id,
+            self.limits,
+            init is not None or bool(before),
+            failed,
+            self.book,
+            status,
+            error_type,
         )
-        self.idle_since = ended
-        done(outcome)
+        self.host.journal.record(invoked)
+        self.released(self)
+        if not future.done():
+            future.set_result(Response(body, invoked, log, before if init is None else init.log))
 
     # Freeze, thaw, end
 
@@ -590,9 +625,8 @@ class Worker:
             self._group.thaw()
         self._end("stopped", reason)
         self._signal(signal.SIGTERM)
-        self._timer = self._loop.call_later(
-            self.host.settings.shutdown_grace, self._kill_now
-        )
+        self._cancel_timer()
+        self._timer = self._loop.call_later(self.host.settings.shutdown_grace, self._kill_now)
 
     def kill(self, reason: str) -> None:
         """End every process of the worker now."""
@@ -632,16 +666,3 @@ class Worker:
             self._move("exited")  # at once: the pool must not hand out a dead worker
         if not self._gone.done():
             self._gone.set_result(None)
-
-
-def describe_status(status: int) -> str:
-    """Return a wait status (wait(2)) in the words of Lambda's Runtime.ExitError."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"Runtime exited with error: signal: {SIGNALS.get(number, number)}"  # type: ignore[call-overload]
-    code = os.WEXITSTATUS(status)
-    if code == 0:
-        return "Runtime exited without providing a reason"
-    return f"Runtime exited with error: exit status {code}"
-
-

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 MESSAGE = 65536
 START_TIMEOUT = 20.0
+FORK_TIMEOUT = 30.0
 # Descriptors below are the child's own: see the file actions in `_spawn`.
 ABOVE_STANDARD = 10
 
@@ -54,8 +57,11 @@ class _NotThis(Exception):
 class Zygote:
     """One running zygote."""
 
-    def __init__(self, runtime: str, pid: int, control: socket.socket, errors: int) -> None:
+    def __init__(
+        self, runtime: str, program: str, pid: int, control: socket.socket, errors: int
+    ) -> None:
         self.runtime = runtime
+        self.program = program
         self.pid = pid
         self._loop = asyncio.get_running_loop()
         self._control = control
@@ -63,6 +69,7 @@ class Zygote:
         self._pidfd = os.pidfd_open(pid)
         self._ready: asyncio.Future[list[int]] = self._loop.create_future()
         self._forks: dict[str, asyncio.Future[Forked]] = {}
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._exits: dict[int, asyncio.Future[Exit | None]] = {}
         self.dead: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control.fileno(), self._receive)
@@ -76,11 +83,11 @@ class Zygote:
     async def start(cls, runtime: str, program: str) -> Zygote:
         """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
         pid, control, errors = _spawn(program)
-        zygote = cls(runtime, pid, control, errors)
+        zygote = cls(runtime, program, pid, control, errors)
         try:
-            version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)  # noqa: SLF001
+            version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
         except (TimeoutError, ServiceError) as exc:
-            said = zygote._said()  # noqa: SLF001
+            said = zygote._said()
             await zygote.close()
             msg = f"{program}: {said or 'it did not start'}"
             raise _NotThis(msg) from exc
@@ -103,32 +110,38 @@ class Zygote:
             raise ServiceError(msg)
         future: asyncio.Future[Forked] = self._loop.create_future()
         self._forks[sandbox.worker_id] = future
-        message = msgspec.json.encode(sandbox._asdict())
+        self._unsent.append((msgspec.json.encode(sandbox._asdict()), descriptors))
+        if len(self._unsent) == 1:
+            self._send()
         try:
-            while True:
-                try:
-                    socket.send_fds(self._control, [message], descriptors)
-                    break
-                except BlockingIOError:
-                    # Hundreds of forks are queued: the zygote takes them one by one.
-                    await self._writable()
-                except OSError as exc:
-                    msg = f"the zygote died: {exc}"
-                    raise ServiceError(msg) from exc
-            return await future
+            # In a burst the zygote takes them one by one; a stopped one takes none.
+            async with asyncio.timeout(FORK_TIMEOUT):
+                return await future
+        except asyncio.CancelledError:
+            # Forked in the same moment: nobody else knows of it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _abandon(future.result().pidfd)
+            raise
+        except TimeoutError as exc:
+            msg = f"the zygote did not fork within {FORK_TIMEOUT:g} s"
+            raise ServiceError(msg) from exc
         finally:
             self._forks.pop(sandbox.worker_id, None)
 
-    async def _writable(self) -> None:
-        free: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(
-            self._control.fileno(), lambda: free.done() or free.set_result(None)
-        )
-        try:
-            await asyncio.wait((free, self.dead), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not self.dead.done():
-                self._loop.remove_writer(self._control.fileno())
+    def _send(self) -> None:
+        """Send what is unsent, as far as the socket takes it; the rest when it is writable."""
+        while self._unsent:
+            message, descriptors = self._unsent[0]
+            try:
+                socket.send_fds(self._control, [message], descriptors)
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._send)
+                return
+            except OSError:
+                self._died()
+                return
+            self._unsent.popleft()
+        self._loop.remove_writer(self._control.fileno())
 
     def _receive(self) -> None:
         while True:
@@ -151,8 +164,7 @@ class Zygote:
                 future = self._forks.get(worker_id)
                 if future is None or future.done():
                     # Its starter gave up meanwhile: nobody else would end it.
-                    signal.pidfd_send_signal(descriptors[0], signal.SIGKILL)
-                    os.close(descriptors[0])
+                    _abandon(descriptors[0])
                 else:
                     os.set_inheritable(descriptors[0], False)  # noqa: FBT003
                     future.set_result(Forked(pid, descriptors[0], exited))
@@ -172,6 +184,7 @@ class Zygote:
         if self.dead.done():
             return
         self.dead.set_result(None)
+        self._unsent.clear()
         self._loop.remove_reader(self._control.fileno())
         self._loop.remove_writer(self._control.fileno())
         self._loop.remove_reader(self._pidfd)
@@ -208,14 +221,26 @@ class Zygote:
             os.close(self._errors)
             # An embedding app may reap every child it sees, this one included.
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
+                os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: no wait
+
+
+def _abandon(pidfd: int) -> None:
+    """Kill a worker that nobody waits for any more; the zygote reaps it."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wait, one bound
     """Wait until the process of a pidfd has ended; return whether it has."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+
+    def end() -> None:
+        loop.remove_reader(pidfd)
+        ended.set_result(None)
+
+    loop.add_reader(pidfd, end)
     try:
         await asyncio.wait_for(ended, timeout)
     except TimeoutError:
@@ -296,10 +321,6 @@ class Zygotes:
         zygote = self._running.get(runtime)
         return None if zygote is None or zygote.dead.done() else zygote
 
-    def program(self, runtime: str) -> str:
-        """Return the interpreter that this runtime's zygote runs in."""
-        return self._programs[runtime]
-
     async def get(self, runtime: str) -> Zygote:
         """Return the zygote of this runtime, started if need be; raises `RuntimeMissing`."""
         zygote = self.running(runtime)
@@ -323,13 +344,13 @@ class Zygotes:
             self._programs[runtime] = program
             self._running[runtime] = zygote
             self._journal.record(journal.ZygoteStarted(runtime=runtime, pid=zygote.pid))
-            zygote.dead.add_done_callback(lambda _: self._bury(zygote))
+            zygote.dead.add_done_callback(functools.partial(self._bury, zygote))
             return zygote
         here = await asyncio.to_thread(runtimes.here_text)
         msg = f"Runtime {runtime} is not on this machine; here: {here}. Put {runtime} on PATH"
         raise RuntimeMissing("; ".join([msg, *tried]))
 
-    def _bury(self, zygote: Zygote) -> None:
+    def _bury(self, zygote: Zygote, _dead: asyncio.Future[None]) -> None:
         """A zygote died by itself: close our side of it."""
         if self._running.get(zygote.runtime) is not zygote:
             return  # closed by us

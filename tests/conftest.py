@@ -36,9 +36,7 @@ def _descriptors() -> set[tuple[str, str]]:
 def _cgroups() -> set[str]:
     # Our own, by the pid in their names: other supervisors of this machine are not ours.
     own = f"minilambda-{os.getpid():06x}*"
-    return {
-        str(path) for place in cgroups.places().values() for path in Path(place).glob(own)
-    }
+    return {str(path) for place in cgroups.places().values() for path in Path(place).glob(own)}
 
 
 def _states() -> set[str]:

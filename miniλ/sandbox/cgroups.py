@@ -478,6 +478,7 @@ class V2(Hierarchy):
         }
 
     def make(self, worker_id: str) -> Group:
+        del worker_id  # a group outlives its worker: it is named by number
         self._count += 1
         group = V2Group(f"{self.path}/g{self._count}")
         group.create()
@@ -520,6 +521,7 @@ class V1(Hierarchy):
         }
 
     def make(self, worker_id: str) -> Group:
+        del worker_id  # a group outlives its worker: it is named by number
         self._count += 1
         memory, cpu, pids, freezer = (
             f"{self.paths[controller]}/g{self._count}" if controller in self.paths else ""

@@ -14,8 +14,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def used(path: str) -> int:
-    """Return the bytes that are occupied on disk below `path`; what vanishes meanwhile is 0."""
+    """Return the bytes that are occupied on disk below `path`; what vanishes meanwhile is 0.
+
+    A file of several names is counted once, and directories are counted as well.
+    """
     total = 0
+    linked: set[tuple[int, int]] = set()
     bases: list[int] = []
     # Paths are relative to an open directory, a new one now and then: a name may be longer
     # than PATH_MAX if it is made step by step, and what cannot be named must still be counted.
@@ -28,7 +32,7 @@ def used(path: str) -> int:
             except OSError:
                 continue
             try:
-                blocks, below = _look(directory)
+                blocks, below = _look(directory, linked)
                 total += blocks
                 if below and len(relative) > LONG_PATH:
                     base, relative = os.dup(directory), "."
@@ -43,15 +47,23 @@ def used(path: str) -> int:
     return total * 512
 
 
-def _look(directory: int) -> tuple[int, list[str]]:
-    """Return the blocks of a directory's entries, and the names of the directories in it."""
+def _look(directory: int, linked: set[tuple[int, int]]) -> tuple[int, list[str]]:
+    """Return the blocks of a directory's entries, and the names of the directories in it.
+
+    `linked` are the files that were counted already and have more names.
+    """
     blocks, below = 0, []
     with os.scandir(directory) as entries:
         for entry in entries:
             try:
-                blocks += entry.stat(follow_symlinks=False).st_blocks
+                found = entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
                     below.append(entry.name)
+                elif found.st_nlink > 1 and found.st_blocks:
+                    if (found.st_dev, found.st_ino) in linked:
+                        continue
+                    linked.add((found.st_dev, found.st_ino))
+                blocks += found.st_blocks
             except OSError:
                 continue
     return blocks, below

@@ -206,7 +206,8 @@ def load_bootstrap(workers: str):  # noqa: ANN201 - a module that only exists at
     """Import the Python worker from its file, under a name that no function will import."""
     path = os.path.join(workers, "python", "bootstrap.py")
     spec = importlib.util.spec_from_file_location("minilambda_bootstrap", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -64,10 +64,7 @@ def ask(deploy: Callable[[str], Path]) -> Ask:
                 await supervisor.create_function(
                     "asked", directory, handler, **{"timeout": 10, **options}
                 )
-                return [
-                    await supervisor.invoke("asked", event, **(say or {}))
-                    for event in events
-                ]
+                return [await supervisor.invoke("asked", event, **(say or {})) for event in events]
 
         return asyncio.run(scenario())
 

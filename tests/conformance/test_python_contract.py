@@ -57,9 +57,7 @@ def test_the_context_tells_what_is_running(ask: Ask, runtime: str) -> None:
         answer = response.payload
         assert answer["name"] == "asked"
         assert answer["version"] == "$LATEST"
-        assert re.fullmatch(
-            r"arn:aws:lambda:[a-z0-9-]+:\d{12}:function:asked", answer["arn"]
-        )
+        assert re.fullmatch(r"arn:aws:lambda:[a-z0-9-]+:\d{12}:function:asked", answer["arn"])
         assert answer["memory"] == "192"
         assert answer["id"] == response.request_id
         assert answer["group"] == "/aws/lambda/asked"
@@ -153,9 +151,7 @@ def test_the_environment_is_lambdas(ask: Ask, runtime: str) -> None:
         def handler(event, context):
             return dict(os.environ)
         """
-    [response] = ask(
-        source, None, memory_size=256, runtime=runtime, environment={"COLOR": "blue"}
-    )
+    [response] = ask(source, None, memory_size=256, runtime=runtime, environment={"COLOR": "blue"})
     variables = response.payload
     expected = {
         "_HANDLER": "app.handler",

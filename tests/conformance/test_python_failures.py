@@ -31,9 +31,7 @@ def test_an_exception_is_a_failure_with_its_trace(ask: Ask, runtime: str) -> Non
         "return divide(1, 0)",
         "return left / right",
     ]
-    places = [
-        re.fullmatch(r'  File "(.+)/app\.py", (line \d, in \w+)', at) for at, _ in frames
-    ]
+    places = [re.fullmatch(r'  File "(.+)/app\.py", (line \d, in \w+)', at) for at, _ in frames]
     assert [place and place[2] for place in places] == [
         "line 3, in handler",
         "line 6, in divide",
@@ -44,9 +42,7 @@ def test_a_frame_is_two_lines_without_markers(ask: Ask, runtime: str) -> None:
     """A frame is formatted as place and line, also where Python knows the column."""
     [response] = ask(DIVIDE, None, runtime=runtime)
     *_, last = failure_of(response).stack_trace
-    assert re.fullmatch(
-        r'  File "[^"]+", line 6, in divide\n    return left / right\n', last
-    )
+    assert re.fullmatch(r'  File "[^"]+", line 6, in divide\n    return left / right\n', last)
 
 
 def test_a_failure_is_logged_as_one_record(ask: Ask, runtime: str) -> None:
@@ -90,9 +86,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_handler_that_cannot_be_loaded_says_why(
-    ask: Ask, case: str, runtime: str
-) -> None:
+def test_a_handler_that_cannot_be_loaded_says_why(ask: Ask, case: str, runtime: str) -> None:
     """The failure of an init phase has Lambda's type and text, and no request's id."""
     source, error_type, message = BROKEN[case]
     [response] = ask(source, None, runtime=runtime)
@@ -109,9 +103,7 @@ def test_a_module_that_is_not_there_says_so(ask: Ask, deploy: Deploy) -> None:
     [response] = ask(code, None, handler="other.handler")
     failure = failure_of(response)
     assert failure.error_type == "Runtime.ImportModuleError"
-    assert (
-        failure.error_message == "Unable to import module 'other': No module named 'other'"
-    )
+    assert failure.error_message == "Unable to import module 'other': No module named 'other'"
     assert failure.stack_trace == []
 
 
@@ -291,8 +283,6 @@ def test_a_timeout_is_sandbox_timedout(ask: Ask) -> None:
         "errorType": "Sandbox.Timedout",
         "errorMessage": f"RequestId: {response.request_id} Error: {message}",
     }
-    assert re.fullmatch(
-        rf"waiting\n{STAMP} {response.request_id} {message}\n\n", printed(response)
-    )
+    assert re.fullmatch(rf"waiting\n{STAMP} {response.request_id} {message}\n\n", printed(response))
     assert response.log.endswith("\tStatus: timeout\n")
     assert 1000 <= response.report.duration_ms < 2000

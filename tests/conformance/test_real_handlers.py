@@ -36,9 +36,7 @@ MB = 1024 * 1024
 with_packages = pytest.mark.timeout(300)
 
 
-def http_event(
-    method: str, path: str, query: str = "", body: str | None = None
-) -> dict[str, Any]:
+def http_event(method: str, path: str, query: str = "", body: str | None = None) -> dict[str, Any]:
     """Return an HTTP request as API Gateway v2 and function URLs send it (payload 2.0)."""
     event: dict[str, Any] = {
         "version": "2.0",
@@ -122,9 +120,7 @@ def test_powertools_metrics_are_printed_in_embedded_metric_format(
         assert directive["Metrics"] == [{"Name": "OrdersRead", "Unit": "Count"}]
         assert blob["OrdersRead"] == [1.0]
         assert blob["service"] == "orders"
-    starts = [
-        [line for line in json_lines(each) if "ColdStart" in line] for each in (cold, warm)
-    ]
+    starts = [[line for line in json_lines(each) if "ColdStart" in line] for each in (cold, warm)]
     assert [len(blobs) for blobs in starts] == [1, 0]
     assert starts[0][0]["function_name"] == "asked"
 
@@ -192,15 +188,11 @@ def test_numpy_works_in_128_mb(ask: Ask, functions: Functions) -> None:
 
 
 @with_packages
-def test_a_function_gets_its_own_msgspec_and_we_keep_ours(
-    ask: Ask, functions: Functions
-) -> None:
+def test_a_function_gets_its_own_msgspec_and_we_keep_ours(ask: Ask, functions: Functions) -> None:
     """A package that the supervisor uses too is the function's own, in its version."""
     code = functions("own_msgspec")
     [installed] = [
-        found.version
-        for found in distributions(path=[str(code)])
-        if found.name == "msgspec"
+        found.version for found in distributions(path=[str(code)]) if found.name == "msgspec"
     ]
     before = (msgspec.__version__, msgspec.__file__)
     [response] = ask(code, {"x": 1, "y": 2})
@@ -223,9 +215,7 @@ def test_children_of_a_handler_work_and_are_heard(
     """Children by multiprocessing and subprocess work; what they print is in the log."""
     event = {"numbers": [2, 3, 4], "method": method}
     # Each spawned child is a new interpreter, and 1769 MB are one processor.
-    cold, warm = ask(
-        functions("many_processes"), event, event, memory_size=1769, timeout=30
-    )
+    cold, warm = ask(functions("many_processes"), event, event, memory_size=1769, timeout=30)
     for response in (cold, warm):
         assert response.payload == {
             "squares": [4, 9, 16],
@@ -262,9 +252,7 @@ def test_logging_works_without_configuration(ask: Ask, functions: Functions) -> 
 
 def test_a_handler_sets_the_level_of_its_log(ask: Ask, functions: Functions) -> None:
     """The root logger is the handler's to set; a worker keeps what an invocation set."""
-    first, second, third = ask(
-        functions("logging_app"), {"level": "INFO"}, {}, {"level": "DEBUG"}
-    )
+    first, second, third = ask(functions("logging_app"), {"level": "INFO"}, {}, {"level": "DEBUG"})
     for response in (first, second):
         assert f"\t{response.request_id}\torder 7 is here\n" in response.log
         assert "a detail" not in response.log
@@ -366,8 +354,6 @@ def test_workers_do_not_share_a_tmp(functions: Functions) -> None:
 
 def test_a_function_greets(ask: Ask, functions: Functions) -> None:
     """The smallest handler there is, with a variable of its environment."""
-    plain, named = ask(
-        functions("hello"), {}, {"name": "Ada"}, environment={"GREETING": "Moin"}
-    )
+    plain, named = ask(functions("hello"), {}, {"name": "Ada"}, environment={"GREETING": "Moin"})
     assert plain.payload == {"message": "Moin, world!"}
     assert named.payload == {"message": "Moin, Ada!"}

@@ -61,9 +61,7 @@ class Bench:
 
 
 @pytest.fixture
-def run_bench(
-    level: str, function_directory: Callable[..., Path]
-) -> Callable[..., None]:
+def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[..., None]:
     """Return a runner: it opens a bench for a handler's source and runs a scenario on it.
 
     The source gets `event`; on "fine" it returns "fine", else it runs the given body.

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .conftest import Bench
 
 
-def test_concurrent_invocations_have_workers_of_their_own(run_bench: Callable[..., None]) -> None:
+def test_concurrent_invocations_have_workers_of_their_own(
+    run_bench: Callable[..., None],
+) -> None:
     """Four at once meet in four processes; four in turn are served by the last one used."""
 
     async def scenario(bench: Bench) -> None:
@@ -39,7 +41,8 @@ def test_reserved_concurrency_throttles_at_once(run_bench: Callable[..., None]) 
 
     async def scenario(bench: Bench) -> None:
         answers = await asyncio.gather(
-            *(bench.supervisor.invoke("subject") for _ in range(100)), return_exceptions=True
+            *(bench.supervisor.invoke("subject") for _ in range(100)),
+            return_exceptions=True,
         )
         kinds = Counter(type(answer) for answer in answers)
         throttled = next(a for a in answers if isinstance(a, miniλ.Throttled))
@@ -52,7 +55,9 @@ def test_reserved_concurrency_throttles_at_once(run_bench: Callable[..., None]) 
     run_bench("time.sleep(0.2)", scenario, reserved_concurrency=1)
 
 
-def test_no_reserved_concurrency_means_no_invocation(run_bench: Callable[..., None]) -> None:
+def test_no_reserved_concurrency_means_no_invocation(
+    run_bench: Callable[..., None],
+) -> None:
     """Reserved concurrency 0 refuses everything (B42)."""
 
     async def scenario(bench: Bench) -> None:
@@ -151,9 +156,7 @@ def test_a_shared_cold_start(run_bench: Callable[..., None]) -> None:
     """Who waits for a worker takes the first that is free: no more workers start than callers."""
 
     async def scenario(bench: Bench) -> None:
-        await asyncio.gather(
-            *(bench.supervisor.invoke("subject", wait=30) for _ in range(20))
-        )
+        await asyncio.gather(*(bench.supervisor.invoke("subject", wait=30) for _ in range(20)))
         started = [
             fact
             for fact in bench.supervisor.journal.story(journal.WorkerStarted)
@@ -170,9 +173,7 @@ def test_reserving_more_than_there_is_is_refused(run_bench: Callable[..., None])
 
     async def scenario(bench: Bench) -> None:
         with pytest.raises(miniλ.InvalidParameterValue, match="7 can be reserved"):
-            await bench.supervisor.update_function_configuration(
-                "subject", reserved_concurrency=8
-            )
+            await bench.supervisor.update_function_configuration("subject", reserved_concurrency=8)
 
     run_bench("return 1", scenario, {"concurrency": 8})
 

@@ -79,7 +79,10 @@ def test_protocol_descriptors_closed(run_bench: Callable[..., None]) -> None:
         response = await bench.abuse()
 
         assert response.failure is not None
-        assert response.failure.error_type in ("Runtime.ExitError", "Runtime.TruncatedResponse")
+        assert response.failure.error_type in (
+            "Runtime.ExitError",
+            "Runtime.TruncatedResponse",
+        )
         assert time.monotonic() - began < 1
         await bench.works()
 
@@ -293,9 +296,7 @@ def test_a_timeout_is_answered_at_its_deadline(run_bench: Callable[..., None], b
     run_bench(body, scenario, timeout=1)
 
 
-def test_the_whole_tree_ends_with_a_timeout(
-    run_bench: Callable[..., None], tmp_path: Path
-) -> None:
+def test_the_whole_tree_ends_with_a_timeout(run_bench: Callable[..., None], tmp_path: Path) -> None:
     """A timeout kills children too, those that called setsid and are nobody's included (A15)."""
     path = tmp_path / "daemon"
 
@@ -361,7 +362,8 @@ def test_death_is_seen_although_a_grandchild_holds_the_pipes(
 
 
 @pytest.mark.parametrize(
-    "body", ["while True: pass", "for _ in range(64): threading.Thread(target=spin).start()"]
+    "body",
+    ["while True: pass", "for _ in range(64): threading.Thread(target=spin).start()"],
 )
 def test_a_spinning_handler_gets_its_share(
     run_bench: Callable[..., None], level: str, body: str
@@ -371,9 +373,7 @@ def test_a_spinning_handler_gets_its_share(
     async def scenario(bench: Bench) -> None:
         await bench.works()
         response = await bench.abuse()
-        cpu = [
-            line.removeprefix("cpu ") for line in response.log.splitlines() if "cpu " in line
-        ]
+        cpu = [line.removeprefix("cpu ") for line in response.log.splitlines() if "cpu " in line]
         used, elapsed = map(float, cpu[0].split())
 
         assert used / elapsed <= 0.0724 * 1.5
@@ -409,7 +409,7 @@ def test_a_failed_init_is_repeated_once_and_reported(
     source: str,
     error: str,
 ) -> None:
-    """An init that fails runs again inside the invocation, no more, and its failure is answered (A18)."""
+    """An init that fails runs again inside the invocation, once, and is answered (A18)."""
 
     async def scenario(bench: Bench) -> None:
         code = function_directory("broken", app=source)
@@ -475,7 +475,9 @@ def test_a_slow_init_succeeds_on_the_second_try(
     run_bench("return 1", scenario, {"init_timeout": 0.5})
 
 
-def test_private_memory_without_end_is_a_memory_error(run_bench: Callable[..., None]) -> None:
+def test_private_memory_without_end_is_a_memory_error(
+    run_bench: Callable[..., None],
+) -> None:
     """10 GB of private memory: Python gets a clean MemoryError, and goes on (A24)."""
 
     async def scenario(bench: Bench) -> None:
@@ -578,7 +580,7 @@ def test_tmp_survives_a_crash_and_globals_do_not(run_bench: Callable[..., None])
 
 
 def test_a_full_tmp_ends_its_worker_only(run_bench: Callable[..., None]) -> None:
-    """More than its size in /tmp, in many files: seen and ended; one large file is refused (A26)."""
+    """More than its size in /tmp, in many files, is seen and ended; a large file refused (A26)."""
 
     async def scenario(bench: Bench) -> None:
         one = await bench.abuse("one")
@@ -622,7 +624,8 @@ def test_limits_are_what_lambda_has(run_bench: Callable[..., None]) -> None:
         "try:\n    while True: opened.append(os.dup(0))\n"
         "except OSError: pass\n"
         "for fd in opened: os.close(fd)\n"
-        "listing = [n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)]\n"
+        "fds = '/proc/self/fd/'\n"
+        "listing = [n for n in os.listdir(fds) if os.path.exists(fds + n)]\n"
         "return {\n"
         "    'descriptors': resource.getrlimit(resource.RLIMIT_NOFILE),\n"
         "    'core': resource.getrlimit(resource.RLIMIT_CORE),\n"

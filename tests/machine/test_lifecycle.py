@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import miniλ
-from miniλ import journal
+from miniλ import journal, model
 from miniλ.sandbox import cgroups
 from miniλ.settings import Settings
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_killed_zygote_costs_the_invocations_in_flight(run_bench: Callable[..., None]) -> None:
+def test_a_killed_zygote_costs_the_invocations_in_flight(
+    run_bench: Callable[..., None],
+) -> None:
     """Workers die with their zygote: Sandbox.Failure; the next invocation has another (C57)."""
 
     async def scenario(bench: Bench) -> None:
@@ -131,6 +133,7 @@ class Holder:
         self.tree = psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self, number: int) -> int:
+        """End the supervisor by a signal; return how it exited."""
         self.process.send_signal(number)
         code = self.process.wait(30)
         assert self.process.stdout is not None
@@ -138,6 +141,7 @@ class Holder:
         return code
 
     def zygote(self) -> int:
+        """Return the pid of its zygote."""
         return next(child.pid for child in self.tree if child.ppid() == self.process.pid)
 
     def groups(self) -> list[Path]:
@@ -146,6 +150,7 @@ class Holder:
         return [p for place in cgroups.places().values() for p in Path(place).glob(mine)]
 
     def is_locked(self) -> bool:
+        """Say whether a worker or its daemon lives: it holds the lock."""
         with self.lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -277,9 +282,7 @@ def test_keep_alive_ends_idle_workers(run_bench: Callable[..., None]) -> None:
     run_bench("return 1", scenario, keep_alive=0.3)
 
 
-def test_sigterm_lets_a_worker_say_goodbye(
-    run_bench: Callable[..., None], tmp_path: Path
-) -> None:
+def test_sigterm_lets_a_worker_say_goodbye(run_bench: Callable[..., None], tmp_path: Path) -> None:
     """An idle, frozen worker gets SIGTERM and its grace, and may use both."""
     path = tmp_path / "goodbye"
 
@@ -309,12 +312,12 @@ def test_a_worker_that_will_not_go_is_killed(run_bench: Callable[..., None]) -> 
 
         assert gone.cause == "Runtime exited with error: signal: killed"
 
-    run_bench(
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)", scenario, {"shutdown_grace": 0.2}
-    )
+    run_bench("signal.signal(signal.SIGTERM, signal.SIG_IGN)", scenario, {"shutdown_grace": 0.2})
 
 
-def test_an_update_ends_old_workers_after_they_answered(run_bench: Callable[..., None]) -> None:
+def test_an_update_ends_old_workers_after_they_answered(
+    run_bench: Callable[..., None],
+) -> None:
     """A running invocation ends on the old configuration; the next has the new one (B43)."""
 
     async def scenario(bench: Bench) -> None:
@@ -347,7 +350,7 @@ def test_an_invocation_whose_caller_left_runs_to_its_end(
             await asyncio.wait_for(bench.supervisor.invoke("subject", str(path)), 0.05)
         assert not path.exists()
         invoked = await bench.supervisor.journal.until(
-            journal.Invoked, lambda fact: fact.report.duration_ms > 300
+            model.Invoked, lambda fact: fact.report.duration_ms > 300
         )
 
         assert path.exists()

@@ -75,9 +75,7 @@ def test_the_init_phase_and_the_handler_are_rounded_once() -> None:
     assert billing.billed_ms(0.4, 0.4, BOOKS["2025"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("duration_ms", "expected"), [(0.1 + 0.2 + 2.7, 3), (29.000000000004, 29)]
-)
+@pytest.mark.parametrize(("duration_ms", "expected"), [(0.1 + 0.2 + 2.7, 3), (29.000000000004, 29)])
 def test_the_dust_of_a_float_is_no_millisecond(duration_ms: float, expected: int) -> None:
     """3.0000000000000004 ms are 3 ms."""
     assert expected == billing.billed_ms(duration_ms, None, BOOKS["2020"])

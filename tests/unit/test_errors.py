@@ -14,9 +14,7 @@ from miniλ import errors
 from miniλ.errors import LambdaError
 
 ALL = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, LambdaError)
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LambdaError)
 ]
 names = [kind.__name__ for kind in ALL]
 
@@ -70,9 +68,7 @@ def test_throttled_says_why_as_lambda_does() -> None:
     """The reason is Lambda's `Reason`, and part of the message."""
     error = errors.Throttled("ReservedFunctionConcurrentInvocationLimitExceeded")
 
-    assert (
-        str(error) == "Rate Exceeded. (ReservedFunctionConcurrentInvocationLimitExceeded)"
-    )
+    assert str(error) == "Rate Exceeded. (ReservedFunctionConcurrentInvocationLimitExceeded)"
     assert error.reason == "ReservedFunctionConcurrentInvocationLimitExceeded"
     assert (error.code, error.status) == ("TooManyRequestsException", 429)
 

@@ -53,9 +53,7 @@ def test_only_the_last_facts_are_remembered() -> None:
 def test_every_listener_hears_every_fact() -> None:
     """Listeners are told in the order they were named, at once."""
     heard: list[tuple[str, journal.Fact]] = []
-    kept = Journal(
-        lambda f: heard.append(("first", f)), lambda f: heard.append(("second", f))
-    )
+    kept = Journal(lambda f: heard.append(("first", f)), lambda f: heard.append(("second", f)))
     fact = Trouble(what="x")
 
     kept.record(fact)

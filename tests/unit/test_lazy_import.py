@@ -79,7 +79,5 @@ def test_a_public_name_is_the_thing_itself() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     """In Python's own words, so that hasattr and typos work as everywhere."""
-    with pytest.raises(
-        AttributeError, match="module 'miniλ' has no attribute 'Superviser'"
-    ):
+    with pytest.raises(AttributeError, match="module 'miniλ' has no attribute 'Superviser'"):
         _ = miniλ.Superviser

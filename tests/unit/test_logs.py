@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miniλ import logs
+from miniλ.errors import InvalidParameterValue
 from miniλ.logs import LogPipe
+from miniλ.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,16 +213,18 @@ def test_one_drain_reads_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) ->
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("limit", [0, 1])
-def test_a_limit_of_nothing_keeps_nothing(limit: int) -> None:
-    """An operator who wants no logs gets none: the pipe is read all the same."""
+def test_the_smallest_limit_of_the_settings_keeps_just_that() -> None:
+    """An operator who wants no logs gets 4 kB of them: the pipe is read all the same."""
+    with pytest.raises(InvalidParameterValue, match="log_bytes"):
+        Settings(log_bytes=4095)
+    limit = Settings(log_bytes=4096).log_bytes
 
     async def scenario() -> None:
         with log_pipe(limit) as (pipe, writer):
-            os.write(writer, b"one\n")
+            os.write(writer, b"a" * 2048 + b"b" * 10_000 + b"c" * 2048)
             text = pipe.drain()
 
-            assert b"one" not in text
+            assert parts(text) == (b"a" * 2048, 10_000, b"c" * 2048)
             assert pipe._kept == 0
             with pytest.raises(BlockingIOError):
                 os.read(pipe._pipe, 1)

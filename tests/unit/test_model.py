@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from miniλ import model
+from miniλ.billing import BOOKS
 from miniλ.errors import InvalidParameterValue
-from miniλ.model import Failure, FunctionConfiguration, Report, Response
+from miniλ.failures import Failure
+from miniλ.model import FunctionConfiguration, Invoked, Report, Response
 
 LIMITS = {"memory": "hard: cgroup2 memory.max"}
 
@@ -46,9 +48,30 @@ def report(**changes: Any) -> Report:
     return Report(**{**warm, **changes})
 
 
-def response(body: bytes = b"null", printed: bytes = b"", **changes: Any) -> Response:
-    """Return a response with the report of a warm invocation."""
-    return Response(body, changes.pop("is_failure", False), report(), printed, **changes)
+def invoked(**changes: Any) -> Invoked:
+    """Return how a warm invocation went but for the changes: `report()` is of it."""
+    warm: dict[str, Any] = {
+        "ended": 1.0,
+        "function": "hello",
+        "request_id": "8f5ab0a2-0000-4000-8000-000000000001",
+        "seconds": 0.012345,
+        "init_seconds": None,
+        "memory_size_mb": 128,
+        "peak": 33 << 20,
+        "worker_id": "w1",
+        "limits": LIMITS,
+        "cold": False,
+        "failed": False,
+        "book": BOOKS["2025"],
+    }
+    return Invoked(**{**warm, **changes})
+
+
+def response(
+    body: bytes = b"null", printed: bytes = b"", *, is_failure: bool = False, **changes: Any
+) -> Response:
+    """Return the response of a warm invocation."""
+    return Response(body, invoked(failed=is_failure), printed, **changes)
 
 
 # Functions
@@ -90,9 +113,7 @@ def test_names_that_lambda_takes(name: str) -> None:
 )
 def test_names_that_lambda_refuses(name: object) -> None:
     """The message shows the name as it came."""
-    with pytest.raises(
-        InvalidParameterValue, match=re.escape("FunctionName must be 1 to 64")
-    ):
+    with pytest.raises(InvalidParameterValue, match=re.escape("FunctionName must be 1 to 64")):
         function(name=name)
 
 
@@ -155,9 +176,7 @@ def test_an_environment_is_kept() -> None:
     assert environment == function(environment=environment).environment
 
 
-@pytest.mark.parametrize(
-    "name", ["", "A", "1A", "_A", "A-B", "A B", "A=B", "ÄB", "AB\0", 7]
-)
+@pytest.mark.parametrize("name", ["", "A", "1A", "_A", "A-B", "A B", "A=B", "ÄB", "AB\0", 7])
 def test_a_variable_that_lambda_refuses(name: object) -> None:
     """Two characters at least, the first one a letter: Lambda's own pattern."""
     with pytest.raises(InvalidParameterValue, match="Environment variable names"):
@@ -167,16 +186,16 @@ def test_a_variable_that_lambda_refuses(name: object) -> None:
 @pytest.mark.parametrize("value", [None, 1, b"x", "a\0b"])
 def test_a_value_that_no_process_can_have_is_refused(value: object) -> None:
     """The message names the variable."""
-    with pytest.raises(
-        InvalidParameterValue, match="Environment variable AB must be a string"
-    ):
+    expected = f"Environment variable AB must be text without NUL, got {value!r}"
+    with pytest.raises(InvalidParameterValue, match=re.escape(expected)):
         function(environment={"AB": value})
 
 
-def test_a_value_that_cannot_be_utf_8_is_refused() -> None:
+@pytest.mark.parametrize("value", ["\udc80", "a\ud800b"])
+def test_a_value_that_cannot_be_utf_8_is_refused(value: str) -> None:
     """A caller's os.environ may hold undecodable bytes: they have no way to the worker."""
-    with pytest.raises(InvalidParameterValue, match="AB"):
-        function(environment={"AB": "\udc80"})
+    with pytest.raises(InvalidParameterValue, match="variable AB must be text"):
+        function(environment={"AB": value})
 
 
 @pytest.mark.parametrize("environment", [None, [], "A=B", [("AB", "x")]])
@@ -254,9 +273,7 @@ def test_the_report_line_of_a_warm_invocation() -> None:
 def test_the_report_line_of_a_cold_start() -> None:
     """The init duration is the sixth field, with two digits."""
     assert model.report_line(
-        report(
-            request_id="r1", duration_ms=1, billed_duration_ms=124, init_duration_ms=122.1
-        )
+        report(request_id="r1", duration_ms=1, billed_duration_ms=124, init_duration_ms=122.1)
     ) == (
         "REPORT RequestId: r1\tDuration: 1.00 ms\tBilled Duration: 124 ms\t"
         "Memory Size: 128 MB\tMax Memory Used: 33 MB\tInit Duration: 122.10 ms\t"
@@ -266,9 +283,7 @@ def test_the_report_line_of_a_cold_start() -> None:
 def test_the_report_line_of_a_timeout() -> None:
     """The status follows the last tab."""
     assert model.report_line(
-        report(
-            request_id="r1", duration_ms=3000.0, billed_duration_ms=3000, status="timeout"
-        )
+        report(request_id="r1", duration_ms=3000.0, billed_duration_ms=3000, status="timeout")
     ) == (
         "REPORT RequestId: r1\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\t"
         "Memory Size: 128 MB\tMax Memory Used: 33 MB\tStatus: timeout"
@@ -350,6 +365,33 @@ def test_a_response_has_the_id_of_its_report() -> None:
     assert answer.report.request_id == answer.request_id
 
 
+@pytest.mark.parametrize("is_failure", [False, True])
+def test_a_response_says_whether_its_function_failed(is_failure: bool) -> None:  # noqa: FBT001
+    """As the invocation does."""
+    assert response(is_failure=is_failure).is_failure is is_failure
+
+
+def test_a_report_is_of_its_invocation() -> None:
+    """Seconds are ms there, bytes are MB, and the bill is by the book."""
+    assert invoked().report == report()
+
+    cold = invoked(seconds=0.25, init_seconds=0.5, cold=True, status="timeout").report
+    assert cold == report(
+        duration_ms=250.0,
+        billed_duration_ms=750,
+        init_duration_ms=500.0,
+        cold=True,
+        status="timeout",
+    )
+    assert invoked(book=BOOKS["2018"]).report.billed_duration_ms == 100
+
+
+@pytest.mark.parametrize(("peak", "size"), [(0, 0), (1, 1), (1 << 20, 1), ((1 << 20) + 1, 2)])
+def test_who_used_anything_used_a_megabyte(peak: int, size: int) -> None:
+    """Memory is rounded up to MB."""
+    assert size == invoked(peak=peak).report.max_memory_used_mb
+
+
 # Payloads and failures
 
 
@@ -401,18 +443,6 @@ def test_a_failure_is_decoded_as_lambda_shapes_it() -> None:
 
     expected = Failure("ZeroDivisionError", "division by zero", "r1", ["  File a\n"])
     assert expected == failure
-
-
-def test_a_failure_of_the_sandbox_is_a_failure() -> None:
-    """What `failure_body` writes, `failure` reads, and its order is Lambda's."""
-    body = model.failure_body("Runtime.ExitError", "RequestId: r1 Error: é")
-
-    expected = '{"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: é"}'
-    assert expected == body.decode()
-    assert (
-        Failure("Runtime.ExitError", "RequestId: r1 Error: é")
-        == response(body, is_failure=True).failure
-    )
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,7 @@ NOBODY: Counter[str] = Counter()
 PLENTY = {UNRESERVED: 100}
 
 
-def ask(
-    number: int, revision: str = "a", share: str = UNRESERVED, *, admitted: bool = True
-) -> Ask:
+def ask(number: int, revision: str = "a", share: str = UNRESERVED, *, admitted: bool = True) -> Ask:
     """Return an invocation that waits for a worker of `revision`."""
     return Ask(number, revision, share, admitted)
 
@@ -84,9 +82,7 @@ def test_the_last_worker_in_is_the_first_out() -> None:
     """The one that was busy last is warmest; the others grow old and are ended."""
     workers = [idle("w1"), idle("w2"), idle("w3", "b")]
 
-    assert [Assign(1, "w2"), Assign(2, "w1")] == plan(
-        [ask(1), ask(2)], workers, NOBODY, 5, PLENTY
-    )
+    assert [Assign(1, "w2"), Assign(2, "w1")] == plan([ask(1), ask(2)], workers, NOBODY, 5, PLENTY)
 
 
 def test_a_warm_worker_is_better_than_one_on_its_way() -> None:
@@ -342,9 +338,7 @@ def test_one_cold_start_for_one_invocation(
     admitted = {action.number for action in actions if isinstance(action, Admit)}
     assigned = {action.number for action in actions if isinstance(action, Assign)}
     used = {action.worker_id for action in actions if isinstance(action, Assign | Stop)}
-    started = [
-        asks[action.number].revision for action in actions if isinstance(action, Start)
-    ]
+    started = [asks[action.number].revision for action in actions if isinstance(action, Start)]
     again = plan(
         [
             Ask(one.number, one.revision, one.share, one.admitted or one.number in admitted)

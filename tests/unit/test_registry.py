@@ -15,8 +15,8 @@ import pytest
 from miniλ import registry
 from miniλ.billing import BOOKS, Usage
 from miniλ.errors import ServiceError
-from miniλ.journal import Invoked, Trouble
-from miniλ.model import FunctionConfiguration, Report
+from miniλ.journal import Trouble
+from miniλ.model import FunctionConfiguration, Invoked
 from miniλ.registry import Registry, read_usage
 
 if TYPE_CHECKING:
@@ -60,10 +60,20 @@ def invoked(
     memory: int = 128,
 ) -> Invoked:
     """Return the fact of an invocation."""
-    report = Report(
-        "r1", duration_ms, 0, init_ms, memory, 30, "w1", {}, init_ms is not None
+    return Invoked(
+        ended=1.0,
+        function=name,
+        request_id="r1",
+        seconds=duration_ms / 1000,
+        init_seconds=None if init_ms is None else init_ms / 1000,
+        memory_size_mb=memory,
+        peak=30 << 20,
+        worker_id="w1",
+        limits={},
+        cold=init_ms is not None,
+        failed=False,
+        book=BOOKS["2025"],
     )
-    return Invoked(function=name, report=report, failed=False)
 
 
 async def turns_until(fact: Callable[[], bool]) -> None:
@@ -187,9 +197,7 @@ def test_a_file_that_is_no_registry_is_refused(path: Path, content: bytes) -> No
     path.write_bytes(content)
 
     async def scenario() -> None:
-        with pytest.raises(
-            ServiceError, match=r"The registry .*registry\.db cannot be read"
-        ):
+        with pytest.raises(ServiceError, match=r"The registry .*registry\.db cannot be read"):
             Registry(path, durable=False)
 
     asyncio.run(scenario())
@@ -262,9 +270,7 @@ def test_usage_is_kept_by_function_and_memory_size(path: Path) -> None:
             for name, memory in (("b", 128), ("a", 256), ("a", 128), ("b", 128)):
                 kept.note(invoked(name, memory=memory))
 
-            got = [
-                (u.function, u.memory_size_mb, u.requests) for u in await kept.usage("2020")
-            ]
+            got = [(u.function, u.memory_size_mb, u.requests) for u in await kept.usage("2020")]
             assert got == [("a", 128, 1), ("a", 256, 1), ("b", 128, 2)]
 
     asyncio.run(scenario())
@@ -282,9 +288,7 @@ def test_usage_adds_up_over_restarts(path: Path) -> None:
     assert [Usage(month(), "f", 128, 3, 30)] == read_usage(path, "2025")
 
 
-def test_usage_is_written_within_a_second(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_usage_is_written_within_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash costs at most that second: a timer writes, without anybody asking."""
     monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
 
@@ -428,11 +432,25 @@ def test_a_ledger_of_something_else_is_an_error_of_ours(path: Path) -> None:
         read_usage(path, "2025")
 
 
-def test_a_month_is_that_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS bills in UTC; a month begins when it does, to the second."""
-    for seconds, expected in ((1_798_761_599.0, "2026-12"), (1_798_761_600.0, "2027-01")):
-        monkeypatch.setattr(registry.time, "time", lambda seconds=seconds: seconds)
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1_798_761_599.0, "2026-12"), (1_798_761_600.0, "2027-01")]
+)
+def test_a_month_is_that_of_utc(
+    path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: str
+) -> None:
+    """AWS bills in UTC; a month begins when it does, to the second, wherever we are."""
+    gmtime, localtime = time.gmtime, time.localtime
+    monkeypatch.setattr(registry.time, "time", lambda: seconds)
+    monkeypatch.setattr(registry.time, "gmtime", lambda at=seconds: gmtime(at))
+    # Half a day off, in either direction, so that a local clock would be seen.
+    off = 43_200 if expected == "2026-12" else -43_200
+    monkeypatch.setattr(registry.time, "localtime", lambda at=seconds: localtime(at + off))
 
-        assert expected == registry._month()
+    async def scenario() -> None:
+        async with opened(path) as kept:
+            kept.note(invoked())
+
+    asyncio.run(scenario())
     monkeypatch.undo()
-    assert month() == registry._month()
+
+    assert [usage.month for usage in read_usage(path, "2025")] == [expected]

@@ -344,15 +344,11 @@ def test_no_cgroup_is_a_choice() -> None:
     assert refused == []
     assert hierarchy.make_ahead() is False
     assert {"memory", "cpu", "processes", "freeze", "kill"} == hierarchy.limits.keys()
-    assert all(
-        limit.startswith(("soft: ", "none: ")) for limit in hierarchy.limits.values()
-    )
+    assert all(limit.startswith(("soft: ", "none: ")) for limit in hierarchy.limits.values())
     assert hierarchy.close() == []
 
 
-@pytest.mark.parametrize(
-    "name", ["minilambda-other", "etc", "minilambda-", "xminilambda-me"]
-)
+@pytest.mark.parametrize("name", ["minilambda-other", "etc", "minilambda-", "xminilambda-me"])
 def test_a_sweep_touches_only_its_own_name(tmp_path: Path, name: str) -> None:
     """The path comes from a file that anybody may have written."""
     group = tmp_path / name / "g1"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from miniλ.sandbox import tmp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -43,6 +43,11 @@ def nest(top: Path, depth: int, content: bytes = b"") -> None:
             os.close(file)
     finally:
         os.close(here)
+
+
+def on_disk(top: Path) -> int:
+    """Return the bytes of everything below, each name by itself."""
+    return sum(path.lstat().st_blocks * 512 for path in top.rglob("*"))
 
 
 # Emptying and removing
@@ -248,14 +253,22 @@ def test_nothing_is_used_by_nothing(scratch: Path) -> None:
 
 
 def test_what_is_used_is_what_is_on_disk(scratch: Path) -> None:
-    """Files count by their blocks, at any depth."""
+    """Files and directories count by their blocks, at any depth."""
     (scratch / "d" / "e").mkdir(parents=True)
     for path in (scratch / "one", scratch / "d" / "two", scratch / "d" / "e" / "three"):
         path.write_bytes(os.urandom(100_000))
 
-    expected = 3 * (scratch / "one").stat().st_blocks * 512
+    expected = on_disk(scratch)
     assert expected == tmp.used(str(scratch))
     assert expected >= 300_000
+
+
+def test_directories_are_used_too(scratch: Path) -> None:
+    """They occupy blocks like files: whoever makes only names fills a disk, too."""
+    for number in range(50):
+        (scratch / f"{number}" / "d").mkdir(parents=True)
+
+    assert on_disk(scratch) == tmp.used(str(scratch))
 
 
 def test_a_hole_uses_nothing(scratch: Path) -> None:
@@ -279,11 +292,25 @@ def test_what_a_link_leads_to_is_not_used(scratch: Path) -> None:
 
 
 def test_a_file_of_two_names_is_used_once(scratch: Path) -> None:
-    """Hard links are names, not bytes: `git clone` makes many."""
+    """Hard links are names, not bytes: `git clone` makes many, in many directories."""
+    (scratch / "d").mkdir()
     (scratch / "one").write_bytes(os.urandom(1 << 20))
-    os.link(scratch / "one", scratch / "two")
+    (scratch / "other").write_bytes(os.urandom(1 << 20))
+    once = on_disk(scratch)
+    for name in ("two", "d/three", "d/four"):
+        os.link(scratch / "one", scratch / name)
+    os.link(scratch / "other", scratch / "d" / "another")
 
-    assert (scratch / "one").stat().st_blocks * 512 == tmp.used(str(scratch))
+    assert once == tmp.used(str(scratch))
+    assert once >= 2 << 20
+
+
+def test_a_file_with_a_name_elsewhere_is_used(scratch: Path) -> None:
+    """What is counted once is counted: a second name outside hides nothing."""
+    (scratch / "one").write_bytes(os.urandom(1 << 20))
+    os.link(scratch / "one", scratch.parent / "outside")
+
+    assert on_disk(scratch) == tmp.used(str(scratch))
 
 
 def test_what_lies_deeper_than_a_path_is_used_too(scratch: Path) -> None:
@@ -305,15 +332,17 @@ def test_a_file_that_vanishes_is_nothing_and_the_rest_counts(
     scandir = os.scandir
 
     @contextlib.contextmanager
-    def racing(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    def racing(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
         """Unlink the first file after it was listed and before it is looked at."""
-        with scandir(path) as entries:
+        with scandir(directory) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
-        Path(path, "a-vanishing").unlink()
+        os.unlink("a-vanishing", dir_fd=directory)
         yield iter(listed)
 
     monkeypatch.setattr(tmp.os, "scandir", racing)
     used = tmp.used(str(scratch))
     monkeypatch.undo()
 
+    assert [path.name for path in scratch.iterdir()] == ["staying"]
+    assert on_disk(scratch) == used
     assert used >= 1 << 20

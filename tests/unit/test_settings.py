@@ -59,7 +59,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("init_timeout", "2.5", 2.5),
         ("freeze_after", "1", 1.0),
         ("shutdown_grace", "0", 0.0),
-        ("log_bytes", "1024", 1024),
+        ("log_bytes", "4096", 4096),
         ("memory_reserve", "0.25", 0.25),
         ("price_book", "2018", "2018"),
         ("cgroup", "none", "none"),
@@ -109,6 +109,9 @@ def test_a_variable_of_the_wrong_kind_is_refused_by_name(name: str, text: str) -
         ("freeze_after", "nan"),
         ("shutdown_grace", "-0.1"),
         ("log_bytes", "-1"),
+        ("log_bytes", "0"),
+        ("log_bytes", "1"),
+        ("log_bytes", "4095"),
         ("memory_reserve", "7"),
         ("memory_reserve", "-0.1"),
     ],
@@ -134,9 +137,7 @@ def test_an_argument_that_cannot_be_is_refused_by_name() -> None:
         ("account = 123", "account"),
     ],
 )
-def test_a_file_is_refused_by_the_name_of_the_key(
-    file: Path, text: str, named: str
-) -> None:
+def test_a_file_is_refused_by_the_name_of_the_key(file: Path, text: str, named: str) -> None:
     """A key that no field has, or a value of another kind, is in the message."""
     file.write_text(text)
 

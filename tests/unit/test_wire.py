@@ -18,7 +18,7 @@ SLOW = [HealthCheck.too_slow]
 quick = settings(deadline=None, database=None, max_examples=100, suppress_health_check=SLOW)
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-sizes = st.integers(min_value=0, max_value=2**63)
+sizes = st.integers(min_value=0, max_value=2**40)
 heads = st.one_of(
     st.just(wire.Ready()),
     st.builds(wire.Answer, id=ids, max_rss_kb=sizes),
@@ -54,7 +54,7 @@ def test_init_names_the_handler_and_the_task_root() -> None:
     """The first frame to a worker says where its code is."""
     frame = wire.encode(wire.Init(handler="app.handler", task_root="/code"), b"{}")
 
-    head = b'{"type":"init","handler":"app.handler","task_root":"/code"}'
+    head = b'{"type":"init","handler":"app.handler","task_root":"/code","measure_rss":false}'
     assert raw(head, b"{}") == frame
 
 
@@ -177,8 +177,7 @@ def test_frames_with_wrong_bytes_are_frames_or_a_wire_error(
     document=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
         lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
         ),
         max_leaves=8,
     ),
@@ -313,13 +312,50 @@ def test_a_number_of_sixty_thousand_digits_is_a_wire_error() -> None:
         decode(raw(head))
 
 
-@pytest.mark.parametrize("digits", ["9" * 4299, "-1"])
-def test_a_memory_that_no_machine_has_is_a_wire_error(digits: str) -> None:
-    """max_rss_kb goes into the REPORT line: it is from 0 to what 64 bits hold."""
-    head = f'{{"type":"response","id":"r1","max_rss_kb":{digits}}}'.encode()
+@pytest.mark.parametrize("kind", ["response", "failure"])
+@pytest.mark.parametrize("digits", ["9" * 4299, "-1", str(2**40 + 1), str(2**63)])
+def test_a_memory_that_no_machine_has_is_a_wire_error(kind: str, digits: str) -> None:
+    """max_rss_kb goes into the REPORT line: it is from 0 to 2**40, a petabyte."""
+    head = f'{{"type":"{kind}","id":"r1","max_rss_kb":{digits}}}'.encode()
 
     with pytest.raises(wire.WireError, match="a head that is none of ours"):
         decode(raw(head))
+
+
+@pytest.mark.parametrize("size", [0, 2**40])
+def test_a_memory_at_its_bounds_is_a_memory(size: int) -> None:
+    """Both ends of the range are inside."""
+    head = f'{{"type":"response","id":"r1","max_rss_kb":{size}}}'.encode()
+
+    assert [(wire.Answer(id="r1", max_rss_kb=size), b"")] == decode(raw(head))
+
+
+@pytest.mark.parametrize(
+    "garbage", [raw(b"x"), b"\xff" * 8, raw(b"x") + wire.encode(wire.Answer(id="r2"))]
+)
+def test_what_was_good_comes_before_what_is_not(garbage: bytes) -> None:
+    """An answer arrived with garbage behind it: it counts, and the next feed raises."""
+    decoder = wire.Decoder()
+
+    got = decoder.feed(wire.encode(wire.Answer(id="r1"), b"1") + garbage)
+
+    assert [(wire.Answer(id="r1"), b"1")] == got
+    assert isinstance(decoder.failed, wire.WireError)
+    for more in (b"", wire.encode(wire.Ready())):
+        with pytest.raises(wire.WireError) as caught:
+            decoder.feed(more)
+        assert caught.value is decoder.failed
+
+
+def test_nothing_has_failed_while_all_is_good() -> None:
+    """A decoder that waits for the rest of a frame has not failed, one that raised has."""
+    decoder = wire.Decoder()
+    decoder.feed(wire.encode(wire.Ready()) + b"\0")
+    assert decoder.failed is None
+
+    with pytest.raises(wire.WireError) as caught:
+        decoder.feed(b"\xff" * 8)
+    assert caught.value is decoder.failed
 
 
 def test_an_error_shows_only_the_beginning_of_a_head() -> None:

@@ -85,7 +85,7 @@ def main() -> int:
     _flush()
     write_frame({"type": "ready"})
 
-    pid = _getpid()
+    pid, measures = _getpid(), head.get("measure_rss", False)
     while True:
         frame = read_frame()
         if frame is None:
@@ -96,8 +96,10 @@ def main() -> int:
             # The handler forked and its child came back here: only the worker answers.
             os._exit(0)
         _flush()
-        peak = _usage(resource.RUSAGE_SELF).ru_maxrss
-        write_frame({"type": kind, "id": head["id"], "max_rss_kb": peak}, answer)
+        answered = {"type": kind, "id": head["id"]}
+        if measures:
+            answered["max_rss_kb"] = _usage(resource.RUSAGE_SELF).ru_maxrss
+        write_frame(answered, answer)
 
 
 # The wire
@@ -123,15 +125,54 @@ def read_frame() -> tuple[dict, bytes] | None:
             pieces.append(piece)
             missing -= len(piece)
         data = b"".join(pieces)
-    return _loads(data[PREFIX.size : body_start]), data[body_start:]
+    return _decode(data[PREFIX.size : body_start]), data[body_start:]
 
 
 def write_frame(head: dict, body: bytes = b"") -> None:
     """Write one frame; a frame that fits PIPE_BUF goes in one write and arrives whole."""
-    encoded = _dumps(head).encode()
-    data = memoryview(PREFIX.pack(len(encoded), len(body)) + encoded + body)
-    while data:
-        data = data[_write(ANSWER_FD, data) :]
+    encoded = _encode_head(head).encode()
+    data = PREFIX.pack(len(encoded), len(body)) + encoded + body
+    written = _write(ANSWER_FD, data)
+    while written < len(data):
+        written += _write(ANSWER_FD, memoryview(data)[written:])
+
+
+# JSON. `json.loads` and `JSONEncoder.encode` make their C scanner and encoder ready anew for
+# each call, which costs more than the work on a small document: here they are made once.
+
+_scan = json.JSONDecoder().scan_once
+
+
+def _decode(data: bytes):  # noqa: ANN202 - any JSON
+    """Return what `json.loads` returns, and raise what it raises."""
+    try:
+        text = data.decode()
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError):
+        pass  # white space around it, another encoding, or no JSON: json.loads tells
+    return _loads(data)
+
+
+def _encoder(*, ascii_only: bool):  # noqa: ANN202 - a function from an object to text
+    """Return what `json.JSONEncoder(...).encode` does, with its C encoder made once."""
+    plain = json.JSONEncoder(ensure_ascii=ascii_only, default=_encode_decimal)
+    make = json.encoder.c_make_encoder
+    if make is None:
+        return plain.encode
+    escape = json.encoder.encode_basestring_ascii if ascii_only else json.encoder.encode_basestring
+    markers: dict = {}
+    encode = make(markers, plain.default, escape, None, ": ", ", ", False, False, True)  # noqa: FBT003
+
+    def encode_once(value):  # noqa: ANN001, ANN202 - as JSONEncoder.encode
+        try:
+            return "".join(encode(value, 0))
+        except BaseException:
+            markers.clear()  # what it was in the middle of would look circular next time
+            raise
+
+    return encode_once
 
 
 # Init phase
@@ -149,9 +190,7 @@ def _settle(task_root: str, environment: dict[str, str]) -> None:
     _reseed()
     _name_function(environment)
     # AWS sends non-ASCII characters as they are from Python 3.12 on.
-    _encode = json.JSONEncoder(
-        ensure_ascii=sys.version_info < (3, 12), default=_encode_decimal
-    ).encode
+    _encode = _encoder(ascii_only=sys.version_info < (3, 12))
     _set_up_logging(environment)
 
 
@@ -219,8 +258,8 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
     try:
         context = make_context(head)
         try:
-            event = _loads(body)
-        except Exception as exc:
+            event = _decode(body)
+        except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
             raise _Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {exc}") from None
         result = handler(event, context)
         answer = result if isinstance(result, bytes) else _to_json(result)
@@ -233,8 +272,7 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
             return "response", answer
         # Lambda itself refuses this answer, not the client: no requestId, no trace.
         message = (
-            "Response payload size exceeded maximum allowed payload size "
-            f"({MAX_RESPONSE} bytes)."
+            f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
         )
         failure = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
         return "failure", _dumps(failure).encode()
@@ -244,7 +282,6 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
 
 _request_id = ""
 _traced = False
-_encode = json.JSONEncoder().encode
 _decimals_seen = False
 # A decimal travels through the encoder as a string with a mark that no answer can guess.
 _mark = ""
@@ -259,7 +296,7 @@ def _to_json(result: object) -> bytes:
             text = re.sub(f'"{_mark}([^"]*)"', r"\1", text)
         # A lone surrogate, which only ensure_ascii=False lets through, has no UTF-8.
         return text.encode()
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
         raise _Fault("Runtime.MarshalError", f"Unable to marshal response: {exc}") from None
 
 
@@ -315,9 +352,12 @@ def _describe_exception(exc: BaseException, request_id: str = "") -> dict[str, o
 class CognitoIdentity:
     """`context.identity`."""
 
-    def __init__(self, values: dict) -> None:
-        self.cognito_identity_id = values.get("cognitoIdentityId")
-        self.cognito_identity_pool_id = values.get("cognitoIdentityPoolId")
+    cognito_identity_id = cognito_identity_pool_id = None
+
+    def __init__(self, values: dict | None = None) -> None:
+        if values is not None:
+            self.cognito_identity_id = values.get("cognitoIdentityId")
+            self.cognito_identity_pool_id = values.get("cognitoIdentityPoolId")
 
 
 class Client:
@@ -351,16 +391,19 @@ class LambdaContext:
     """
 
     function_name = function_version = memory_limit_in_mb = None
-    log_group_name = log_stream_name = None
+    log_group_name = log_stream_name = client_context = tenant_id = None
 
     def __init__(self, head: dict) -> None:
         self.aws_request_id = head["id"]
         self.invoked_function_arn = head["arn"]
-        self.tenant_id = head.get("tenant_id")
         self._deadline_ms = head["deadline_ms"]
-        self.client_context = _parse("Client Context", head.get("client_context"), ClientContext)
-        identity = _parse("Cognito Identity", head.get("identity"), CognitoIdentity)
-        self.identity = CognitoIdentity({}) if identity is None else identity
+        if "client_context" in head:
+            text = head["client_context"]
+            self.client_context = _parse("Client Context", text, ClientContext)
+        if "identity" in head:
+            self.identity = _parse("Cognito Identity", head["identity"], CognitoIdentity)
+        else:
+            self.identity = CognitoIdentity()
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how many milliseconds are left before the timeout, never below 0."""
@@ -404,12 +447,10 @@ def _name_function(environment: dict[str, str]) -> None:
         setattr(LambdaContext, name, value)
 
 
-def _parse(what: str, text: str | None, type_):  # noqa: ANN001, ANN202 - one of the classes above
-    if not text:
-        return None
+def _parse(what: str, text: str, type_):  # noqa: ANN001, ANN202 - one of the classes above
     try:
         return type_(_loads(text))
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
         message = f"Unable to parse {what} JSON: {exc}"
         raise _Fault("Runtime.LambdaContextUnmarshalError", message) from None
 
@@ -451,6 +492,8 @@ class _JsonFormatter(logging.Formatter):
 
 
 _json_log = False
+_encode = _encoder(ascii_only=True)
+_encode_head = _encoder(ascii_only=True)
 _log_handler = _Handler()
 _log_handler.setFormatter(
     logging.Formatter(
@@ -499,5 +542,5 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001, PERF203 - closed or replaced by the handler
+        except Exception:  # noqa: BLE001, S112 - closed or replaced by the handler
             continue
