@@ -68,11 +68,13 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         return Contestant(name, play, is_peer=True)
 
     async with contextlib.AsyncExitStack() as stack:
-        fork = floors.BareFork(stack)
+        fork = floors.BareFork(stack, "bare fork and handshake", floors.WORKER_MODULES)
+        empty = floors.BareFork(stack, "the same, of an empty interpreter")
         best = await stack.enter_async_context(ours.running(keep_alive=0))
         plain = await stack.enter_async_context(ours.running(keep_alive=0, cgroup="none"))
         contestants = [
             Contestant(fork.name, lambda: starts(fork.start)),
+            Contestant(empty.name, lambda: starts(empty.start)),
             of_ours(OURS, best),
             of_ours(OURS_PLAIN, plain),
             *(of_peer(name) for name in wanted if name not in absent),
@@ -81,7 +83,9 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         limits = best.limits
     against = {"x bare fork": (fork.name, "p50")}
     found = []
-    for row in report.rows(played, [fork.name, OURS, OURS_PLAIN, *wanted], against, absent):
+    for row in report.rows(
+        played, [fork.name, empty.name, OURS, OURS_PLAIN, *wanted], against, absent
+    ):
         found.append(row)
         found += _parts(parts.get(row.name, {}), played.value(fork.name, "p50"))
     ratio = played.value(OURS, "p50") / played.value(fork.name, "p50")

@@ -35,7 +35,9 @@ while os.read(0, 65536):
 """
 # Forks when asked: "c" is the child's first byte, "r" says that the child is reaped.
 _FORK = """
-import os
+import os, sys
+for name in sys.argv[1:]:
+    __import__(name)
 while os.read(0, 1):
     pid = os.fork()
     if pid == 0:
@@ -169,13 +171,20 @@ class LoopPipe:
         return self._future
 
 
+# What a Python worker cannot be without: JSON, AWS's logging, traces, and the way in. A fork costs
+# by the pages that its parent has mapped and by what its modules do at a fork (`threading`, which
+# `logging` imports, most of all), so the floor of a cold start has them too.
+WORKER_MODULES = ("json", "logging", "traceback", "socket", "ctypes", "resource")
+
+
 class BareFork:
     """A fork of a small single-threaded process, asked to the child's first byte."""
 
-    name = "bare fork and handshake"
-
-    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
-        _, self._in, self._out = stack.enter_context(interpreter(_FORK))
+    def __init__(
+        self, stack: contextlib.AsyncExitStack, name: str, modules: tuple[str, ...] = ()
+    ) -> None:
+        self.name = name
+        _, self._in, self._out = stack.enter_context(interpreter(_FORK, *modules))
 
     async def start(self) -> float:
         """Fork once; return seconds from asked to first byte. The child is gone then."""

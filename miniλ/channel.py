@@ -30,6 +30,7 @@ class Channel:
         "_on_broken",
         "_on_frame",
         "_pending",
+        "_pieces",
         "_request",
     )
 
@@ -49,6 +50,7 @@ class Channel:
         self._on_frame = on_frame
         self._on_broken = on_broken
         self._decoder = wire.Decoder()
+        self._pieces = False
         self._pending = memoryview(b"")
         loop.add_reader(answer, self.receive)
 
@@ -96,6 +98,12 @@ class Channel:
                 self._loop.remove_reader(self._answer)
                 self._on_broken("the worker closed its answer pipe")
                 return
+            if not self._pieces:
+                frame = wire.whole_frame(data)
+                if frame is not None:
+                    # Asking the kernel for more would cost a system call; the loop tells us.
+                    self._on_frame(*frame)
+                    return
             try:
                 frames = self._decoder.feed(data)
             except wire.WireError as exc:
@@ -108,9 +116,8 @@ class Channel:
                 self._loop.remove_reader(self._answer)
                 self._on_broken(f"the worker sent {self._decoder.failed}")
                 return
-            if not len(self._decoder):
-                # The usual case: one whole frame. Asking the kernel for more would cost a
-                # system call, and the loop tells us anyway.
+            self._pieces = len(self._decoder) > 0
+            if not self._pieces:
                 return
 
     def close(self) -> None:

@@ -20,8 +20,6 @@ from miniλ.errors import InvalidRequestContent, RequestTooLarge
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from miniλ.model import FunctionConfiguration
     from miniλ.pool import Pool
     from miniλ.worker import Context, Init, Worker
@@ -113,18 +111,14 @@ def _failed_twice(
     return body, "error", init.error_type
 
 
-def encode_event(event: object, default: Callable[[object], object] | None = None) -> bytes:
+def encode_event(event: object) -> bytes:
     """Return an event as JSON; raises `InvalidRequestContent` or `RequestTooLarge`."""
     try:
-        body = (
-            _encode_event(event)
-            if default is None
-            else msgspec.json.encode(event, enc_hook=default)
-        )
+        body = _encode_event(event)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
         msg = f"Could not encode the event as JSON: {exc}"
         raise InvalidRequestContent(msg) from exc
-    return check_size(body)
+    return body if len(body) <= model.MAX_PAYLOAD else check_size(body)
 
 
 def check_event(body: bytes) -> bytes:

@@ -356,12 +356,16 @@ class Pool:
         self._busy.discard(worker)
         function = worker.function
         if worker.state == "idle":
-            if self._closed or self._is_stale(worker):
+            if self._closed or self._current.get(function.name) != function.revision:
                 worker.stop("its function was updated or deleted")
             elif function.keep_alive == 0:
                 worker.stop("its keep-alive is 0")
             else:
-                self._idle.setdefault(function.revision, []).append(worker)
+                idle = self._idle.get(function.revision)
+                if idle is None:
+                    self._idle[function.revision] = [worker]
+                else:
+                    idle.append(worker)
                 if self._housekeeper is None:
                     self._housekeeper = self._loop.call_later(
                         self._settings.freeze_after, self._keep_house
@@ -369,7 +373,9 @@ class Pool:
         elif worker.keeps_scratch:
             self._orphan(worker)
         share = UNRESERVED if function.reserved_concurrency is None else function.name
-        self._give_share_back(share)
+        self._in_use[share] -= 1
+        if self._waiting:
+            self._replan()
 
     def _give_share_back(self, share: str) -> None:
         self._in_use[share] -= 1

@@ -61,9 +61,9 @@ class Registry:
         self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
         self._loop = asyncio.get_running_loop()
-        # The invocations of the last second; and what they add up to, by month, function and
-        # memory size, as long as it could not be written.
-        self._fresh: list[Invoked] = []
+        # What the last second's invocations add up to, by function and memory size; and, by
+        # month too, what is not written yet.
+        self._fresh: dict[tuple[str, int], billing.Tally] = {}
         self._owed: dict[_Key, list[int]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -108,7 +108,11 @@ class Registry:
         """Count an invocation. Called for every fact; costs no I/O."""
         if fact.__class__ is not Invoked:
             return
-        self._fresh.append(fact)
+        key = (fact.function, fact.memory_size_mb)
+        tally = self._fresh.get(key)
+        if tally is None:
+            tally = self._fresh[key] = billing.Tally()
+        tally.add(fact.seconds, fact.init_seconds)
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
@@ -127,21 +131,16 @@ class Registry:
 
     async def flush(self) -> None:
         """Write the usage that is in memory only; else raises, and keeps it."""
-        fresh, self._fresh = self._fresh, []
-        if fresh or self._owed:
-            await self._run(lambda: self._add_up(fresh))
-
-    def _add_up(self, fresh: list[Invoked]) -> None:
-        """Bill durations by every book and add them to the table. On the writer's thread."""
         month = time.strftime("%Y-%m", time.gmtime())
-        for fact in fresh:
-            key = (month, fact.function, fact.memory_size_mb)
-            init = fact.init_seconds
-            init_ms = None if init is None else init * 1000
+        fresh, self._fresh = self._fresh, {}
+        for (function, memory_size), tally in fresh.items():
+            key = (month, function, memory_size)
             owed = self._owed.setdefault(key, [0, 0, 0, 0])
-            owed[0] += 1
-            for place, book in enumerate(billing.BOOKS.values(), 1):
-                owed[place] += billing.billed_ms(fact.seconds * 1000, init_ms, book)
+            self._owed[key] = [a + b for a, b in zip(owed, tally.row(), strict=True)]
+        if self._owed:
+            await self._run(self._write_owed)
+
+    def _write_owed(self) -> None:
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(

@@ -92,6 +92,23 @@ def encode(head: ToWorker | FromWorker, body: bytes = b"") -> bytes:
     return PREFIX.pack(len(encoded), len(body)) + encoded + body
 
 
+def whole_frame(data: bytes) -> tuple[FromWorker, bytes] | None:
+    """Return head and body if `data` is one whole frame, as one read nearly always is.
+
+    Anything else is None, also what is no frame: `Decoder.feed` says what is wrong with it.
+    """
+    if len(data) < PREFIX.size:
+        return None
+    head_length, body_length = PREFIX.unpack_from(data)
+    body_start = PREFIX.size + head_length
+    if body_start + body_length != len(data) or head_length > MAX_HEAD:
+        return None
+    try:
+        return _decode(data[PREFIX.size : body_start]), data[body_start:]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 class Decoder:
     """Turns what a worker wrote into frames, whatever pieces it arrives in."""
 
@@ -115,15 +132,6 @@ class Decoder:
         """
         if self.failed is not None:
             raise self.failed
-        # The usual case first: one read is one whole frame.
-        if not self._buffer and len(data) >= PREFIX.size:
-            head_length, body_length = PREFIX.unpack_from(data)
-            body_start = PREFIX.size + head_length
-            if body_start + body_length == len(data) <= MAX_BODY and head_length <= MAX_HEAD:
-                try:
-                    return [(_decode(data[PREFIX.size : body_start]), data[body_start:])]
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    pass  # told below, in words
         # A large frame comes in many reads, and is looked at again only when all of it is here.
         if self._buffer:
             self._buffer += data
