@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from miniλ import runtimes
-from miniλ.sandbox import cgroups
+from miniλ.sandbox import hierarchies
 from miniλ.settings import load
 from miniλ.supervisor import enforcement
 
@@ -29,7 +29,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 def examine() -> list[Finding]:
     """Return a finding for each resource; makes one cgroup and removes it."""
-    hierarchy, refused = cgroups.open_hierarchy(load().cgroup, f"doctor-{os.getpid()}")
+    hierarchy, refused = hierarchies.open_hierarchy(load().cgroup, f"doctor-{os.getpid()}")
     try:
         limits = _tried(hierarchy)
     finally:
@@ -44,7 +44,7 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _tried(hierarchy: cgroups.Hierarchy) -> dict[str, str]:
+def _tried(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
     """Return the enforcement, with what a real group refuses marked as such."""
     limits = enforcement(hierarchy)
     group = hierarchy.make(f"doctor-{os.getpid()}")

@@ -20,9 +20,10 @@ from miniλ.errors import InvalidRequestContent, RequestTooLarge
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
+    from miniλ.host import Context, Init
     from miniλ.model import FunctionConfiguration
     from miniλ.pool import Pool
-    from miniλ.worker import Context, Init, Worker
+    from miniλ.worker import Worker
 
 # What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
 OURS = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})

@@ -25,14 +25,15 @@ import msgspec
 
 from miniλ import journal, model, packages, runtimes, state
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
+from miniλ.host import NO_CONTEXT, Context, Host
 from miniλ.invoker import Invoker, check_event, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
 from miniλ.registry import Registry
-from miniλ.sandbox import cgroups, processes
+from miniλ.sandbox import hierarchies, processes
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
-from miniλ.worker import NO_CONTEXT, PROCESSES, Context, Host
+from miniλ.worker import PROCESSES
 from miniλ.zygote import Zygotes
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Supervisor:
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
             )
         try:
-            hierarchy, _ = cgroups.open_hierarchy(settings.cgroup, held.instance)
+            hierarchy, _ = hierarchies.open_hierarchy(settings.cgroup, held.instance)
         except OSError as exc:
             msg = f"Settings: cgroup={settings.cgroup!r} cannot be had on this host: {exc}"
             raise InvalidParameterValue(msg) from exc
@@ -172,7 +173,7 @@ class Supervisor:
         for function in self._functions.values():
             self._pool.publish(function)
 
-    def _close_hierarchy(self, hierarchy: cgroups.Hierarchy) -> None:
+    def _close_hierarchy(self, hierarchy: hierarchies.Hierarchy) -> None:
         left = hierarchy.close()
         if left:
             self.journal.record(journal.Trouble(what=f"cgroups that will not go: {left}"))
@@ -457,7 +458,7 @@ class Supervisor:
         return await self.registry.usage(book)
 
 
-def enforcement(hierarchy: cgroups.Hierarchy) -> dict[str, str]:
+def enforcement(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
     """Return what holds each limit of a worker here: `hard`, `soft` or `none`, and by what."""
     return {
         **hierarchy.limits,

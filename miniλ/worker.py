@@ -25,6 +25,7 @@ import msgspec
 from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
+from miniλ.host import Context, Host, Init
 from miniλ.model import MB, Invoked, Response, arn
 from miniλ.sandbox import Sandbox, rlimits, tmp
 from miniλ.sandbox.cgroups import Group
@@ -32,11 +33,8 @@ from miniλ.sandbox.cgroups import Group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miniλ.journal import Journal
     from miniλ.model import FunctionConfiguration
-    from miniλ.sandbox.cgroups import Hierarchy
-    from miniλ.settings import Settings
-    from miniλ.zygote import Exit, Zygotes
+    from miniλ.zygote import Exit
 
     # Request id, future, init phase that was waited for, seconds spent and log before.
     _Call: TypeAlias = tuple[str, asyncio.Future[Response], "Init | None", float, bytes]
@@ -70,48 +68,6 @@ TRANSITIONS: dict[State, dict[str, State]] = {
     "stopping": {"stopped": "stopping", "exited": "gone"},
     "gone": {},
 }
-
-
-class Init(msgspec.Struct, frozen=True):
-    """How an init phase went. `status` is "", "error" or "timeout"; `body` the failure if any."""
-
-    status: str
-    seconds: float
-    log: bytes
-    body: bytes = b""
-    error_type: str = ""
-
-
-class Context:
-    """What a caller may say beside the event: JSON texts for `client_context` and `identity`."""
-
-    __slots__ = ("client_context", "identity", "trace_id")
-
-    def __init__(
-        self,
-        client_context: str | None = None,
-        identity: str | None = None,
-        trace_id: str | None = None,
-    ) -> None:
-        self.client_context = client_context
-        self.identity = identity
-        self.trace_id = trace_id
-
-
-NO_CONTEXT = Context()
-
-
-class Host(msgspec.Struct, frozen=True):
-    """What every worker of a supervisor needs from it."""
-
-    settings: Settings
-    journal: Journal
-    zygotes: Zygotes
-    hierarchy: Hierarchy
-    tmp_directory: str
-    instance: str
-    limits: dict[str, str]
-    process_limit: int | None
 
 
 class Worker:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miniλ.sandbox import cgroups
+from miniλ.sandbox import hierarchies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def _descriptors() -> set[tuple[str, str]]:
 def _cgroups() -> set[str]:
     # Our own, by the pid in their names: other supervisors of this machine are not ours.
     own = f"minilambda-{os.getpid():06x}*"
-    return {str(path) for place in cgroups.places().values() for path in Path(place).glob(own)}
+    return {str(path) for place in hierarchies.places().values() for path in Path(place).glob(own)}
 
 
 def _states() -> set[str]:

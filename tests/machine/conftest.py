@@ -9,7 +9,7 @@ import pytest
 
 import miniλ
 from miniλ import journal
-from miniλ.sandbox import cgroups
+from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NEIGHBOUR = "def handler(event, context):\n    return event\n"
 def level(request: pytest.FixtureRequest) -> str:
     """Return a cgroup level; those that this host does not have are skipped with the reason."""
     try:
-        hierarchy, _ = cgroups.open_hierarchy(request.param, "probe")
+        hierarchy, _ = hierarchies.open_hierarchy(request.param, "probe")
     except OSError as exc:
         pytest.skip(f"cgroup {request.param} cannot be used here: {exc}")
     hierarchy.close()

@@ -17,7 +17,7 @@ import pytest
 
 import miniλ
 from miniλ import journal, model
-from miniλ.sandbox import cgroups
+from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Holder:
     def groups(self) -> list[Path]:
         """Return the cgroups of this supervisor that are there."""
         mine = f"minilambda-{self.process.pid:06x}*"
-        return [p for place in cgroups.places().values() for p in Path(place).glob(mine)]
+        return [p for place in hierarchies.places().values() for p in Path(place).glob(mine)]
 
     def is_locked(self) -> bool:
         """Say whether a worker or its daemon lives: it holds the lock."""

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miniλ.sandbox import cgroups
+from miniλ.sandbox import cgroups, hierarchies
 from miniλ.sandbox.cgroups import (
     Group,
-    Hierarchy,
-    NoCgroup,
     NoGroup,
     V1Group,
     V2Group,
     nice,
     rebuild,
 )
+from miniλ.sandbox.hierarchies import Hierarchy, NoCgroup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -338,7 +337,7 @@ def test_closing_names_what_would_not_go() -> None:
 
 def test_no_cgroup_is_a_choice() -> None:
     """It has no spares, no directories, and says of every resource how soft it is."""
-    hierarchy, refused = cgroups.open_hierarchy("none", "x")
+    hierarchy, refused = hierarchies.open_hierarchy("none", "x")
 
     assert isinstance(hierarchy, NoCgroup)
     assert refused == []

@@ -7,17 +7,8 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miniλ.pool import (
-    UNRESERVED,
-    Action,
-    Admit,
-    Ask,
-    Assign,
-    Idle,
-    Start,
-    Stop,
-    plan,
-)
+from miniλ.plan import Action, Admit, Ask, Assign, Idle, Start, Stop, plan
+from miniλ.pool import UNRESERVED
 
 # On a machine that is busy with other things, slow is no finding.
 SLOW = [HealthCheck.too_slow]
