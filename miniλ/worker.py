@@ -151,7 +151,8 @@ class Worker:
         try:
             async with contextlib.AsyncExitStack() as undo:
                 await self._start(undo)
-                await self._gone
+                # Shielded: a cancelled task would cancel the future, and that reads as an exit.
+                await asyncio.shield(self._gone)
         except asyncio.CancelledError:
             self.initialised.cancel()
             raise
@@ -251,7 +252,7 @@ class Worker:
         if self.state != "gone" and not self._gone.done():
             # We are here before the process is: cancelled, or a step after the fork failed.
             self.kill("the supervisor closed")
-            await self._gone
+            await asyncio.shield(self._gone)
         self._loop.remove_reader(self._pidfd)
         self._cancel_timer()
         exit_: Exit | None = None
