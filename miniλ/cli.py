@@ -8,7 +8,7 @@ logs, REPORT and everything for people to stderr.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import signal
 import sys
 import time
@@ -19,8 +19,9 @@ import click
 import msgspec
 
 import miniλ
-from miniλ import billing, doctor, registry
-from miniλ.errors import LambdaError, RuntimeMissing, StateInUse, Throttled
+from miniλ import billing, doctor, registry, runtimes
+from miniλ.errors import LambdaError, ResourceConflict, RuntimeMissing, StateInUse, Throttled
+from miniλ.invoker import check_event
 from miniλ.supervisor import Supervisor
 from miniλ.sync import new_loop
 
@@ -36,6 +37,8 @@ UNAVAILABLE = 69  # sysexits.h: EX_UNAVAILABLE
 IN_USE = 75  # sysexits.h: EX_TEMPFAIL
 TIMED_OUT = 124  # as timeout(1)
 KILLED = 137  # as a shell: 128 + SIGKILL
+# So much of a bad event is repeated to its author.
+SHOWN = 200
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,11 +83,14 @@ def invoke(
     async def run() -> int:
         async with Supervisor(state) as supervisor:
             name = _name(directory)
-            with contextlib.suppress(LambdaError):
-                await supervisor.delete_function(name)  # kept from an earlier run
-            await supervisor.create_function(
-                name, directory, handler, environment=variables, **limits
-            )
+            options = {"environment": variables, **limits}
+            try:
+                await supervisor.create_function(name, directory, handler, **options)
+            except ResourceConflict:
+                # Kept from an earlier run. It is lost to no mistake in this one.
+                options["runtime"] = options["runtime"] or runtimes.own()
+                await supervisor.update_function_code(name, directory)
+                await supervisor.update_function_configuration(name, handler=handler, **options)
             if repeat == 1:
                 response = await supervisor.invoke(name, body=body)
                 _print(response, as_json=as_json)
@@ -134,9 +140,9 @@ async def _repeat(
     summary = _summary(durations, elapsed, cold)
     if as_json:
         document = {"payload": msgspec.Raw(last.body), "summary": summary}
-        click.echo(msgspec.json.encode(document).decode())
+        click.echo(msgspec.json.encode(document))
     else:
-        click.echo(last.body.decode(errors="replace"))
+        click.echo(last.body)
         texts = [f"{key} {value:g}" for key, value in summary.items()]
         click.echo(", ".join(texts), err=True)
     return worst
@@ -161,7 +167,10 @@ def _summary(durations: list[float], elapsed: float, cold: int) -> dict[str, flo
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor_command(*, as_json: bool) -> None:
     """Say what this host can enforce, by which mechanism, and what to do about each gap."""
-    findings = doctor.examine()
+    try:
+        findings = doctor.examine()
+    except LambdaError as exc:
+        _fail(exc)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
         return
@@ -262,22 +271,22 @@ def _print(response: Response, *, as_json: bool) -> None:
             "log": response.log,
             "report": response.report,
         }
-        click.echo(msgspec.json.encode(document).decode())
+        click.echo(msgspec.json.encode(document))
     else:
         click.echo(response.log, err=True, nl=False)
-        click.echo(response.body.decode(errors="replace"))
+        click.echo(response.body)  # bytes: as they are, whatever the terminal's encoding
 
 
 def _event(text: str) -> bytes:
     """Return the event: stdin for "-", the file of that name, else the text itself as JSON."""
     if text == "-":
         return sys.stdin.buffer.read()
-    if text.lstrip()[:1] in ("{", "[", '"') or not Path(text).exists():
+    if text.lstrip()[:1] in ("{", "[", '"') or not os.path.exists(text):
         try:
-            msgspec.json.decode(text)
-        except msgspec.DecodeError as exc:
-            _usage(f"--event is neither a file nor JSON: {text!r} ({exc})")
-        return text.encode()
+            return check_event(os.fsencode(text))
+        except LambdaError as exc:
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+            _usage(f"--event is neither a file nor JSON: {shown!r} ({exc})")
     try:
         return Path(text).read_bytes()
     except OSError as exc:

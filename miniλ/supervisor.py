@@ -18,13 +18,18 @@ import os
 import sys
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from miniλ import journal, model, packages, runtimes, state
-from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
+from miniλ import billing, journal, model, packages, runtimes, state
+from miniλ.errors import (
+    InvalidParameterValue,
+    ResourceConflict,
+    ResourceNotFound,
+)
 from miniλ.host import NO_CONTEXT, Context, Host
 from miniλ.invoker import Invoker, check_event, encode_event, new_request_id
 from miniλ.journal import Journal
@@ -41,7 +46,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from miniλ import billing
     from miniλ.model import FunctionConfiguration, Response
 
 R = TypeVar("R")
@@ -104,7 +108,6 @@ class Supervisor:
         self._settings = settings
         self._decorated: list[tuple[Function[Any], dict[str, Any]]] = []
         self._undo: contextlib.AsyncExitStack | None = None
-        self._changing = asyncio.Lock()
         self._functions: dict[str, FunctionConfiguration] = {}
         self._invoker: Invoker | None = None
 
@@ -133,7 +136,9 @@ class Supervisor:
 
     async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings or load_settings()
-        held, remains = await asyncio.to_thread(state.open_state, self._state_path)
+        # A lock belongs to a loop, and each opening may be on another one.
+        self._changing = asyncio.Lock()
+        held, remains = await _take_state(self._state_path)
         undo.push_async_callback(asyncio.to_thread, held.close)
         self._state = held
         self.registry = Registry(held.registry, durable=held.kept)
@@ -193,11 +198,8 @@ class Supervisor:
         if undo is not None:
             # Whoever is cancelled while closing still closes: half a close would leave processes.
             closing = asyncio.ensure_future(undo.aclose())
-            try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                await closing
-                raise
+            await _to_its_end(closing)
+            closing.result()
 
     def _opened(self) -> None:
         if self._undo is None:
@@ -238,7 +240,10 @@ class Supervisor:
             memory_size=memory_size,
             timeout=timeout,
             ephemeral_storage=ephemeral_storage,
-            environment=dict(environment or {}),
+            # A copy: later changes to the caller's own do not reach workers.
+            environment=dict(environment)
+            if isinstance(environment, Mapping)
+            else environment or {},
             reserved_concurrency=reserved_concurrency,
             keep_alive=keep_alive,
             last_modified=model.now_iso(),
@@ -430,9 +435,7 @@ class Supervisor:
 
         Events are taken from the iterable as they are needed, so it may be endless.
         """
-        if concurrency < 1:
-            msg = f"concurrency must be at least 1, got {concurrency}"
-            raise InvalidParameterValue(msg)
+        check_concurrency(concurrency)
         running: deque[asyncio.Task[Response]] = deque()
         waiting = iter(events)
         try:
@@ -455,7 +458,17 @@ class Supervisor:
     async def usage(self, book: str = "2025") -> list[billing.Usage]:
         """Return what the functions of this state directory used, billed by a price book."""
         self._opened()
+        if book not in billing.BOOKS:
+            msg = f"The price book must be one of {', '.join(billing.BOOKS)}, got {book!r}"
+            raise InvalidParameterValue(msg)
         return await self.registry.usage(book)
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Refuse a concurrency of `map` that would never run anything."""
+    if concurrency < 1:
+        msg = f"concurrency must be at least 1, got {concurrency}"
+        raise InvalidParameterValue(msg)
 
 
 def enforcement(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
@@ -469,6 +482,32 @@ def enforcement(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
         "siblings": "none: workers run as this user and may signal each other",
         "network": "none: workers share the host's network",
     }
+
+
+async def _take_state(
+    path: str | os.PathLike[str] | None,
+) -> tuple[state.State, list[state.Remains]]:
+    """Open the state directory, in a thread; who is cancelled meanwhile has not opened it."""
+    opening = asyncio.ensure_future(asyncio.to_thread(state.open_state, path))
+    try:
+        await _to_its_end(opening)
+    except asyncio.CancelledError:
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result()[0].close()
+        raise
+    return opening.result()
+
+
+async def _to_its_end(task: asyncio.Future[Any]) -> None:
+    """Wait until a task is done, however often we are cancelled meanwhile; then say so."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled from None if task.cancelled() else task.exception()
 
 
 def _process_limit(limits: dict[str, str]) -> int | None:
@@ -517,4 +556,4 @@ def _importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
 
 
 def _json(value: object) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+    return None if value is None else encode_event(value).decode()

@@ -7,16 +7,19 @@ works where a loop runs already (a notebook) and where none does (a script).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ.errors import ResourceConflict
 from miniλ.pool import closed
-from miniλ.supervisor import Supervisor
+from miniλ.supervisor import MAP_WAIT, Supervisor, check_concurrency
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -95,10 +98,15 @@ class SyncSupervisor:
         loop.close()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._result(self._submit(work))
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop is None:
             work.close()
             raise closed()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _result(self, future: Future[T]) -> T:
         try:
             return future.result()
         except BaseException:
@@ -156,22 +164,27 @@ class SyncSupervisor:
     def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1
     ) -> Iterator[Response]:
-        """As `Supervisor.map`."""
-        responses = self._supervisor.map(name, events, concurrency=concurrency)
+        """As `Supervisor.map`.
+
+        Events are taken in the caller's thread: they may come from this supervisor themselves.
+        """
+        check_concurrency(concurrency)
+        running: deque[Future[Response]] = deque()
+        waiting = iter(events)
         try:
             while True:
-                try:
-                    yield self._call(_next(responses))
-                except StopAsyncIteration:
+                for event in itertools.islice(waiting, concurrency - len(running)):
+                    running.append(
+                        self._submit(self._supervisor.invoke(name, event, wait=MAP_WAIT))
+                    )
+                if not running:
                     return
+                yield self._result(running[0])
+                running.popleft()
         finally:
-            if self._loop is not None:
-                self._call(responses.aclose())  # type: ignore[attr-defined]
+            for future in running:
+                future.cancel()
 
     def usage(self, book: str = "2025") -> list[billing.Usage]:
         """As `Supervisor.usage`."""
         return self._call(self._supervisor.usage(book))
-
-
-async def _next(responses: Any) -> Response:  # noqa: ANN401 - an async generator of responses
-    return await responses.__anext__()  # type: ignore[no-any-return]

@@ -1,0 +1,567 @@
+"""The command line: exit codes, what goes to stdout and stderr, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+import miniλ
+from miniλ import doctor, runtimes
+from miniλ.sandbox import hierarchies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+
+SUBJECT = """
+import os, sys, time
+
+def handler(event, context):
+    match event:
+        case "fail":
+            raise ValueError("no")
+        case "sleep":
+            time.sleep(50)
+        case "kill":
+            os.kill(os.getpid(), 9)
+        case "limits":
+            return [context.memory_limit_in_mb, context.get_remaining_time_in_millis()]
+        case "memory":
+            try:
+                bytearray(2 << 30)
+            except MemoryError:
+                return "caught"
+        case {"env": name}:
+            return os.environ.get(name)
+        case {"say": text}:
+            print(text)
+            return text
+        case {"hold": fifo}:
+            global held
+            held = open(fifo, "wb", buffering=0)
+            held.write(b"held")
+            time.sleep(50)
+        case _:
+            return event
+"""
+
+
+class Done(NamedTuple):
+    """How a command ended: its exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What it printed to stdout, as JSON."""
+        return json.loads(self.out)
+
+
+def left_by(pid: int, states: Path | None = None) -> list[Path]:
+    """Return the temporary states and cgroups of a supervisor that was this process."""
+    base = states or Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
+    groups = [
+        path
+        for place in hierarchies.places().values()
+        for path in Path(place).glob(f"minilambda-{pid:06x}*")
+    ]
+    return [*base.glob(f"{pid:06x}*"), *groups]
+
+
+def start(*arguments: str | bytes | Path, env: dict[str, str] | None = None) -> Any:
+    """Start the command; `env` is on top of ours."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "miniλ", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: Any, stdin: bytes = b"") -> Done:
+    """Wait for the command; it leaves no state and no cgroup, however it ended."""
+    with process:
+        out, err = process.communicate(stdin)
+
+    assert left_by(process.pid) == []
+    # A handler's traceback is one line of its log; one that starts a line is ours.
+    assert b"\nTraceback (most recent call last)" not in b"\n" + err, err.decode()
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+def run(
+    *arguments: str | bytes | Path, stdin: bytes = b"", env: dict[str, str] | None = None
+) -> Done:
+    """Run the command to its end."""
+    return finish(start(*arguments, env=env), stdin)
+
+
+@pytest.fixture
+def subject(function_directory: Callable[..., Path]) -> str:
+    """Return DIR:HANDLER of a function that does as its event says."""
+    return f"{function_directory('subject', app=SUBJECT)}:app.handler"
+
+
+# invoke
+
+
+def test_the_payload_is_alone_on_stdout(subject: str) -> None:
+    """The log, with START, what was printed, END and REPORT, is on stderr."""
+    done = run("invoke", subject, "-e", '{"say": "hello"}')
+
+    assert (0, '"hello"\n') == (done.code, done.out)
+    lines = [line.split(" ", 1)[0] for line in done.err.splitlines()]
+    assert ["START", "hello", "END", "REPORT"] == lines
+    assert "\tInit Duration: " in done.err
+
+
+def test_an_event_is_json_a_file_or_stdin(subject: str, tmp_path: Path) -> None:
+    """-e takes all three, and {} is what it is without."""
+    file = tmp_path / "event.json"
+    file.write_text('{"from": "file"}', encoding="utf-8")
+
+    assert {} == run("invoke", subject).document
+    assert [1] == run("invoke", subject, "-e", " [1]").document
+    assert 7 == run("invoke", subject, "-e", "7").document
+    assert {"from": "file"} == run("invoke", subject, "-e", file).document
+    assert {"from": "stdin"} == run(
+        "invoke", subject, "-e", "-", stdin=b'{"from":"stdin"}'
+    ).document
+
+
+def test_limits_and_environment_reach_the_function(subject: str) -> None:
+    """--memory-size, --timeout and --env are what the function sees; the last --env wins."""
+    limits = run("invoke", subject, "-e", '"limits"', "--memory-size", "256", "--timeout", "9")
+    variable = run("invoke", subject, "-e", '{"env":"KEY"}', "--env", "KEY=1", "--env", "KEY=a=b")
+
+    memory, milliseconds = limits.document
+    assert "256" == str(memory)
+    assert 8000 < milliseconds <= 9000
+    assert "Memory Size: 256 MB" in limits.err
+    assert "a=b" == variable.document
+
+
+def test_json_is_payload_log_and_report_in_one_document(subject: str) -> None:
+    """With --json stderr is empty, also where the function failed."""
+    fine = run("invoke", subject, "-e", '{"say": "hello"}', "--json")
+    failed = run("invoke", subject, "-e", '"fail"', "--json")
+
+    assert (0, "") == (fine.code, fine.err)
+    assert ["payload", "failure", "log", "report"] == list(fine.document)
+    assert "hello" == fine.document["payload"]
+    assert fine.document["failure"] is None
+    assert "hello" in fine.document["log"]
+    report = fine.document["report"]
+    assert 128 == report["memory_size_mb"]
+    assert report["cold"]
+    assert report["request_id"] in fine.document["log"]
+    assert {"hard", "soft", "none"} >= {text.split(":")[0] for text in report["limits"].values()}
+    assert (1, "") == (failed.code, failed.err)
+    assert "ValueError" == failed.document["payload"]["errorType"]
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "kind"),
+    [
+        ('"fine"', 0, ""),
+        ('"fail"', 1, "ValueError"),
+        ('"sleep"', 124, "Sandbox.Timedout"),
+        ('"kill"', 137, "Runtime.ExitError"),
+    ],
+)
+def test_the_exit_code_says_how_the_function_ended(
+    subject: str, event: str, code: int, kind: str
+) -> None:
+    """0 answered, 1 failed, 124 timed out, 137 killed; the failure is the payload."""
+    done = run("invoke", subject, "-e", event, "--timeout", "1")
+
+    assert code == done.code
+    assert kind == (done.document["errorType"] if code else "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["invoke", "{gone}"], "gone"),
+        (["invoke", "no-colon"], "DIR:HANDLER"),
+        (["invoke", "{subject}", "-e", "{"], "neither a file nor JSON: '{' ("),
+        (["invoke", "{subject}", "-e", "gone.json"], "neither a file nor JSON: 'gone.json'"),
+        (["invoke", "{subject}", "-e", "x" * 5000], "neither a file nor JSON: 'xxx"),
+        (["invoke", "{subject}", "-e", "[" * 50000], "neither a file nor JSON: '[[["),
+        (["invoke", "{subject}", "-e", b'"\xff"'], "neither a file nor JSON"),
+        (["invoke", "{subject}", "-e", "{root}"], "--event"),
+        (["invoke", "{subject}", "-e", "{file}"], "json"),
+        (["invoke", "{subject}", "--memory-size", "64"], "128 to 10240 MB, got 64"),
+        (["invoke", "{subject}", "--memory-size", "much"], "'much'"),
+        (["invoke", "{subject}", "--timeout", "0"], "1 to 900 seconds, got 0"),
+        (["invoke", "{subject}", "--runtime", "cobol85"], "python3.14, got 'cobol85'"),
+        (["invoke", "{subject}", "--env", "KEY"], "K=V, got 'KEY'"),
+        (["invoke", "{subject}", "--env", "1=1"], "'1'"),
+        (["invoke", "{subject}", "--repeat", "0"], "--repeat"),
+        (["invoke"], "DIR:HANDLER"),
+        (["bill", "--state", "{gone}"], "no ledger"),
+        (["bill"], "--state"),
+        (["mend"], "mend"),
+    ],
+)
+def test_usage_is_exit_code_2(
+    arguments: list[str | bytes], said: str, subject: str, tmp_path: Path
+) -> None:
+    """What cannot be is said on stderr with its value, without a traceback; stdout is empty."""
+    (tmp_path / "file").write_text("no json", encoding="utf-8")
+    places = {
+        "{subject}": subject,
+        "{gone}": f"{tmp_path}/gone:app.handler",
+        "{root}": str(tmp_path),
+        "{file}": str(tmp_path / "file"),
+    }
+    done = run(*(a if isinstance(a, bytes) else places.get(a, a) for a in arguments))
+
+    assert (2, "") == (done.code, done.out)
+    assert said in done.err
+    assert len(done.err) < 1000
+
+
+def test_a_runtime_that_is_not_here_is_exit_code_3(subject: str) -> None:
+    """The message says which are here, and what to do."""
+    done = run("invoke", subject, "--runtime", "python3.9", env={"PATH": "/nonexistent"})
+
+    assert (3, "") == (done.code, done.out)
+    assert f"python3.9 is not on this machine; here: {runtimes.own()}" in done.err
+    assert "Put python3.9 on PATH" in done.err
+
+
+def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
+    """The message says which process holds it."""
+
+    async def scenario() -> Done:
+        async with miniλ.Supervisor(tmp_path / "state"):
+            return await asyncio.to_thread(run, "invoke", subject, "--state", tmp_path / "state")
+
+    done = asyncio.run(scenario())
+
+    assert (75, "") == (done.code, done.out)
+    assert f"process {os.getpid()}" in done.err
+
+
+def test_settings_that_cannot_be_are_exit_code_2(subject: str) -> None:
+    """The message names the setting; the doctor says the same."""
+    for command in (["invoke", subject], ["doctor"]):
+        unknown = run(*command, env={"MINILAMBDA_CGROUP": "banana"})
+        assert 2 == unknown.code
+        assert "banana" in unknown.err
+
+
+# invoke --repeat
+
+
+def test_repeat_prints_percentiles(subject: str) -> None:
+    """The last payload is on stdout, one line of numbers on stderr; a bar is for terminals."""
+    done = run("invoke", subject, "-e", '{"a": 1}', "--repeat", "20", "--concurrency", "4")
+
+    assert (0, {"a": 1}) == (done.code, done.document)
+    assert 1 == len(done.err.splitlines())
+    summary = dict(item.split(" ") for item in done.err.strip().split(", "))
+    assert "20" == summary["invocations"]
+    assert 1 <= int(summary["cold_starts"]) <= 4
+    assert float(summary["p50_ms"]) <= float(summary["p90_ms"]) <= float(summary["p99_ms"])
+    assert float(summary["p99_ms"]) <= float(summary["max_ms"])
+
+
+def test_repeat_gives_its_summary_as_json(subject: str) -> None:
+    """With --json it is one document; the exit code is the worst one's."""
+    fine = run("invoke", subject, "--repeat", "20", "--concurrency", "4", "--json")
+    failed = run("invoke", subject, "-e", '"fail"', "--repeat", "3", "--json")
+
+    assert (0, "") == (fine.code, fine.err)
+    assert {} == fine.document["payload"]
+    assert 20 == fine.document["summary"]["invocations"]
+    assert 0 < fine.document["summary"]["p50_ms"] <= fine.document["summary"]["max_ms"]
+    assert 1 == failed.code
+    assert "ValueError" == failed.document["payload"]["errorType"]
+
+
+# Text and signals
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize("extra", [[], ["--json"], ["--repeat", "2"]])
+def test_no_locale_harms_text(subject: str, extra: list[str], env: dict[str, str]) -> None:
+    """With LANG=C a payload is what it is, both ways and in the log."""
+    text = "Grüße, λ, 日本, 🎉"
+    event = json.dumps({"say": text}, ensure_ascii=False).encode()
+    done = run("invoke", subject, "-e", event, *extra, env={"LANG": "C", "LC_ALL": "C", **env})
+
+    assert 0 == done.code
+    assert text == (done.document["payload"] if "--json" in extra else done.document)
+    if extra == ["--json"]:
+        assert text in done.document["log"]
+    elif not extra and not env:
+        assert text in done.err
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "extra"),
+    [
+        (signal.SIGTERM, 1, []),
+        (signal.SIGINT, 1, ["--repeat", "2", "--concurrency", "2"]),
+        (signal.SIGINT, 5, []),
+    ],
+)
+def test_a_signal_ends_it_and_all_it_started(
+    subject: str, tmp_path: Path, number: signal.Signals, times: int, extra: list[str]
+) -> None:
+    """143 and 130, as in a shell; no worker, cgroup or state is left, however impatient one is."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    event = json.dumps({"hold": str(fifo)})
+    process = start(
+        *("invoke", subject, "-e", event, "--timeout", "60", *extra),
+        env={"MINILAMBDA_SHUTDOWN_GRACE": "0.5"},
+    )
+    with fifo.open("rb") as held:
+        assert b"held" == held.read(4)
+        for _ in range(times):
+            process.send_signal(number)
+            # Signals that come at once are one to the kernel: give it time to hear each.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.03)
+        done = finish(process)
+        rest = held.read()  # ends when nobody holds the other end: no worker is left
+
+    assert 128 + number == done.code
+    assert rest in (b"", b"held")
+    assert "" == done.out
+
+
+# What is kept
+
+
+def test_state_keeps_the_ledger_and_bill_reads_it(subject: str, tmp_path: Path) -> None:
+    """Each run adds to it; the bill follows the price book, as table and as JSON."""
+    state = tmp_path / "state"
+    for _ in range(2):
+        assert 0 == run("invoke", subject, "--state", state).code
+    assert 1 == run("invoke", subject, "-e", '"fail"', "--state", state).code
+    billed = {}
+    for book in ("2018", "2020", "2025"):
+        table = run("bill", "--state", state, "--book", book)
+        (month,) = run("bill", "--state", state, "--book", book, "--json").document
+
+        assert 0 == table.code
+        assert f"price book {book}" in table.out
+        assert "3 requests" in table.out
+        assert "free tier: 3 requests" in table.out
+        assert (book, 3) == (month["book"], month["requests"])
+        assert ["subject"] == [line["function"] for line in month["lines"]]
+        billed[book] = float(month["gb_seconds"])
+    assert billed["2020"] < billed["2025"]  # the init phase
+    assert billed["2020"] < billed["2018"] == pytest.approx(3 * 0.1 * 128 / 1024)
+    assert 3 == run("bill", "--state", state, "--json").document[0]["requests"]
+
+
+def test_a_mistake_loses_no_kept_function(subject: str, tmp_path: Path) -> None:
+    """A run that cannot be leaves the function of an earlier one as it was."""
+    state = tmp_path / "state"
+    assert 0 == run("invoke", subject, "--timeout", "9", "--state", state).code
+    assert 2 == run("invoke", subject, "--memory-size", "64", "--state", state).code
+
+    async def kept() -> list[tuple[str, int]]:
+        async with miniλ.Supervisor(state) as supervisor:
+            return [(f.name, f.timeout) for f in supervisor.list_functions()]
+
+    assert [("subject", 9)] == asyncio.run(kept())
+    assert 5 == run("invoke", subject, "-e", "5", "--timeout", "5", "--state", state).document
+    assert [("subject", 5)] == asyncio.run(kept())
+
+
+def test_a_ledger_that_is_none_is_exit_code_69(tmp_path: Path) -> None:
+    """A damaged file is not a usage error, and no traceback."""
+    (tmp_path / "registry.db").write_text("no database" * 1000, encoding="utf-8")
+    done = run("bill", "--state", tmp_path)
+
+    assert (69, "") == (done.code, done.out)
+    assert "registry.db" in done.err
+
+
+# The rest
+
+
+def check_findings(findings: Sequence[dict[str, str]]) -> None:
+    """Assert that each resource has a level, and each gap a remedy (the network has none)."""
+    limits = [f for f in findings if f["resource"] not in ("note", "runtimes")]
+    assert {f["level"] for f in limits} <= {"hard", "soft", "none"}
+    assert {"memory", "cpu", "processes", "timeout", "tmp"} <= {f["resource"] for f in limits}
+    assert all(f["by"] for f in findings)
+    gaps = {f["resource"] for f in limits if f["level"] != "hard" and not f["remedy"]}
+    assert gaps <= {"network"}
+    assert [runtimes.own() in f["by"] for f in findings if f["resource"] == "runtimes"] == [True]
+
+
+def test_the_doctor_says_the_same_to_people_and_programs() -> None:
+    """Every finding of the JSON is in the table, and every gap has something to do."""
+    table, document = run("doctor"), run("doctor", "--json").document
+
+    check_findings(document)
+    assert (0, "") == (table.code, table.err)
+    for finding in document:
+        assert finding["by"] in table.out
+        assert finding["remedy"] in table.out
+    assert {f.resource for f in doctor.examine()} == {f["resource"] for f in document}
+
+
+def test_help_and_version_are_there() -> None:
+    """-h works on every command, and --version is the package's."""
+    assert (0, f"minilambda, version {miniλ.__version__}\n") == run("--version")[:2]
+    for command in ([], ["invoke"], ["doctor"], ["bill"]):
+        done = run(*command, "-h")
+        assert 0 == done.code
+        assert "Usage: " in done.out
+    assert "--memory-size" in run("invoke", "-h").out
+
+
+# As nobody
+
+
+class Nobody:
+    """The command as run by a user without privileges, from a copy that it may read."""
+
+    def __init__(self, root: Path, program: str) -> None:
+        self.root = root
+        self._program = program
+
+    def run(self, *arguments: str) -> Done:
+        """Run the command to its end; nothing of it is left."""
+        process = subprocess.Popen(
+            [
+                *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+                *(self._program, "-m", "miniλ", *arguments),
+            ],
+            cwd=self.root,
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "PYTHONPATH": str(self.root),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "HOME": str(self.root / "home"),
+                "TMPDIR": str(self.root / "tmp"),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with process:
+            out, err = process.communicate(timeout=50)
+
+        assert left_by(process.pid, self.root / "tmp" / f"minilambda-{NOBODY}") == []
+        assert self._living() == []
+        return Done(process.returncode, out.decode(), err.decode())
+
+    def _living(self) -> list[str]:
+        """Return the processes that know our directory, by their arguments or environment."""
+        mark = str(self.root).encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                known = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if mark in known:
+                found.append(known.decode(errors="replace"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def nobody() -> Iterator[Nobody]:
+    """Return the command as run by nobody; skipped where we cannot become nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not on this machine")
+    # Not tmp_path: the directories above it are root's alone.
+    root = Path(tempfile.mkdtemp(prefix="minilambda-test-"))
+    try:
+        for directory in ("miniλ", "workers", "tests/functions"):
+            shutil.copytree(
+                ROOT / directory, root / directory, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        # Its own copies of what we import: ours may be where nobody may look.
+        for name in ("click", "msgspec", "psutil"):
+            spec = importlib.util.find_spec(name)
+            assert spec is not None and spec.submodule_search_locations
+            shutil.copytree(spec.submodule_search_locations[0], root / name)
+        (root / "subject").mkdir()
+        (root / "subject" / "app.py").write_text(SUBJECT, encoding="utf-8")
+        subprocess.run(["chmod", "-R", "a+rX", str(root)], check=True)
+        for name in ("home", "tmp"):
+            (root / name).mkdir()
+            (root / name).chmod(0o777)
+        yield Nobody(root, _program_for_nobody())
+    finally:
+        shutil.rmtree(root)
+
+
+def _program_for_nobody() -> str:
+    """Return an interpreter of our version that nobody may run; skips where there is none."""
+    for program in runtimes.candidates(runtimes.own()):
+        done = subprocess.run(
+            ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", program, "-V"],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+        if done.returncode == 0 and done.stdout.startswith("Python 3."):
+            return program
+    pytest.skip(f"no {runtimes.own()} on this machine that an unprivileged user may run")
+
+
+def test_nobody_may_invoke(nobody: Nobody) -> None:
+    """Without privileges a function runs as with them."""
+    done = nobody.run("invoke", "tests/functions/hello:app.handler", "-e", '{"name": "Ada"}')
+
+    assert 0 == done.code, done.err
+    assert {"message": "Hello, Ada!"} == done.document
+    assert "REPORT RequestId: " in done.err
+
+
+def test_nobody_is_told_what_is_soft(nobody: Nobody) -> None:
+    """Without a cgroup the memory limit is soft, and there is something to do about it."""
+    findings = nobody.run("doctor", "--json").document
+
+    check_findings(findings)
+    (memory,) = (f for f in findings if f["resource"] == "memory")
+    assert "soft" == memory["level"]
+    assert "systemd-run --user" in memory["remedy"]
+
+
+@pytest.mark.parametrize(("event", "code"), [("sleep", 124), ("kill", 137), ("fail", 1)])
+def test_nobody_has_the_same_exit_codes(nobody: Nobody, event: str, code: int) -> None:
+    """A timeout kills, also without privileges, and nothing is left of it."""
+    done = nobody.run("invoke", "subject:app.handler", "-e", f'"{event}"', "--timeout", "1")
+
+    assert code == done.code, done.err
+
+
+def test_a_handler_of_nobody_may_catch_memory_error(nobody: Nobody) -> None:
+    """The rlimit gives a MemoryError before anything has to be killed."""
+    done = nobody.run("invoke", "subject:app.handler", "-e", '"memory"')
+
+    assert (0, "caught") == (done.code, done.document), done.err
