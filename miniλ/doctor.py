@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from miniλ import runtimes
+from miniλ.errors import InvalidParameterValue
 from miniλ.sandbox import hierarchies
 from miniλ.settings import load
 from miniλ.supervisor import enforcement
@@ -29,7 +30,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 def examine() -> list[Finding]:
     """Return a finding for each resource; makes one cgroup and removes it."""
-    hierarchy, refused = hierarchies.open_hierarchy(load().cgroup, f"doctor-{os.getpid()}")
+    choice = load().cgroup
+    try:
+        hierarchy, refused = hierarchies.open_hierarchy(choice, f"doctor-{os.getpid()}")
+    except OSError as exc:
+        msg = f"Settings: cgroup={choice!r} cannot be had on this host: {exc}"
+        raise InvalidParameterValue(msg) from exc
     try:
         limits = _tried(hierarchy)
     finally:

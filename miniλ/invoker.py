@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from miniλ import failures, model
-from miniλ.errors import InvalidRequestContent, RequestTooLarge
+from miniλ.errors import InvalidParameterValue, InvalidRequestContent, RequestTooLarge
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
 OURS = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
 
+_ID = re.compile(r"[!-~][ -~]{0,255}")
 _encode_event = msgspec.json.Encoder().encode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -124,6 +126,9 @@ def encode_event(event: object) -> bytes:
 
 def check_event(body: bytes) -> bytes:
     """Return a JSON text as it is; raises `InvalidRequestContent` or `RequestTooLarge`."""
+    if not isinstance(body, bytes):
+        msg = f"body must be JSON as bytes, got {type(body).__name__}; pass objects as the event"
+        raise InvalidRequestContent(msg)
     check_size(body)
     try:
         _check_json(body)
@@ -143,6 +148,13 @@ def check_size(body: bytes) -> bytes:
         )
         raise RequestTooLarge(msg)
     return body
+
+
+def check_id(name: str, value: object) -> None:
+    """Refuse a request id or trace id that is no text, or could not be a header's value."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        msg = f"{name} must be 1 to 256 printable ASCII characters, got {value!r}"
+        raise InvalidParameterValue(msg)
 
 
 def new_request_id() -> str:

@@ -65,7 +65,15 @@ class State:
             (self.path / "instance.json").unlink(missing_ok=True)
         else:
             tmp.remove(str(self.path))
+        # Not close alone: a process that the app forked may hold a copy of the descriptor.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         os.close(self._lock)
+
+    def collect(self, in_use: set[str]) -> None:
+        """Remove packages that no function has, and copies that a crash left half-made."""
+        for entry in self.code.iterdir():
+            if str(entry) not in in_use:
+                tmp.remove(str(entry))
 
 
 def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains]]:

@@ -31,7 +31,7 @@ from miniλ.errors import (
     ResourceNotFound,
 )
 from miniλ.host import NO_CONTEXT, Context, Host
-from miniλ.invoker import Invoker, check_event, encode_event, new_request_id
+from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
 from miniλ.registry import Registry
@@ -175,6 +175,8 @@ class Supervisor:
         self._invoker = Invoker(self._pool)
         self._arn = model.arn(settings.region, settings.account, "")
         self._functions = dict(self.registry.functions)
+        in_use = {function.code_path for function in self._functions.values()}
+        await asyncio.to_thread(held.collect, in_use)
         for function in self._functions.values():
             self._pool.publish(function)
 
@@ -420,13 +422,18 @@ class Supervisor:
         if client_context is None and identity is None and trace_id is None:
             context = NO_CONTEXT
         else:
+            if trace_id is not None:
+                check_id("trace_id", trace_id)
             context = Context(_json(client_context), _json(identity), trace_id)
-        id_ = request_id or new_request_id()
+        if request_id is None:
+            request_id = new_request_id()
+        else:
+            check_id("request_id", request_id)
         worker = self._pool.take(function)
         if worker is not None:
             # The warm path: no task, no coroutine but this one.
-            return await worker.invoke(id_, payload, context)
-        return await invoker.invoke_cold(function, payload, wait, context, id_)
+            return await worker.invoke(request_id, payload, context)
+        return await invoker.invoke_cold(function, payload, wait, context, request_id)
 
     async def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1

@@ -211,6 +211,9 @@ class Zygote:
     async def close(self) -> None:
         """End the zygote and whatever it still has: it kills its workers when we hang up."""
         self._died()
+        # Not close alone: a process that the app forked may hold a copy of our end.
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
         try:
             if not await _ended(self._pidfd, 5.0):

@@ -937,3 +937,48 @@ def test_the_ledger_survives_kill_9_to_within_a_second(echo: Path, tmp_path: Pat
             return supervisor.list_functions()
 
     assert ["echo"] == [function.name for function in asyncio.run(reopen())]
+
+
+def test_what_is_no_event_or_no_id_is_refused(function_directory: Callable[..., Path]) -> None:
+    """A body that is no bytes, and ids that are no text, are errors that say so."""
+    code = function_directory("plain", app="def handler(event, context): return event\n")
+
+    async def scenario() -> None:
+        async with miniλ.Supervisor() as supervisor:
+            await supervisor.create_function("plain", code, "app.handler")
+            with pytest.raises(miniλ.InvalidRequestContent, match="got str"):
+                await supervisor.invoke("plain", body="{}")  # type: ignore[arg-type]
+            with pytest.raises(miniλ.InvalidParameterValue, match="trace_id .* got 5"):
+                await supervisor.invoke("plain", trace_id=5)  # type: ignore[arg-type]
+            with pytest.raises(miniλ.InvalidParameterValue, match="request_id .* got 5"):
+                await supervisor.invoke("plain", request_id=5)  # type: ignore[arg-type]
+
+            response = await supervisor.invoke("plain", 1, request_id="mine")
+            assert (1, "mine") == (response.payload, response.request_id)
+
+    asyncio.run(scenario())
+
+
+def test_a_kept_state_drops_code_that_no_function_has(
+    function_directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Packages of earlier versions and half-made copies are gone when it is opened again."""
+    state = tmp_path / "state"
+
+    async def update() -> None:
+        async with miniλ.Supervisor(state) as supervisor:
+            first = function_directory("code", app="def handler(e, c): return 1\n")
+            await supervisor.create_function("kept", first, "app.handler")
+            second = function_directory("code", app="def handler(e, c): return 2\n")
+            await supervisor.update_function_code("kept", second)
+            (state / "code" / ".staging-dead").mkdir()
+
+    async def look() -> object:
+        async with miniλ.Supervisor(state) as supervisor:
+            return (await supervisor.invoke("kept")).payload
+
+    asyncio.run(update())
+    assert 3 == len(list((state / "code").iterdir()))
+
+    assert 2 == asyncio.run(look())
+    assert 1 == len(list((state / "code").iterdir()))

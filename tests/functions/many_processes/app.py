@@ -8,7 +8,9 @@ import sys
 
 def square(connection, number):
     """Print and send the square of a number: runs in a child."""
-    print(f"child squares {number}", flush=True)
+    # One write: the lines of several processes would else mix.
+    sys.stdout.write(f"child squares {number}\n")
+    sys.stdout.flush()
     connection.send((number * number, os.getpid()))
     connection.close()
 
