@@ -948,9 +948,9 @@ def test_what_is_no_event_or_no_id_is_refused(function_directory: Callable[..., 
             await supervisor.create_function("plain", code, "app.handler")
             with pytest.raises(miniλ.InvalidRequestContent, match="got str"):
                 await supervisor.invoke("plain", body="{}")  # type: ignore[arg-type]
-            with pytest.raises(miniλ.InvalidParameterValue, match="trace_id .* got 5"):
+            with pytest.raises(miniλ.InvalidParameterValue, match=r"trace_id .* got 5"):
                 await supervisor.invoke("plain", trace_id=5)  # type: ignore[arg-type]
-            with pytest.raises(miniλ.InvalidParameterValue, match="request_id .* got 5"):
+            with pytest.raises(miniλ.InvalidParameterValue, match=r"request_id .* got 5"):
                 await supervisor.invoke("plain", request_id=5)  # type: ignore[arg-type]
 
             response = await supervisor.invoke("plain", 1, request_id="mine")
