@@ -48,9 +48,8 @@ PROCESSES = 1024
 BROKEN_GRACE = 0.2
 # SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
 BURIAL_TIMEOUT = 5.0
-# Invocations this close are one to us: what a thread prints between them is taken for the
-# second one's, and the memory is measured once.
-BACK_TO_BACK = 0.001
+# The peak of the memory is read at most this often: many short invocations have one.
+MEASURE_SECONDS = 0.001
 
 State = Literal["starting", "idle", "frozen", "busy", "stopping", "gone"]
 
@@ -374,9 +373,8 @@ class Worker:
         self._call = (request_id, future, init, spent, log)
         self._request_id = request_id
         self.started = now = time.monotonic()
-        if now - self.idle_since > BACK_TO_BACK:
-            # What was printed between invocations belongs to the worker, not to this request.
-            self._log.drain()
+        # What was printed between invocations belongs to the worker, not to this request.
+        self._log.drain()
         timeout = self.function.timeout - spent
         self._deadline = now + timeout
         if self._timer is None:
@@ -399,7 +397,7 @@ class Worker:
                     self.reported_rss = head.max_rss_kb * 1024
                 peak = self.peak
                 now = time.monotonic()
-                if now - self._measured > BACK_TO_BACK:
+                if now - self._measured > MEASURE_SECONDS:
                     self._measured = now
                     peak = self.peak = self._group.peak()
                 if peak >= self._memory_limit:
