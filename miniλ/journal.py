@@ -21,9 +21,11 @@ from miniλ.model import Invoked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How many facts are kept for the story; older ones are forgotten. Few enough to stay in a CPU's
-# cache: a warm invocation writes one, and fresh memory for each would cost more than the fact.
-REMEMBERED = 1000
+# How many facts are kept for the story; older ones are forgotten.
+REMEMBERED = 10_000
+# And how many invocations: few enough to stay in a CPU's cache, since each warm one writes one,
+# and apart from the rest, so that a busy function does not make us forget what became of workers.
+REMEMBERED_INVOCATIONS = 1000
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -128,13 +130,17 @@ class Journal:
     """The facts of one supervisor, and who listens."""
 
     def __init__(self, *listeners: Callable[[Any], None]) -> None:
-        self.facts: deque[Any] = deque(maxlen=REMEMBERED)
+        self.facts: deque[Fact] = deque(maxlen=REMEMBERED)
+        self.invocations: deque[Invoked] = deque(maxlen=REMEMBERED_INVOCATIONS)
         self._listeners = listeners
         self._waiting: list[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = []
 
     def record(self, fact: Any) -> None:
         """Remember a fact and tell the listeners."""
-        self.facts.append(fact)
+        if isinstance(fact, Invoked):
+            self.invocations.append(fact)
+        else:
+            self.facts.append(fact)
         for listener in self._listeners:
             listener(fact)
         if self._waiting:
@@ -154,8 +160,8 @@ class Journal:
         def matches(fact: Any) -> bool:
             return isinstance(fact, kind) and wanted(fact)
 
-        for fact in self.facts:
-            if isinstance(fact, kind) and wanted(fact):
+        for fact in self.story(kind):
+            if wanted(fact):
                 return fact
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((matches, future))
@@ -165,4 +171,5 @@ class Journal:
 
     def story(self, kind: type[F]) -> list[F]:
         """Return the facts of this kind that are still remembered, oldest first."""
-        return [fact for fact in self.facts if isinstance(fact, kind)]
+        facts = self.invocations if issubclass(kind, Invoked) else self.facts
+        return [fact for fact in facts if isinstance(fact, kind)]
