@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -43,7 +42,6 @@ def _arguments() -> argparse.Namespace:
         help="install the peers (all, unless --peers names some) below the cache directory",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds: at most 10 s")
-    parser.add_argument("--pin", action="store_true", help="hold everybody on one core")
     parser.add_argument("--json", metavar="FILE", help="write everything measured; - is stdout")
     parser.add_argument("--plot", metavar="FILE", help="draw it, as .png or .svg")
     parser.add_argument("--check", action="store_true", help="a broken promise exits 1")
@@ -67,16 +65,13 @@ def main() -> int:
                 rounds.progress("")
                 print(f"{name} cannot be installed: {exc}", file=sys.stderr)
         rounds.progress("")
-    if chosen.pin:
-        # Whatever is started from now on inherits it.
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     try:
         result = _run(BENCHMARKS[chosen.benchmark](names, quick=chosen.quick))
     except (KeyboardInterrupt, asyncio.CancelledError):
         rounds.progress("")
         print("stopped", file=sys.stderr)
         return 130
-    document = report.Document(report.machine(pinned=chosen.pin), chosen.quick, result)
+    document = report.Document(report.machine(), chosen.quick, result)
     if chosen.json != "-":
         print(report.show(document))
     if chosen.json:

@@ -69,11 +69,10 @@ def frames() -> tuple[bytes, bytes]:
     head = wire.Invoke(
         id=request_id,
         deadline_ms=int(time.time() * 1000),
-        arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
     )
     request = wire.encode(head, encode_event(EVENT))
     # As the Python worker writes it, with the standard library's spaces.
-    answer = json.dumps({"type": "response", "id": request_id, "max_rss_kb": 12000}).encode()
+    answer = json.dumps({"type": "response", "id": request_id}).encode()
     body = json.dumps(GREETING).encode()
     return request, wire.PREFIX.pack(len(answer), len(body)) + answer + body
 

@@ -46,7 +46,6 @@ class Machine(msgspec.Struct, frozen=True):
     date: str
     cpu: str
     cores: int
-    pinned: bool
     kernel: str
     python: str
     loop: str
@@ -71,7 +70,7 @@ class Document(msgspec.Struct, frozen=True):
     result: Result
 
 
-def machine(*, pinned: bool) -> Machine:
+def machine() -> Machine:
     """Describe this machine."""
     try:
         import uvloop  # noqa: PLC0415 - only where it has a wheel
@@ -83,7 +82,6 @@ def machine(*, pinned: bool) -> Machine:
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
-        pinned=pinned,
         kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         loop=loop,
@@ -139,7 +137,7 @@ def show(document: Document) -> str:
     where, result = document.machine, document.result
     head = (
         f"{result.about}\n"
-        f"{where.cpu}, {where.cores} cores{', pinned to one' if where.pinned else ''}; "
+        f"{where.cpu}, {where.cores} cores; "
         f"{where.kernel}; {where.python}, {where.loop}; miniλ {where.minilambda}; "
         f"{where.date}"
     )

@@ -4,26 +4,37 @@ Rule 1: contestants are interleaved in one run (A B C A B C ...), and a figure i
 of its rounds. A machine that is shared, or moves two processes to two cores and back, is
 noisy; a floor that was measured yesterday, or a minute ago, says nothing.
 
-Rule 2: a round begins with calls that are not counted: its worker was idle, and perhaps
+Rule 2: where it matters, everybody is placed alike. Two processes on one core answer each
+other several times faster than on two, the kernel moves them as it likes, and it does not
+like the same for all: the same floor is 7 us in one round and 45 us in the next. `place`
+holds this process and all below it on one core, and lets them go again.
+
+Rule 3: a round begins with calls that are not counted: its worker was idle, and perhaps
 frozen, while the others had their turn.
 
-Rule 3: a peer that fails loses its row, not the run. A floor or miniλ that fails ends it.
+Rule 4: a peer that fails loses its row, not the run. A floor or miniλ that fails ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 WARM_UP = 50
+
+ONE_CORE = "one core"
+FREE = "free"
+_CORES = os.sched_getaffinity(0)
 
 
 class Effort(NamedTuple):
@@ -91,6 +102,17 @@ async def play(contestants: Sequence[Contestant], rounds: int, unit: str) -> Pla
         },
         failed,
     )
+
+
+def place(where: str) -> None:
+    """Hold this process and all below it on one core (`ONE_CORE`), or let them go (`FREE`)."""
+    cores = {max(_CORES)} if where == ONE_CORE else _CORES
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        try:
+            for task in os.listdir(f"/proc/{process.pid}/task"):
+                os.sched_setaffinity(int(task), cores)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
 
 
 async def latencies(

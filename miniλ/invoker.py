@@ -158,23 +158,27 @@ def check_id(name: str, value: object) -> None:
 
 
 def new_request_id() -> str:
-    """Return a random UUID (version 4) as text."""
-    if not _random_digits:
-        # One system call for many ids.
-        digits = os.urandom(16 * 64).hex()
-        _random_digits.extend(digits[n : n + 32] for n in range(0, len(digits), 32))
-    digits = _random_digits.pop()
-    variant = _VARIANT[digits[16]]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    """Return a random UUID (version 4, RFC 9562) as text."""
+    while True:
+        try:
+            return _ids.pop()
+        except IndexError:  # another thread's supervisor may take the last one at any time
+            _ids.extend(_more_ids())
 
 
-_random_digits: list[str] = []
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+# Made some at a time, at a quarter of what one by one would cost. Those made together share the
+# version, the variant and 42 random bits between the ends, and have 80 random bits of their own.
+_AHEAD = 64
+_ids: list[str] = []
 
 
-def _forget_digits() -> None:
-    # A child that the embedding app forks must not hand out the same ids.
-    _random_digits.clear()
+def _more_ids() -> list[str]:
+    middle = os.urandom(6).hex()
+    shared = f"-{middle[:4]}-4{middle[4:7]}-{'89ab'[int(middle[7], 16) & 3]}{middle[8:11]}-"
+    heads = os.urandom(4 * _AHEAD).hex(" ", 4).split()
+    tails = os.urandom(6 * _AHEAD).hex(" ", 6).split()
+    return [head + shared + tail for head, tail in zip(heads, tails, strict=True)]
 
 
-os.register_at_fork(after_in_child=_forget_digits)
+# A child that the embedding app forks must not hand out the same ids.
+os.register_at_fork(after_in_child=_ids.clear)

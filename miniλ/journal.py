@@ -137,7 +137,7 @@ class Journal:
 
     def record(self, fact: Any) -> None:
         """Remember a fact and tell the listeners."""
-        if isinstance(fact, Invoked):
+        if fact.__class__ is Invoked:
             self.invocations.append(fact)
         else:
             self.facts.append(fact)

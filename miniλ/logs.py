@@ -11,14 +11,14 @@ by the pipe at most, never stuck, and costs no memory.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import termios
+import select
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 PIECE = 65536
 # A drain reads at most this much: a worker that prints faster than we read must not hold the loop.
@@ -29,7 +29,6 @@ class LogPipe:
     """The supervisor's end of a worker's stdout and stderr."""
 
     __slots__ = (
-        "_closed",
         "_dropped",
         "_first",
         "_kept",
@@ -37,7 +36,7 @@ class LogPipe:
         "_limit",
         "_loop",
         "_pipe",
-        "_waiting",
+        "_poll",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: int, limit: int) -> None:
@@ -49,8 +48,10 @@ class LogPipe:
         self._last: deque[bytes] = deque()
         self._kept = 0
         self._dropped = 0
-        self._closed = False
-        self._waiting = bytearray(4)
+        # Asked before a read: an empty pipe is the usual case, and an exception costs more.
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        self._poll: Callable[[float], list[tuple[int, int]]] = poll.poll
         loop.add_reader(pipe, self._read)
 
     def _read(self) -> int:
@@ -83,11 +84,7 @@ class LogPipe:
     def drain(self) -> bytes:
         """Return what was printed since the last call, and start anew."""
         read = 0
-        while not self._closed and read < DRAIN:
-            # Asked first: an empty pipe is the usual case, and an exception costs more.
-            fcntl.ioctl(self._pipe, termios.FIONREAD, self._waiting)
-            if not any(self._waiting):
-                break
+        while self._poll(0) and read < DRAIN:
             size = self._read()
             read += size
             if size < PIECE:
@@ -111,7 +108,12 @@ class LogPipe:
 
     def close(self) -> None:
         """Close the pipe."""
-        if not self._closed:
-            self._closed = True
+        if self._poll is not _nothing:
+            self._poll = _nothing
             self._loop.remove_reader(self._pipe)
             os.close(self._pipe)
+
+
+def _nothing(_timeout: float) -> list[tuple[int, int]]:
+    """Be the poll of a pipe that is closed: its number may be another file's by now."""
+    return []

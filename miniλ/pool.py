@@ -5,9 +5,6 @@ look-up and one pop. Everything else is decided by `plan.plan`, a function of va
 nothing: it is asked again after every change (a new invocation, a worker ready, an answer, an
 exit), and the pool carries out what it returns. Nothing is decided anywhere else.
 
-Concurrency is what Lambda calls it: invocations in flight, those that wait for a cold start
-included. Each takes from a share: the function's reserved concurrency, or the rest.
-
 Who ends a worker: its keep-alive, an update of its function, memory pressure (greedy-dual, as
 in FaasCache: the cheapest to make again, per MB, goes first), and `close`.
 """
@@ -26,6 +23,7 @@ from miniλ.errors import LambdaError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
 from miniλ.sandbox import processes, tmp
+from miniλ.shares import Share, Shares
 from miniλ.worker import Worker
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration, Invoked
     from miniλ.settings import Settings
 
-# The share of every function that has no reserved concurrency.
-UNRESERVED = ""
 # What the poll looks at, where no cgroup and no file system holds the limit.
 WATCH_SECONDS = 0.1
 WATCH_TMP_ROUNDS = 5
@@ -48,13 +44,18 @@ UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
 class _Waiting:
     """An Ask with what carries it out."""
 
-    __slots__ = ("admitted", "function", "future", "number")
+    __slots__ = ("admitted", "function", "future", "number", "share")
 
     def __init__(
-        self, number: int, function: FunctionConfiguration, future: asyncio.Future[Worker]
+        self,
+        number: int,
+        function: FunctionConfiguration,
+        share: Share,
+        future: asyncio.Future[Worker],
     ) -> None:
         self.number = number
         self.function = function
+        self.share = share
         self.future = future
         self.admitted = False
 
@@ -70,6 +71,19 @@ class _Worth:
         self.clock = 0.0
 
 
+class _Version:
+    """What the pool knows of one version: its idle workers, the last one to become idle last."""
+
+    __slots__ = ("idle", "is_current", "share", "worth")
+
+    def __init__(self, share: Share, worth: _Worth) -> None:
+        self.idle: list[Worker] = []
+        self.is_current = True
+        # A version keeps its share to its end: what it took from it, it gives back to it.
+        self.share = share
+        self.worth = worth
+
+
 class Pool:
     """All workers of one supervisor."""
 
@@ -79,19 +93,17 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self.capacity = host.settings.concurrency or default_concurrency()
         self._workers: dict[str, Worker] = {}
-        self._idle: dict[str, list[Worker]] = {}
+        # By revision: current ones, and old ones whose invocations still run.
+        self._versions: dict[str, _Version] = {}
+        self._current: dict[str, str] = {}
+        self._shares = Shares(self.capacity)
         self._busy: set[Worker] = set()
         self._coming: Counter[str] = Counter()
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._number = 0
-        # Concurrency: what is used, and what may be, by share.
-        self._in_use: Counter[str] = Counter()
-        self._limits: dict[str, int] = {UNRESERVED: self.capacity}
-        self._current: dict[str, str] = {}
         # A /tmp whose worker crashed, for its replacement: (worker, since) by revision.
         self._orphaned: dict[str, list[tuple[Worker, float]]] = {}
-        self._worth: dict[str, _Worth] = {}
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None
         self._pressure_at = 0.0
@@ -101,7 +113,7 @@ class Pool:
         self._make_ahead()
 
     def __repr__(self) -> str:
-        idle = sum(map(len, self._idle.values()))
+        idle = len(self._idle_workers())
         return (
             f"<Pool {len(self._busy)} busy, {idle} idle, {self._coming.total()} coming, "
             f"{len(self._waiting)} waiting>"
@@ -111,31 +123,27 @@ class Pool:
 
     def publish(self, function: FunctionConfiguration) -> None:
         """Make this the current version of its function; idle workers of the last one end."""
+        before = self._versions.get(self._current.get(function.name, ""))
+        worth = _Worth() if before is None else before.worth
         self._current[function.name] = function.revision
-        if function.reserved_concurrency is None:
-            self._limits.pop(function.name, None)
-        else:
-            self._limits[function.name] = function.reserved_concurrency
-        self._share_out()
+        self._versions[function.revision] = _Version(self._shares.publish(function), worth)
+        if before is not None:
+            before.is_current = False
         self._retire(function.name)
         self._replan()
 
     def withdraw(self, name: str) -> None:
         """Forget a function; its idle workers end, its busy ones when they have answered."""
-        self._current.pop(name, None)
-        self._limits.pop(name, None)
-        self._worth.pop(name, None)
-        self._share_out()
+        self._versions[self._current.pop(name)].is_current = False
+        self._shares.withdraw(name)
         self._retire(name)
 
     def reservable(self, name: str) -> int:
         """Return the concurrency that may be reserved for a function: one must stay for others."""
-        others = sum(n for share, n in self._limits.items() if share not in (UNRESERVED, name))
-        return max(0, self.capacity - others - 1)
+        return self._shares.reservable(name)
 
-    def _share_out(self) -> None:
-        reserved = sum(n for share, n in self._limits.items() if share != UNRESERVED)
-        self._limits[UNRESERVED] = max(0, self.capacity - reserved)
+    def _version(self, worker: Worker) -> _Version:
+        return self._versions[worker.function.revision]
 
     def _retire(self, name: str) -> None:
         for worker in self._idle_workers():
@@ -146,38 +154,47 @@ class Pool:
                 del self._orphaned[revision]
                 for worker, _ in orphans:
                     self._discard(worker)
+        self._forget_versions()
+
+    def _forget_versions(self) -> None:
+        """Forget old versions that nobody has a use for any more."""
+        used = {worker.function.revision for worker in (*self._workers.values(), *self._busy)}
+        used |= {waiting.function.revision for waiting in self._waiting.values()}
+        for revision, version in list(self._versions.items()):
+            if not version.is_current and revision not in used:
+                del self._versions[revision]
 
     def _idle_workers(self) -> list[Worker]:
-        return [w for idle in self._idle.values() for w in idle if w.state != "gone"]
+        return [w for v in self._versions.values() for w in v.idle if w.state != "gone"]
 
     def _is_stale(self, worker: Worker) -> bool:
-        return self._current.get(worker.function.name) != worker.function.revision
+        version = self._versions.get(worker.function.revision)
+        return version is None or not version.is_current
 
     # Invocations
 
     def take(self, function: FunctionConfiguration) -> Worker | None:
         """Return an idle worker at once, or None: then `wait_for` one."""
-        idle = self._idle.get(function.revision)
-        if not idle or self._waiting:
+        version = self._versions.get(function.revision)
+        if version is None or not version.idle or self._waiting:
             return None
-        share = UNRESERVED if function.reserved_concurrency is None else function.name
-        if self._in_use[share] >= self._limits.get(share, 0):
+        share = version.share
+        if share.used >= share.limit:
             return None
-        while idle:
-            worker = idle.pop()
+        while version.idle:
+            worker = version.idle.pop()
             if worker.state != "gone":
-                self._in_use[share] += 1
-                self._occupy(worker)
+                share.used += 1
+                self._occupy(worker, version)
                 return worker
         return None
 
-    def _occupy(self, worker: Worker) -> None:
+    def _occupy(self, worker: Worker, version: _Version) -> None:
         """Count a worker as busy: for the keep-alive of its function, and to be looked after."""
         self._busy.add(worker)
-        worth = self._worth.get(worker.function.name)
-        if worth is not None:
-            worth.uses += 1
-            worth.clock = self._clock
+        worth = version.worth
+        worth.uses += 1
+        worth.clock = self._clock
         if self._watcher is None:
             self._watcher = self._loop.create_task(self._watch())
 
@@ -196,13 +213,13 @@ class Pool:
     async def _wait_once(self, function: FunctionConfiguration, wait: float) -> Worker:
         if self._closed:
             raise closed()
-        share = UNRESERVED if function.reserved_concurrency is None else function.name
-        if self._in_use[share] >= self._limits.get(share, 0) and (
+        share = self._versions[function.revision].share
+        if share.used >= share.limit and (
             wait <= 0 or self._queue_length() >= self._settings.queue_size
         ):
             raise self._throttled(function)
         self._number += 1
-        waiting = _Waiting(self._number, function, self._loop.create_future())
+        waiting = _Waiting(self._number, function, share, self._loop.create_future())
         self._waiting[waiting.number] = waiting
         self._replan()
         if not waiting.admitted and waiting.number in self._waiting:
@@ -240,30 +257,26 @@ class Pool:
         """Take a worker back whose invocation is over, whatever became of it."""
         self._busy.discard(worker)
         function = worker.function
+        version = self._versions[function.revision]
+        version.share.used -= 1
         if worker.state == "idle":
-            if self._closed or self._current.get(function.name) != function.revision:
+            if self._closed or not version.is_current:
                 worker.stop("its function was updated or deleted")
             elif function.keep_alive == 0:
                 worker.stop("its keep-alive is 0")
             else:
-                idle = self._idle.get(function.revision)
-                if idle is None:
-                    self._idle[function.revision] = [worker]
-                else:
-                    idle.append(worker)
+                version.idle.append(worker)
                 if self._housekeeper is None:
                     self._housekeeper = self._loop.call_later(
                         self._settings.freeze_after, self._keep_house
                     )
         elif worker.keeps_scratch:
             self._orphan(worker)
-        share = UNRESERVED if function.reserved_concurrency is None else function.name
-        self._in_use[share] -= 1
         if self._waiting:
             self._replan()
 
-    def _give_share_back(self, share: str) -> None:
-        self._in_use[share] -= 1
+    def _give_share_back(self, share: Share) -> None:
+        share.used -= 1
         if self._waiting:
             self._replan()
 
@@ -277,9 +290,7 @@ class Pool:
                 Ask(
                     item.number,
                     item.function.revision,
-                    UNRESERVED
-                    if item.function.reserved_concurrency is None
-                    else item.function.name,
+                    item.share.name,
                     item.admitted,
                 )
                 for item in self._waiting.values()
@@ -291,7 +302,7 @@ class Pool:
             ],
             self._coming,
             self.capacity - len(self._workers),
-            {share: limit - self._in_use[share] for share, limit in self._limits.items()},
+            self._shares.free(),
             sum(worker.state in ("stopping", "gone") for worker in self._workers.values()),
         )
         for action in actions:
@@ -299,11 +310,10 @@ class Pool:
                 case Admit(number):
                     waiting = self._waiting[number]
                     waiting.admitted = True
-                    reserved = waiting.function.reserved_concurrency is not None
-                    self._in_use[waiting.function.name if reserved else UNRESERVED] += 1
+                    waiting.share.used += 1
                 case Assign(number, worker_id):
                     worker = self._workers[worker_id]
-                    self._idle[worker.function.revision].remove(worker)
+                    self._version(worker).idle.remove(worker)
                     self._hand_over(worker, self._waiting[number])
                 case Stop(worker_id, reason):
                     self._evict(self._workers[worker_id], reason)
@@ -312,7 +322,7 @@ class Pool:
 
     def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
         del self._waiting[waiting.number]
-        self._occupy(worker)
+        self._occupy(worker, self._version(worker))
         waiting.future.set_result(worker)
 
     # Lives of workers
@@ -327,7 +337,7 @@ class Pool:
         """Start a worker in place of one whose init phase failed, for the same invocation."""
         worker = Worker(self._host, failed.function, self.release, timeout, phase="invoke")
         self._busy.discard(failed)
-        self._occupy(worker)
+        self._occupy(worker, self._version(worker))
         self._orphan(failed)
         self._live(worker)
         return worker
@@ -355,9 +365,9 @@ class Pool:
         error = None if future.cancelled() else future.exception()
         failed = future.cancelled() or error is not None or worker.state != "idle"
         if not failed:
-            worth = self._worth.setdefault(function.name, _Worth())
-            worth.cold_seconds = worker.initialised.result().seconds
-            self._idle.setdefault(function.revision, []).append(worker)
+            version = self._version(worker)
+            version.worth.cold_seconds = worker.initialised.result().seconds
+            version.idle.append(worker)
             worker.idle_since = time.monotonic()
             self._arm(self._settings.freeze_after)
             # Not now: somebody waits for this worker.
@@ -387,11 +397,11 @@ class Pool:
         self._workers.pop(worker.worker_id, None)
         self._lives.pop(worker.worker_id, None)
         self._coming += Counter()  # drop the zeros
-        idle = self._idle.get(worker.function.revision)
-        if idle and worker in idle:
-            idle.remove(worker)  # it died while it was idle
-        if idle is not None and not idle:
-            del self._idle[worker.function.revision]
+        version = self._version(worker)
+        if worker in version.idle:
+            version.idle.remove(worker)  # it died while it was idle
+        if not version.is_current:
+            self._forget_versions()
         if not task.cancelled() and task.exception() is not None:
             what = f"{worker!r}: {task.exception()!r}"
             self._host.journal.record(journal.Trouble(what=what))
@@ -419,7 +429,7 @@ class Pool:
             await asyncio.to_thread(tmp.remove, worker.scratch)
 
     def _stop(self, worker: Worker, reason: str) -> None:
-        self._idle[worker.function.revision].remove(worker)
+        self._version(worker).idle.remove(worker)
         worker.stop(reason)
 
     def _evict(self, worker: Worker, reason: str) -> None:
@@ -427,9 +437,7 @@ class Pool:
         self._stop(worker, reason)
 
     def _priority(self, worker: Worker) -> float:
-        worth = self._worth.get(worker.function.name)
-        if worth is None:
-            return 0.0
+        worth = self._version(worker).worth
         return worth.clock + worth.uses * worth.cold_seconds / worker.function.memory_size
 
     # Housekeeping
@@ -468,7 +476,7 @@ class Pool:
                     self._discard(worker)
                 else:
                     due.append(left)
-        if any(self._idle.values()):
+        if self._idle_workers():
             if now - self._pressure_at >= PRESSURE_SECONDS:
                 self._relieve_pressure()
             due.append(PRESSURE_SECONDS)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # How long usage may be in memory only.
 LEDGER_SECONDS = 1.0
+# Invocations are added up so many at a time: not while each one's caller waits.
+NOTED = 128
 
 T = TypeVar("T")
 _Key: TypeAlias = tuple[str, str, int]
@@ -61,8 +63,9 @@ class Registry:
         self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
         self._loop = asyncio.get_running_loop()
-        # What the last second's invocations add up to, by function and memory size; and, by
-        # month too, what is not written yet.
+        # Invocations that are not added up yet; what the last second's add up to, by function
+        # and memory size; and, by month too, what is not written yet.
+        self._noted: list[Invoked] = []
         self._fresh: dict[tuple[str, int], billing.Tally] = {}
         self._owed: dict[_Key, list[int]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -106,15 +109,21 @@ class Registry:
 
     def note(self, fact: journal.Any) -> None:
         """Count an invocation. Called for every fact; costs no I/O."""
-        if fact.__class__ is not Invoked:
-            return
-        key = (fact.function, fact.memory_size_mb)
-        tally = self._fresh.get(key)
-        if tally is None:
-            tally = self._fresh[key] = billing.Tally()
-        tally.add(fact.seconds, fact.init_seconds)
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
+        if fact.__class__ is Invoked:
+            self._noted.append(fact)
+            if len(self._noted) >= NOTED or self._flush_timer is None:
+                self._add_up()
+                if self._flush_timer is None:
+                    self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
+
+    def _add_up(self) -> None:
+        for invoked in self._noted:
+            key = (invoked.function, invoked.memory_size_mb)
+            tally = self._fresh.get(key)
+            if tally is None:
+                tally = self._fresh[key] = billing.Tally()
+            tally.add(invoked.seconds, invoked.init_seconds)
+        self._noted.clear()
 
     def _start_flush(self) -> None:
         self._flush_timer = None
@@ -132,6 +141,7 @@ class Registry:
     async def flush(self) -> None:
         """Write the usage that is in memory only; else raises, and keeps it."""
         month = time.strftime("%Y-%m", time.gmtime())
+        self._add_up()
         fresh, self._fresh = self._fresh, {}
         for (function, memory_size), tally in fresh.items():
             key = (month, function, memory_size)

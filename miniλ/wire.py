@@ -39,6 +39,7 @@ class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init"):
 
     handler: str
     task_root: str
+    arn: str
     # Where no cgroup counts memory, the worker says with each answer what it has used.
     measure_rss: bool = False
 
@@ -48,10 +49,11 @@ class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_d
 
     id: str
     deadline_ms: int
-    arn: str
     trace_id: str | None = None
     client_context: str | None = None
     identity: str | None = None
+    # Only where it was asked for by another name than Init's: by a version or an alias.
+    arn: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration
     from miniλ.zygote import Exit
 
-    # Request id, future, init phase that was waited for, seconds spent and log before.
-    _Call: TypeAlias = tuple[str, asyncio.Future[Response], "Init | None", float, bytes]
+    # Future, init phase that was waited for, seconds spent and log before.
+    _Call: TypeAlias = tuple[asyncio.Future[Response], "Init | None", float, bytes]
 
 # 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
 MB_PER_CPU = 1769
@@ -86,9 +86,9 @@ class Worker:
         """
         self.host = host
         self.function = function
-        self.released = released
+        self._record = host.journal.record
+        self._released = released
         self.book = billing.BOOKS[host.settings.price_book]
-        self._arn = arn(host.settings.region, host.settings.account, function.name)
         self._init_timeout = init_timeout
         self._phase = phase
         # The instance's id leads, so that what a dead supervisor left can be found by it.
@@ -163,7 +163,7 @@ class Worker:
 
     def _cannot_start(self, error: LambdaError) -> None:
         if self.initialised.done():
-            self.host.journal.record(journal.Trouble(what=f"{self!r}: {error}"))
+            self._record(journal.Trouble(what=f"{self!r}: {error}"))
         else:
             self.initialised.set_exception(error)
             self.initialised.exception()  # asyncio is content; who waits hears it as well
@@ -206,6 +206,7 @@ class Worker:
         head = wire.Init(
             handler=function.handler,
             task_root=function.code_path,
+            arn=arn(host.settings.region, host.settings.account, function.name),
             measure_rss=not host.limits["memory"].startswith("hard"),
         )
         environment = runtimes.environment(
@@ -269,7 +270,7 @@ class Worker:
             self._complete_exited(exit_, oom=oom)
         await self._kill_rest()
         os.close(self._pidfd)
-        self.host.journal.record(
+        self._record(
             journal.WorkerGone(worker_id=self.worker_id, function=self.function.name, cause=cause)
         )
 
@@ -282,7 +283,7 @@ class Worker:
             if time.monotonic() > deadline:
                 pids = self._group.members()
                 what = f"{self!r}: processes {pids} do not die; the cgroup is put aside"
-                self.host.journal.record(journal.Trouble(what=what))
+                self._record(journal.Trouble(what=what))
                 return
             # v1 tells nobody when a group becomes empty: this is the one place that looks.
             await asyncio.sleep(pause)
@@ -296,7 +297,7 @@ class Worker:
             await asyncio.to_thread(tmp.remove, self.scratch)
         except OSError as exc:
             what = f"{self.scratch} cannot be removed: {exc}"
-            self.host.journal.record(journal.Trouble(what=what))
+            self._record(journal.Trouble(what=what))
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -312,7 +313,7 @@ class Worker:
         self._move("ready")
         seconds = time.monotonic() - self.started
         log = self._log.drain()
-        self.host.journal.record(
+        self._record(
             journal.WorkerReady(
                 worker_id=self.worker_id, function=function.name, init_seconds=seconds
             )
@@ -329,7 +330,7 @@ class Worker:
         if status == "error":
             line += f"\tError Type: {error_type}"
         log += line.encode() + b"\n"
-        self.host.journal.record(
+        self._record(
             journal.InitFailed(worker_id=self.worker_id, function=self.function.name, status=status)
         )
         self.initialised.set_result(Init(status, seconds, log, body, error_type))
@@ -370,7 +371,7 @@ class Worker:
         self.state = TRANSITIONS[self.state]["invoked"]
         self.invocations += 1
         future: asyncio.Future[Response] = self._loop.create_future()
-        self._call = (request_id, future, init, spent, log)
+        self._call = (future, init, spent, log)
         self._request_id = request_id
         self.started = now = time.monotonic()
         # What was printed between invocations belongs to the worker, not to this request.
@@ -382,7 +383,6 @@ class Worker:
         head = wire.Invoke(
             request_id,
             int((time.time() + timeout) * 1000),
-            self._arn,
             context.trace_id,
             context.client_context,
             context.identity,
@@ -529,20 +529,22 @@ class Worker:
     ) -> None:
         """End the invocation: the one place where it does."""
         assert self._call is not None
-        (request_id, future, init, spent, before), self._call = self._call, None
+        future, init, spent, before = self._call
+        self._call = None
         self.idle_since = ended = time.monotonic()
         log = self._log.drain()
         if note:
             log += (b"\n" if log and not log.endswith(b"\n") else b"") + note.encode()
         if not peak:
             peak = self._group.peak() or max(self.peak, self.reported_rss)
+        function = self.function
         invoked = Invoked(
             ended,
-            self.function.name,
-            request_id,
+            function.name,
+            self._request_id,
             ended - self.started + spent,
             None if init is None else init.seconds,
-            self.function.memory_size,
+            function.memory_size,
             peak,
             self.worker_id,
             self.limits,
@@ -552,8 +554,8 @@ class Worker:
             status,
             error_type,
         )
-        self.host.journal.record(invoked)
-        self.released(self)
+        self._record(invoked)
+        self._released(self)
         if not future.done():
             future.set_result(Response(body, invoked, log, before if init is None else init.log))
 
@@ -563,13 +565,13 @@ class Worker:
         """Stop scheduling an idle worker."""
         self._move("frozen")
         self._group.freeze()
-        self.host.journal.record(journal.WorkerFrozen(worker_id=self.worker_id))
+        self._record(journal.WorkerFrozen(worker_id=self.worker_id))
 
     def thaw(self) -> None:
         """Schedule it again."""
         self._move("thawed")
         self._group.thaw()
-        self.host.journal.record(journal.WorkerThawed(worker_id=self.worker_id))
+        self._record(journal.WorkerThawed(worker_id=self.worker_id))
 
     def stop(self, reason: str) -> None:
         """End the worker politely: SIGTERM, and SIGKILL after the grace. Idle workers only."""
@@ -592,7 +594,7 @@ class Worker:
     def _end(self, fact: str, reason: str) -> None:
         self._move(fact)
         self.ended_by = reason
-        self.host.journal.record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
+        self._record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
 
     def _kill_now(self) -> None:
         if self._gone.done():
@@ -608,7 +610,7 @@ class Worker:
         try:
             self._group.kill()
         except OSError as exc:
-            self.host.journal.record(journal.Trouble(what=f"{self!r}: kill: {exc}"))
+            self._record(journal.Trouble(what=f"{self!r}: kill: {exc}"))
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

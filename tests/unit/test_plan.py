@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miniλ.plan import Action, Admit, Ask, Assign, Idle, Start, Stop, plan
-from miniλ.pool import UNRESERVED
+from miniλ.shares import UNRESERVED
 
 # On a machine that is busy with other things, slow is no finding.
 SLOW = [HealthCheck.too_slow]

@@ -33,14 +33,18 @@ PIECE = 65536
 
 # 6 MB and 100 bytes: what Lambda's runtime API lets a function answer.
 MAX_RESPONSE = 6 * 1024 * 1024 + 100
+# What the head of every invoke has: type, id, deadline_ms.
+ALWAYS = 3
 # A failure's message (characters) and trace (frames) are for people: beyond this they are cut.
 MAX_MESSAGE = 256 * 1024
 MAX_FRAMES = 2000
 
 # Kept from the start, so that a handler that patches them breaks only itself.
-_read, _write, _getpid = os.read, os.write, os.getpid
+_read, _write = os.read, os.write
 _dumps, _loads = json.dumps, json.loads
 _usage = resource.getrusage
+_pack, _unpack = PREFIX.pack, PREFIX.unpack_from
+_quote = json.encoder.encode_basestring_ascii
 
 
 def stand_by() -> None:
@@ -55,8 +59,8 @@ def stand_by() -> None:
     logging.Formatter.converter = time.gmtime
     logging.getLogger().addHandler(_log_handler)
     here, path = os.getcwd(), list(sys.path)
-    _settle(os.path.dirname(__file__), {"TZ": ":UTC", "LANG": "en_US.UTF-8"})
-    head = {"id": "", "arn": "", "deadline_ms": 0}
+    _settle(os.path.dirname(__file__), "", {"TZ": ":UTC", "LANG": "en_US.UTF-8"})
+    head = {"type": "invoke", "id": "", "deadline_ms": 0}
     run_handler(load_handler("rehearsal.handler"), head, b'{"stand": ["by", 1.5, null]}')
     # Nothing of it stays.
     del sys.modules["rehearsal"]
@@ -75,31 +79,52 @@ def main() -> int:
     if frame is None:
         return 0
     head, environment = frame
-    _settle(head["task_root"], _loads(environment))
+    os.register_at_fork(after_in_child=_mark_child)
+    _settle(head["task_root"], head["arn"], _loads(environment))
     try:
         handler = load_handler(head["handler"])
     except _Fault as fault:
         return _fail_init(describe_failure(fault.type, fault.message, fault.trace))
     except Exception as exc:  # noqa: BLE001 - the module's own code raised: that is its failure
         return _fail_init(_describe_exception(exc))
+    if _is_child:
+        os._exit(0)
     _flush()
-    write_frame({"type": "ready"})
+    write_frame('{"type": "ready"}')
 
-    pid, measures = _getpid(), head.get("measure_rss", False)
+    _serve(handler, measures=head.get("measure_rss", False))
+    return 0
+
+
+def _mark_child() -> None:
+    """Know that this is a process that the function forked: if it comes back, it leaves."""
+    global _is_child  # noqa: PLW0603 - one process
+    _is_child = True
+
+
+_is_child = False
+
+
+def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever callable it is
+    """Run one invocation after the other until the end of the pipe."""
     while True:
         frame = read_frame()
         if frame is None:
-            return 0
+            return
         head, body = frame
         kind, answer = run_handler(handler, head, body)
-        if _getpid() != pid:
-            # The handler forked and its child came back here: only the worker answers.
+        if _is_child:
             os._exit(0)
-        _flush()
-        answered = {"type": kind, "id": head["id"]}
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - closed or replaced by the handler
+            _flush()
+        # By hand: an encoder for an object of two strings would cost more than the rest of it.
+        text = f'{{"type": "{kind}", "id": {_quote(head["id"])}'
         if measures:
-            answered["max_rss_kb"] = _usage(resource.RUSAGE_SELF).ru_maxrss
-        write_frame(answered, answer)
+            text += f', "max_rss_kb": {_usage(resource.RUSAGE_SELF).ru_maxrss}'
+        write_frame(text + "}", answer)
 
 
 # The wire
@@ -113,7 +138,7 @@ def read_frame() -> tuple[dict, bytes] | None:
         if not more:
             return None
         data += more
-    head_length, body_length = PREFIX.unpack_from(data)
+    head_length, body_length = _unpack(data)
     body_start = PREFIX.size + head_length
     missing = body_start + body_length - len(data)
     if missing > 0:
@@ -128,10 +153,10 @@ def read_frame() -> tuple[dict, bytes] | None:
     return _decode(data[PREFIX.size : body_start]), data[body_start:]
 
 
-def write_frame(head: dict, body: bytes = b"") -> None:
+def write_frame(head: str, body: bytes = b"") -> None:
     """Write one frame; a frame that fits PIPE_BUF goes in one write and arrives whole."""
-    encoded = _encode_head(head).encode()
-    data = PREFIX.pack(len(encoded), len(body)) + encoded + body
+    encoded = head.encode()
+    data = _pack(len(encoded), len(body)) + encoded + body
     written = _write(ANSWER_FD, data)
     while written < len(data):
         written += _write(ANSWER_FD, memoryview(data)[written:])
@@ -178,7 +203,7 @@ def _encoder(*, ascii_only: bool):  # noqa: ANN202 - a function from an object t
 # Init phase
 
 
-def _settle(task_root: str, environment: dict[str, str]) -> None:
+def _settle(task_root: str, arn: str, environment: dict[str, str]) -> None:
     """Take on the function's identity: environment, directory, import path, logging."""
     global _encode  # noqa: PLW0603 - one process is one function
     os.environ.update(environment)
@@ -188,7 +213,7 @@ def _settle(task_root: str, environment: dict[str, str]) -> None:
     sys.path[:0] = [task_root, *extra]
     sys.argv = [sys.executable]
     _reseed()
-    _name_function(environment)
+    _name_function(environment, arn)
     # AWS sends non-ASCII characters as they are from Python 3.12 on.
     _encode = _encoder(ascii_only=sys.version_info < (3, 12))
     _set_up_logging(environment)
@@ -238,7 +263,7 @@ def load_handler(name: str):  # noqa: ANN201 - whatever callable the function br
 def _fail_init(failure: dict) -> int:
     _log_failure(failure)
     _flush()
-    write_frame({"type": "failure"}, _dumps(failure).encode())
+    write_frame('{"type": "failure"}', _dumps(failure).encode())
     return 1
 
 
@@ -247,14 +272,10 @@ def _fail_init(failure: dict) -> int:
 
 def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa: ANN001
     """Run one invocation; return ("response" or "failure", the body of the answer)."""
-    global _request_id, _traced  # noqa: PLW0603 - one invocation at a time
+    global _request_id  # noqa: PLW0603 - one invocation at a time
     request_id = _request_id = head["id"]
-    trace_id = head.get("trace_id")
-    if trace_id is not None:
-        os.environ["_X_AMZN_TRACE_ID"] = trace_id
-    elif _traced:
-        os.environ.pop("_X_AMZN_TRACE_ID", None)
-    _traced = trace_id is not None
+    if "trace_id" in head or _traced:
+        _set_trace_id(head.get("trace_id"))
     try:
         context = make_context(head)
         try:
@@ -278,6 +299,15 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
         return "failure", _dumps(failure).encode()
     _log_failure(failure)
     return "failure", _dumps(failure).encode()
+
+
+def _set_trace_id(trace_id: str | None) -> None:
+    global _traced  # noqa: PLW0603 - one process has one environment
+    _traced = trace_id is not None
+    if trace_id is None:
+        os.environ.pop("_X_AMZN_TRACE_ID", None)
+    else:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
 
 
 _request_id = ""
@@ -390,20 +420,21 @@ class LambdaContext:
     Source: AWS Lambda developer guide, "Lambda context object in Python".
     """
 
-    function_name = function_version = memory_limit_in_mb = None
+    function_name = function_version = memory_limit_in_mb = invoked_function_arn = None
     log_group_name = log_stream_name = client_context = tenant_id = None
 
     def __init__(self, head: dict) -> None:
         self.aws_request_id = head["id"]
-        self.invoked_function_arn = head["arn"]
         self._deadline_ms = head["deadline_ms"]
-        if "client_context" in head:
-            text = head["client_context"]
-            self.client_context = _parse("Client Context", text, ClientContext)
-        if "identity" in head:
-            self.identity = _parse("Cognito Identity", head["identity"], CognitoIdentity)
-        else:
-            self.identity = CognitoIdentity()
+        self.identity = CognitoIdentity()
+        if len(head) > ALWAYS:
+            if "arn" in head:
+                self.invoked_function_arn = head["arn"]
+            if "client_context" in head:
+                text = head["client_context"]
+                self.client_context = _parse("Client Context", text, ClientContext)
+            if "identity" in head:
+                self.identity = _parse("Cognito Identity", head["identity"], CognitoIdentity)
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how many milliseconds are left before the timeout, never below 0."""
@@ -436,8 +467,9 @@ def make_context(head: dict) -> LambdaContext:
     return LambdaContext(head)
 
 
-def _name_function(environment: dict[str, str]) -> None:
+def _name_function(environment: dict[str, str], arn: str) -> None:
     for name, value in {
+        "invoked_function_arn": arn,
         "function_name": environment.get("AWS_LAMBDA_FUNCTION_NAME"),
         "function_version": environment.get("AWS_LAMBDA_FUNCTION_VERSION"),
         "memory_limit_in_mb": environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
@@ -493,7 +525,6 @@ class _JsonFormatter(logging.Formatter):
 
 _json_log = False
 _encode = _encoder(ascii_only=True)
-_encode_head = _encoder(ascii_only=True)
 _log_handler = _Handler()
 _log_handler.setFormatter(
     logging.Formatter(
