@@ -137,7 +137,7 @@ class Journal:
 
     def record(self, fact: Any) -> None:
         """Remember a fact and tell the listeners."""
-        if fact.__class__ is Invoked:
+        if isinstance(fact, Invoked):
             self.invocations.append(fact)
         else:
             self.facts.append(fact)

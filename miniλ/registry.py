@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # How long usage may be in memory only.
 LEDGER_SECONDS = 1.0
 # Invocations are added up so many at a time: not while each one's caller waits.
-NOTED = 128
+NOTED = 16
 
 T = TypeVar("T")
 _Key: TypeAlias = tuple[str, str, int]
@@ -117,13 +117,13 @@ class Registry:
                     self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
     def _add_up(self) -> None:
-        for invoked in self._noted:
+        noted, self._noted = self._noted, []
+        for invoked in noted:
             key = (invoked.function, invoked.memory_size_mb)
             tally = self._fresh.get(key)
             if tally is None:
                 tally = self._fresh[key] = billing.Tally()
             tally.add(invoked.seconds, invoked.init_seconds)
-        self._noted.clear()
 
     def _start_flush(self) -> None:
         self._flush_timer = None

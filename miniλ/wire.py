@@ -30,6 +30,10 @@ MAX_BODY = 6 * 1024 * 1024 + 100
 MAX_HEAD = 64 * 1024
 
 
+# A frame without a head says nothing and is skipped: it wakes a worker that sleeps in read(2).
+NOTHING = PREFIX.pack(0, 0)
+
+
 class WireError(Exception):
     """The bytes are not frames: whoever sent them cannot be trusted with another one."""
 

@@ -581,6 +581,8 @@ class Worker:
             self._group.thaw()
         self._end("stopped", reason)
         self._signal(signal.SIGTERM)
+        # An interpreter that was about to block in read(2) would see the signal only after it.
+        self._channel.send(wire.NOTHING)
         self._cancel_timer()
         self._timer = self._loop.call_later(self.host.settings.shutdown_grace, self._kill_now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import miniλ
@@ -28,6 +29,14 @@ def level(request: pytest.FixtureRequest) -> str:
         pytest.skip(f"cgroup {request.param} cannot be used here: {exc}")
     hierarchy.close()
     return str(request.param)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process runs or could; one that only waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Bench:

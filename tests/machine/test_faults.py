@@ -18,6 +18,8 @@ import pytest
 from miniλ import journal
 from miniλ.model import Failure
 
+from .conftest import is_running
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -305,7 +307,7 @@ def test_the_whole_tree_ends_with_a_timeout(run_bench: Callable[..., None], tmp_
 
         assert response.failure is not None
         await bench.gone(response)
-        assert not psutil.pid_exists(int(path.read_text()))
+        assert not is_running(int(path.read_text()))
         await bench.works()
 
     run_bench(DAEMON + "time.sleep(60)", scenario, timeout=1)
@@ -337,10 +339,10 @@ def test_a_daemon_lives_no_longer_than_its_worker(
         daemon = int(path.read_text())
 
         assert response.payload == "answered"
-        assert psutil.pid_exists(daemon)
+        assert is_running(daemon)
         await bench.supervisor.delete_function("subject")
         await bench.gone(response)
-        assert not psutil.pid_exists(daemon)
+        assert not is_running(daemon)
 
     run_bench(DAEMON + "return 'answered'", scenario)
 

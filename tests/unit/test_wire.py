@@ -52,17 +52,21 @@ def test_a_frame_is_two_lengths_a_head_and_a_body() -> None:
 
 def test_init_names_the_handler_and_the_task_root() -> None:
     """The first frame to a worker says where its code is."""
-    frame = wire.encode(wire.Init(handler="app.handler", task_root="/code"), b"{}")
+    init = wire.Init(handler="app.handler", task_root="/code", arn="arn:x")
 
-    head = b'{"type":"init","handler":"app.handler","task_root":"/code","measure_rss":false}'
-    assert raw(head, b"{}") == frame
+    head = b'{"type":"init","handler":"app.handler","task_root":"/code","arn":"arn:x"'
+    assert raw(head + b',"measure_rss":false}', b"{}") == wire.encode(init, b"{}")
 
 
 def test_what_nobody_set_is_not_sent_with_an_invocation() -> None:
     """An invoke frame holds no nulls: the warm path sends what is there."""
-    frame = wire.encode(wire.Invoke(id="r1", deadline_ms=5, arn="arn:x"))
+    plain = wire.Invoke(id="r1", deadline_ms=5)
+    named = wire.Invoke(id="r1", deadline_ms=5, arn="arn:x:live")
 
-    assert raw(b'{"type":"invoke","id":"r1","deadline_ms":5,"arn":"arn:x"}') == frame
+    assert raw(b'{"type":"invoke","id":"r1","deadline_ms":5}') == wire.encode(plain)
+    assert raw(b'{"type":"invoke","id":"r1","deadline_ms":5,"arn":"arn:x:live"}') == wire.encode(
+        named
+    )
 
 
 def test_the_type_comes_at_any_place_in_the_head() -> None:

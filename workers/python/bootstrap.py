@@ -150,6 +150,8 @@ def read_frame() -> tuple[dict, bytes] | None:
             pieces.append(piece)
             missing -= len(piece)
         data = b"".join(pieces)
+    if not head_length:
+        return read_frame()  # a frame that says nothing: we were woken to see a signal
     return _decode(data[PREFIX.size : body_start]), data[body_start:]
 
 
