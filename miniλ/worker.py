@@ -69,6 +69,19 @@ TRANSITIONS: dict[State, dict[str, State]] = {
 }
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """How an invocation ended: the status and error type of its REPORT, and a note for its log."""
+
+    failed: bool
+    status: str = ""
+    error_type: str = ""
+    note: str = ""
+
+
+ANSWERED = Outcome(failed=False)
+FAILED = Outcome(failed=True)
+
+
 class Worker:
     """One live process that runs one version of one function, one invocation at a time."""
 
@@ -407,7 +420,7 @@ class Worker:
                     if self._call is None:
                         return
                 self.state = TRANSITIONS[self.state]["answered"]
-                self._complete(body, failed=isinstance(head, wire.Fault), peak=peak)
+                self._complete(body, FAILED if isinstance(head, wire.Fault) else ANSWERED, peak)
                 return
         elif self.state == "starting":
             if not self.pid:
@@ -466,14 +479,11 @@ class Worker:
         seconds = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         message = failures.timed_out(timeout)
-        self._complete(
-            failures.failure_body(
-                "Sandbox.Timedout", f"RequestId: {self._request_id} Error: {message}"
-            ),
-            failed=True,
-            status="timeout",
-            note=f"{stamp}.{int(seconds % 1 * 1000):03d}Z {self._request_id} {message}\n\n",
+        body = failures.failure_body(
+            "Sandbox.Timedout", f"RequestId: {self._request_id} Error: {message}"
         )
+        note = f"{stamp}.{int(seconds % 1 * 1000):03d}Z {self._request_id} {message}\n\n"
+        self._complete(body, Outcome(failed=True, status="timeout", note=note), 0)
 
     def check_oom(self) -> None:
         """End the worker if the kernel killed one of its processes for memory.
@@ -509,32 +519,23 @@ class Worker:
 
     def _fail(self, error_type: str, text: str, note: str = "") -> None:
         message = f"RequestId: {self._request_id} Error: {text}"
-        self._complete(
-            failures.failure_body(error_type, message),
+        outcome = Outcome(
             failed=True,
             status="error",
             error_type=error_type,
             note=f"{note}{message}\n{error_type}\n",
         )
+        self._complete(failures.failure_body(error_type, message), outcome, 0)
 
-    def _complete(
-        self,
-        body: bytes,
-        *,
-        failed: bool,
-        status: str = "",
-        error_type: str = "",
-        note: str = "",
-        peak: int = 0,
-    ) -> None:
-        """End the invocation: the one place where it does."""
+    def _complete(self, body: bytes, outcome: Outcome, peak: int) -> None:
+        """End the invocation: the one place where it does. A `peak` of 0 is looked up."""
         assert self._call is not None
         future, init, spent, before = self._call
         self._call = None
         self.idle_since = ended = time.monotonic()
         log = self._log.drain()
-        if note:
-            log += (b"\n" if log and not log.endswith(b"\n") else b"") + note.encode()
+        if outcome.note:
+            log += (b"\n" if log and not log.endswith(b"\n") else b"") + outcome.note.encode()
         if not peak:
             peak = self._group.peak() or max(self.peak, self.reported_rss)
         function = self.function
@@ -549,10 +550,10 @@ class Worker:
             self.worker_id,
             self.limits,
             init is not None or bool(before),
-            failed,
+            outcome.failed,
             self.book,
-            status,
-            error_type,
+            outcome.status,
+            outcome.error_type,
         )
         self._record(invoked)
         self._released(self)

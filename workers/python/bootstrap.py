@@ -152,7 +152,8 @@ def read_frame() -> tuple[dict, bytes] | None:
         data = b"".join(pieces)
     if not head_length:
         return read_frame()  # a frame that says nothing: we were woken to see a signal
-    return _decode(data[PREFIX.size : body_start]), data[body_start:]
+    # The head is our supervisor's: one JSON object, whole and without white space.
+    return _scan(data[PREFIX.size : body_start].decode(), 0)[0], data[body_start:]
 
 
 def write_frame(head: str, body: bytes = b"") -> None:
