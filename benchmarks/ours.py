@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miniλ import Supervisor, journal
 from miniλ.settings import Settings
@@ -74,11 +74,11 @@ async def running(
     *,
     functions: int = 1,
     keep_alive: float = 600.0,
-    cgroup: Literal["auto", "none"] = "auto",
+    **settings: Any,
 ) -> AsyncIterator[Ours]:
     """Run a supervisor with hello and, up to `functions`, others that nobody invokes."""
-    settings = Settings(cgroup=cgroup, concurrency=64)
-    async with Supervisor(settings=settings) as supervisor:
+    chosen = Settings(concurrency=64, **settings)
+    async with Supervisor(settings=chosen) as supervisor:
         for number in range(functions):
             await supervisor.create_function(
                 f"other-{number}" if number else "hello",

@@ -34,6 +34,7 @@ _WHERE = {
     "RuntimeMissing": "miniλ.errors",
     "SupervisorClosed": "miniλ.errors",
     "StateInUse": "miniλ.errors",
+    "NotEnforced": "miniλ.errors",
 }
 
 __all__ = ["__version__", *_WHERE]  # noqa: PLE0604 - the keys are the names

@@ -16,7 +16,6 @@ from miniλ import runtimes
 from miniλ.errors import InvalidParameterValue
 from miniλ.sandbox import hierarchies
 from miniλ.settings import load
-from miniλ.supervisor import enforcement
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -52,7 +51,7 @@ def examine() -> list[Finding]:
 
 def _tried(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
     """Return the enforcement, with what a real group refuses marked as such."""
-    limits = enforcement(hierarchy)
+    limits = dict(hierarchy.limits)
     group = hierarchy.make(f"doctor-{os.getpid()}")
     try:
         group.limit(128 << 20, 1024)

@@ -12,7 +12,8 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
     ├── ServiceError             500  miniλ itself could not do it
     │   ├── RuntimeMissing       500  the interpreter of this runtime is not on this machine
     │   └── SupervisorClosed     500  used before it was opened or after it was closed
-    └── StateInUse               500  another supervisor holds the state directory
+    ├── StateInUse               500  another supervisor holds the state directory
+    └── NotEnforced              500  the host falls short of what the settings require
 
 Source of codes and statuses: AWS Lambda API reference, "Invoke" and "CreateFunction", Errors.
 """
@@ -92,3 +93,7 @@ class SupervisorClosed(ServiceError):
 
 class StateInUse(LambdaError):
     """Another supervisor holds this state directory; the message says which process."""
+
+
+class NotEnforced(LambdaError):
+    """The host cannot hold a limit as hard as the settings require; the message says which."""

@@ -9,6 +9,9 @@ import msgspec
 if TYPE_CHECKING:
     from miniλ.journal import Journal
     from miniλ.sandbox.hierarchies import Hierarchy
+    from miniλ.sandbox.levels import Choice
+    from miniλ.sandbox.users import Users
+    from miniλ.scratch import Scratches
     from miniλ.settings import Settings
     from miniλ.zygote import Zygotes
 
@@ -49,7 +52,9 @@ class Host(msgspec.Struct, frozen=True):
     journal: Journal
     zygotes: Zygotes
     hierarchy: Hierarchy
-    tmp_directory: str
+    choice: Choice
+    users: Users | None
+    scratches: Scratches
     instance: str
     limits: dict[str, str]
     process_limit: int | None

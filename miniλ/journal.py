@@ -99,6 +99,13 @@ class WorkerGone(Fact, frozen=True, gc=False):
     cause: str
 
 
+class Missing(Fact, frozen=True, gc=False):
+    """A mechanism of the sandbox that was wanted cannot be had on this host, and why."""
+
+    mechanism: str
+    why: str
+
+
 class Throttled(Fact, frozen=True, gc=False):
     """An invocation was refused because of concurrency."""
 

@@ -28,6 +28,7 @@ EPHEMERAL_MB = (512, 10240)
 ENVIRONMENT_BYTES = 4096
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
+NETWORKS = ("share", "none")
 
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
@@ -71,6 +72,8 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     reserved_concurrency: int | None = None
     keep_alive: float = 600.0
+    # "share" is the host's network, "none" is no network at all.
+    network: str = "share"
     last_modified: str = ""
     # For functions of the embedding app: where it imports from. Else empty.
     python_path: list[str] = []
@@ -86,6 +89,9 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         reserved = self.reserved_concurrency
         if reserved is not None and (not _is_whole(reserved) or reserved < 0):
             msg = f"ReservedConcurrentExecutions must be a whole number from 0, got {reserved!r}"
+            raise InvalidParameterValue(msg)
+        if self.network not in NETWORKS:
+            msg = f"network must be one of {', '.join(NETWORKS)}, got {self.network!r}"
             raise InvalidParameterValue(msg)
         if not _is_number(self.keep_alive) or self.keep_alive < 0:
             msg = f"keep_alive must be a number of seconds from 0, got {self.keep_alive!r}"

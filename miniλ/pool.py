@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -27,6 +27,8 @@ from miniλ.shares import Share, Shares
 from miniλ.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from miniλ.host import Host, Init
     from miniλ.model import FunctionConfiguration, Invoked
     from miniλ.settings import Settings
@@ -371,7 +373,7 @@ class Pool:
             worker.idle_since = time.monotonic()
             self._arm(self._settings.freeze_after)
             # Not now: somebody waits for this worker.
-            self._loop.call_later(0.001, self._after_cold_start)
+            self._loop.call_later(0.001, self._after_cold_start, function.ephemeral_storage)
         else:
             waiting = next(
                 (
@@ -417,16 +419,14 @@ class Pool:
 
     def _discard(self, worker: Worker) -> None:
         """Remove the /tmp of a worker that will not be replaced."""
-        task = self._loop.create_task(self._remove_scratch(worker))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._in_background(self._remove_scratch(worker))
 
     async def _remove_scratch(self, worker: Worker) -> None:
         life = self._lives.get(worker.worker_id)
         if life is not None:
             await asyncio.wait([life])
         if worker.scratch is not None:
-            await asyncio.to_thread(tmp.remove, worker.scratch)
+            await self._host.scratches.give_back(worker.scratch)
 
     def _stop(self, worker: Worker, reason: str) -> None:
         self._version(worker).idle.remove(worker)
@@ -484,10 +484,17 @@ class Pool:
             # A timer that fires early by rounding would only come back: give it a millisecond.
             self._arm(min(due) + 0.001)
 
-    def _after_cold_start(self) -> None:
+    def _after_cold_start(self, ephemeral_storage: int) -> None:
         if not self._closed:
             self._make_ahead()
             self._relieve_pressure()
+            making = asyncio.to_thread(self._host.scratches.make_ahead, ephemeral_storage)
+            self._in_background(making)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _relieve_pressure(self) -> None:
         """End idle workers, the cheapest first, while the host is short of memory."""
@@ -513,6 +520,7 @@ class Pool:
     async def _watch(self) -> None:
         """Hold what only a look can hold: the memory of a tree without cgroup, the size of /tmp."""
         soft_memory = not self._host.limits["memory"].startswith("hard")
+        soft_tmp = not self._host.limits["tmp"].startswith("hard")
         rounds = 0
         while self._busy:
             await asyncio.sleep(WATCH_SECONDS)
@@ -524,7 +532,7 @@ class Pool:
             else:
                 for worker in busy:
                     worker.check_oom()
-            if rounds % WATCH_TMP_ROUNDS == 0:
+            if soft_tmp and rounds % WATCH_TMP_ROUNDS == 0:
                 await self._watch_tmp(busy)
         self._watcher = None
 
@@ -537,7 +545,8 @@ class Pool:
 
     async def _watch_tmp(self, busy: list[Worker]) -> None:
         for worker in busy:
-            used = await asyncio.to_thread(tmp.used, worker.scratch or "")
+            assert worker.scratch is not None
+            used = await asyncio.to_thread(tmp.used, worker.scratch.path)
             if used > worker.function.ephemeral_storage * MB:
                 worker.fail_for_tmp(used)
 

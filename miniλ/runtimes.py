@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from miniλ.errors import InvalidParameterValue
 from miniλ.model import LATEST
+from miniλ.sandbox import namespaces
 
 if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration
@@ -91,21 +92,34 @@ def workers_directory() -> Path:
     return inside if inside.is_dir() else packages_directory() / "workers"
 
 
+def visible(function: FunctionConfiguration) -> tuple[str, ...]:
+    """Return the directories beside its code that a function of the embedding app imports from."""
+    system = (*namespaces.SYSTEM, sys.base_prefix)
+    found: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in function.python_path}):
+        known = any(namespaces.is_within(path, other) for other in (*system, *found))
+        if not known and os.path.isdir(path):
+            found.append(path)
+    return tuple(found)
+
+
 def environment(
     function: FunctionConfiguration,
     settings: Settings,
     worker_id: str,
-    scratch: str,
     program: str,
+    root: str,
+    scratch: str,
 ) -> dict[str, str]:
     """Return the environment that a worker gives its function.
 
-    Source: developer guide, "Defined runtime environment variables". Where AWS has /var/task
-    and /tmp the real paths stand: there is no mount namespace here. AWS_LAMBDA_RUNTIME_API is
+    `root` and `scratch` are where it finds its code and its /tmp: /var/task and /tmp, and the real
+    paths where there is no mount namespace.
+
+    Source: developer guide, "Defined runtime environment variables". AWS_LAMBDA_RUNTIME_API is
     absent, since this worker is spoken to by pipe.
     """
     day = time.strftime("%Y/%m/%d", time.gmtime())
-    root = function.code_path
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
@@ -134,7 +148,9 @@ def environment(
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{LATEST}]{worker_id}",
         "LAMBDA_TASK_ROOT": root,
-        "LAMBDA_RUNTIME_DIR": str(workers_directory() / "python"),
+        "LAMBDA_RUNTIME_DIR": f"{namespaces.RUNTIME}/python"
+        if root == namespaces.TASK_ROOT
+        else str(workers_directory() / "python"),
     }
     if not variables["PYTHONPATH"]:
         del variables["PYTHONPATH"]

@@ -35,6 +35,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     region: str = "us-east-1"
     account: str = "000000000000"
+    # The highest level of sandbox to use; "auto" is all that the host can do: see `sandbox.levels`.
+    sandbox: Literal["auto", "bare", "landlock", "userns", "cgroup", "root"] = "auto"
+    # Mechanisms to leave out, parted by commas: seccomp, landlock, namespaces, users, volumes.
+    without: str = ""
+    # What must hold here, else nothing starts, as in "memory:hard,files:hard".
+    require: str = ""
     # Which cgroup hierarchy holds the limits. "auto" takes the first that works.
     cgroup: Literal["auto", "v2", "v1", "none"] = "auto"
     # Invocations that may run at once, all functions together; None derives it from RAM.

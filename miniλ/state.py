@@ -4,7 +4,8 @@
     instance.json  the instance's id and cgroups, so that a later life can sweep them
     registry.db    functions and the ledger
     code/          packages, by sha256
-    tmp/           one directory for each worker
+    tmp/           one directory or volume for each worker's /tmp
+    walls/         empty: zygotes put the root of their workers together on it, unseen from here
 
 Rule: a lock is the only proof of life. The kernel drops it with the last process that holds
 it, whatever way that ends; a pid in a file may be anybody's by now. A directory whose lock is
@@ -22,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from miniλ.errors import ServiceError, StateInUse
-from miniλ.sandbox import cgroups, processes, tmp
+from miniλ.sandbox import cgroups, processes, tmp, volumes
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ class State:
         self.kept = kept
         self.code = path / "code"
         self.tmp = path / "tmp"
+        self.walls = path / "walls"
         self.registry = path / "registry.db"
         self._lock = lock
 
@@ -104,6 +106,7 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
     state = State(directory, lock, instance, kept=path is not None)
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
+    state.walls.mkdir(exist_ok=True)
     return state, remains
 
 
@@ -167,6 +170,7 @@ def _sweep(directory: Path) -> Remains | None:
     removed = [path for path in dead.groups if cgroups.sweep(path, dead.instance)]
     scratch = directory / "tmp"
     if scratch.is_dir():
+        removed += volumes.sweep(str(scratch))
         removed += [str(entry) for entry in scratch.iterdir()]
         tmp.empty(str(scratch))
     (directory / "instance.json").unlink(missing_ok=True)

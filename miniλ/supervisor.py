@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from miniλ import billing, journal, model, packages, runtimes, state
+from miniλ import billing, journal, model, packages, runtimes, state, walls
 from miniλ.errors import (
     InvalidParameterValue,
     ResourceConflict,
@@ -35,7 +35,10 @@ from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_req
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
 from miniλ.registry import Registry
-from miniλ.sandbox import hierarchies, processes
+from miniλ.sandbox import hierarchies, levels, processes, volumes
+from miniλ.sandbox.users import Users
+from miniλ.sandbox.volumes import Volumes
+from miniλ.scratch import Scratches
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
 from miniλ.worker import PROCESSES
@@ -61,6 +64,7 @@ CHANGEABLE = frozenset(
         "environment",
         "reserved_concurrency",
         "keep_alive",
+        "network",
     }
 )
 # `map` queues for concurrency as long as any function may run (900 s, Lambda's longest).
@@ -148,27 +152,33 @@ class Supervisor:
             self.journal.record(
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
             )
-        try:
-            hierarchy, _ = hierarchies.open_hierarchy(settings.cgroup, held.instance)
-        except OSError as exc:
-            msg = f"Settings: cgroup={settings.cgroup!r} cannot be had on this host: {exc}"
-            raise InvalidParameterValue(msg) from exc
+        choice = await walls.choose(settings, str(held.walls))
+        hierarchy = walls.open_hierarchy(settings, choice, held.instance)
         undo.callback(self._close_hierarchy, hierarchy)
         held.write_down(list(hierarchy.directories))
-        zygotes = Zygotes(self.journal)
+        opened = await self._open_volumes(choice, str(held.tmp), undo)
+        if opened is None:
+            choice = choice._replace(volumes=False)
+        limits = levels.limits(choice, hierarchy.limits)
+        walls.check_required(settings, limits)
+        for mechanism, why in choice.missing.items():
+            self.journal.record(journal.Missing(mechanism=mechanism, why=why))
+        zygotes = Zygotes(self.journal, choice.walls)
         undo.push_async_callback(zygotes.close)
-        limits = enforcement(hierarchy)
         host = Host(
             settings=settings,
             journal=self.journal,
             zygotes=zygotes,
             hierarchy=hierarchy,
-            tmp_directory=str(held.tmp),
+            choice=choice,
+            users=Users() if choice.users else None,
+            scratches=Scratches(str(held.tmp), opened, zygotes.release),
             instance=held.instance,
             limits=limits,
-            process_limit=_process_limit(limits),
+            process_limit=_process_limit(choice, limits),
         )
         self.limits = limits
+        self._choice = choice
         self._zygotes = zygotes
         self._pool = Pool(host)
         undo.push_async_callback(self._pool.close)
@@ -179,6 +189,25 @@ class Supervisor:
         await asyncio.to_thread(held.collect, in_use)
         for function in self._functions.values():
             self._pool.publish(function)
+
+    async def _open_volumes(
+        self, choice: levels.Choice, directory: str, undo: contextlib.AsyncExitStack
+    ) -> Volumes | None:
+        """Return where /tmp's of exact size come from, where that is root and it works."""
+        if not choice.volumes:
+            return None
+        why = await asyncio.to_thread(volumes.probe, directory)
+        if why:
+            choice.missing["volumes"] = why
+            return None
+        opened = Volumes(directory)
+        undo.push_async_callback(self._close_volumes, opened)
+        return opened
+
+    async def _close_volumes(self, opened: Volumes) -> None:
+        left = await asyncio.to_thread(opened.close)
+        if left:
+            self.journal.record(journal.Trouble(what=f"volumes that will not go: {left}"))
 
     def _close_hierarchy(self, hierarchy: hierarchies.Hierarchy) -> None:
         left = hierarchy.close()
@@ -222,10 +251,12 @@ class Supervisor:
         environment: dict[str, str] | None = None,
         reserved_concurrency: int | None = None,
         keep_alive: float = 600.0,
+        network: str = "share",
     ) -> FunctionConfiguration:
         """Create a function from a directory or a .zip, as Lambda's CreateFunction does.
 
-        Sizes are MB, `timeout` and `keep_alive` seconds; `runtime` is the Python that runs
+        Sizes are MB, `timeout` and `keep_alive` seconds; `network` is "share" (the host's) or
+        "none"; `runtime` is the Python that runs
         this, unless said otherwise. The code is copied: later changes to it need
         `update_function_code`. Raises `InvalidParameterValue`, `ResourceConflict` where the
         name is taken, `RuntimeMissing`.
@@ -248,6 +279,7 @@ class Supervisor:
             else environment or {},
             reserved_concurrency=reserved_concurrency,
             keep_alive=keep_alive,
+            network=network,
             last_modified=model.now_iso(),
         )
         async with self._changing:
@@ -323,6 +355,9 @@ class Supervisor:
         """Refuse what only this host can refuse: a runtime, a concurrency it does not have."""
         if function.runtime not in runtimes.KNOWN:
             await asyncio.to_thread(runtimes.check, function.runtime)
+        if function.network == "none" and not self._choice.walls.namespaces:
+            msg = "network='none' needs namespaces, which this host or these settings do not give"
+            raise InvalidParameterValue(msg)
         reservable = self._pool.reservable(function.name)
         if (function.reserved_concurrency or 0) > reservable:
             msg = (
@@ -478,19 +513,6 @@ def check_concurrency(concurrency: int) -> None:
         raise InvalidParameterValue(msg)
 
 
-def enforcement(hierarchy: hierarchies.Hierarchy) -> dict[str, str]:
-    """Return what holds each limit of a worker here: `hard`, `soft` or `none`, and by what."""
-    return {
-        **hierarchy.limits,
-        "descriptors": "hard: RLIMIT_NOFILE",
-        "tmp": "soft: RLIMIT_FSIZE per file, and a look at its size twice a second",
-        "timeout": "hard: SIGKILL at the deadline",
-        "files": "none: workers run as this user and see its files",
-        "siblings": "none: workers run as this user and may signal each other",
-        "network": "none: workers share the host's network",
-    }
-
-
 async def _take_state(
     path: str | os.PathLike[str] | None,
 ) -> tuple[state.State, list[state.Remains]]:
@@ -517,8 +539,10 @@ async def _to_its_end(task: asyncio.Future[Any]) -> None:
         raise cancelled from None if task.cancelled() else task.exception()
 
 
-def _process_limit(limits: dict[str, str]) -> int | None:
+def _process_limit(choice: levels.Choice, limits: dict[str, str]) -> int | None:
     """Return the RLIMIT_NPROC for workers: it counts the user's, so ours come on top."""
+    if choice.users or choice.walls.namespaces == "user":
+        return PROCESSES  # counted for each worker alone
     if limits["processes"].startswith("hard") or os.geteuid() == 0:
         return None
     return processes.tasks_of_user() + PROCESSES

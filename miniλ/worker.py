@@ -27,13 +27,14 @@ from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.host import Context, Host, Init
 from miniλ.model import MB, Invoked, Response, arn
-from miniλ.sandbox import Sandbox, rlimits, tmp
+from miniλ.sandbox import Sandbox, namespaces, rlimits
 from miniλ.sandbox.cgroups import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miniλ.model import FunctionConfiguration
+    from miniλ.scratch import Scratch
     from miniλ.zygote import Exit
 
     # Future, init phase that was waited for, seconds spent and log before.
@@ -118,8 +119,11 @@ class Worker:
         self.ended_by = ""
         self.keeps_scratch = False
         # Its own /tmp. The pool sets it before the start if one survived a crash.
-        self.scratch: str | None = None
+        self.scratch: Scratch | None = None
+        self._user: int | None = None
         self.limits = host.limits
+        if function.network == "none":
+            self.limits = {**host.limits, "network": "hard: a network namespace"}
         self._loop = asyncio.get_running_loop()
         self.initialised: asyncio.Future[Init] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -201,9 +205,11 @@ class Worker:
         # The init phase has all the CPU there is; the quota comes when the worker is ready.
         # An init that is repeated is inside an invocation, and has the invocation's share.
         group.throttle(None if self._phase == "init" else self._cpus)
+        if host.users is not None:
+            self._user = host.users.lease()
+            undo.callback(host.users.give_back, self._user)
         if self.scratch is None:
-            self.scratch = os.path.join(host.tmp_directory, self.worker_id)
-            os.mkdir(self.scratch, 0o700)
+            self.scratch = await host.scratches.lease(self.worker_id, function.ephemeral_storage)
         undo.push_async_callback(self._leave_scratch)
 
         request, our_request = os.pipe2(os.O_CLOEXEC)
@@ -216,20 +222,27 @@ class Worker:
         self._log = logs.LogPipe(self._loop, our_log, host.settings.log_bytes)
         undo.callback(self._log.close)
         # Written before the worker exists: it finds its name when it first looks.
+        inside = bool(host.choice.walls.namespaces)
+        task_root = namespaces.TASK_ROOT if inside else function.code_path
+        scratch = namespaces.TMP if inside else self.scratch.path
         head = wire.Init(
             handler=function.handler,
-            task_root=function.code_path,
+            task_root=task_root,
             arn=arn(host.settings.region, host.settings.account, function.name),
             measure_rss=not host.limits["memory"].startswith("hard"),
         )
         environment = runtimes.environment(
-            function, host.settings, self.worker_id, self.scratch, zygote.program
+            function, host.settings, self.worker_id, zygote.program, task_root, scratch
         )
         self._channel.send(wire.encode(head, msgspec.json.encode(environment)))
+        given = [request, answer, log]
         try:
-            forked = await zygote.fork(self._sandbox(), [request, answer, log])
+            volume = self.scratch.open_mount() if inside else None
+            if volume is not None:
+                given.append(volume)
+            forked = await zygote.fork(self._sandbox(), given)
         finally:
-            for descriptor in (request, answer, log):
+            for descriptor in given:
                 os.close(descriptor)
         self.pid = group.leader = forked.pid
         self._pidfd = forked.pidfd
@@ -250,14 +263,21 @@ class Worker:
     def _sandbox(self) -> Sandbox:
         function = self.function
         assert self.scratch is not None
+        tmp_bytes = function.ephemeral_storage * MB
         return Sandbox(
             worker_id=self.worker_id,
             group=self._group.key,
-            tmp=self.scratch,
+            code=function.code_path,
+            tmp=self.scratch.path,
+            tmp_bytes=tmp_bytes,
             data_bytes=self._memory_limit + rlimits.DATA_SLACK,
-            file_bytes=function.ephemeral_storage * MB,
+            # Where /tmp has a size of its own it needs no bound per file.
+            file_bytes=None if self.limits["tmp"].startswith("hard") else tmp_bytes,
             descriptors=DESCRIPTORS,
             processes=self.host.process_limit,
+            visible=runtimes.visible(function),
+            user=self._user,
+            network=function.network != "none",
         )
 
     async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
@@ -307,9 +327,9 @@ class Worker:
         if self.keeps_scratch or self.scratch is None:
             return
         try:
-            await asyncio.to_thread(tmp.remove, self.scratch)
+            await self.host.scratches.give_back(self.scratch)
         except OSError as exc:
-            what = f"{self.scratch} cannot be removed: {exc}"
+            what = f"{self.scratch.path} cannot be removed: {exc}"
             self._record(journal.Trouble(what=what))
 
     def _cancel_timer(self) -> None:

@@ -26,7 +26,7 @@ from miniλ.errors import RuntimeMissing, ServiceError
 
 if TYPE_CHECKING:
     from miniλ.journal import Journal
-    from miniλ.sandbox import Sandbox
+    from miniλ.sandbox import Sandbox, Walls
 
 MESSAGE = 65536
 START_TIMEOUT = 20.0
@@ -80,9 +80,9 @@ class Zygote:
         return f"<Zygote {self.runtime} {self.pid} {state}>"
 
     @classmethod
-    async def start(cls, runtime: str, program: str) -> Zygote:
+    async def start(cls, runtime: str, program: str, walls: Walls) -> Zygote:
         """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
-        pid, control, errors = _spawn(program)
+        pid, control, errors = _spawn(program, walls)
         zygote = cls(runtime, program, pid, control, errors)
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
@@ -101,7 +101,9 @@ class Zygote:
         return zygote
 
     async def fork(self, sandbox: Sandbox, descriptors: list[int]) -> Forked:
-        """Fork a worker. `descriptors` are its request, answer and log pipes: close yours.
+        """Fork a worker. `descriptors`: its request, answer and log pipes, and a mount if any.
+
+        The mount is of its /tmp, where that is a volume. Close yours.
 
         Raises `ServiceError` where the kernel refuses a process, or the zygote dies.
         """
@@ -127,6 +129,13 @@ class Zygote:
             raise ServiceError(msg) from exc
         finally:
             self._forks.pop(sandbox.worker_id, None)
+
+    def release(self, path: str) -> None:
+        """Let go of a /tmp that nobody will use again, if it was mounted there."""
+        if not self.dead.done():
+            self._unsent.append((msgspec.json.encode({"release": path}), []))
+            if len(self._unsent) == 1:
+                self._send()
 
     def _send(self) -> None:
         """Send what is unsent, as far as the socket takes it; the rest when it is writable."""
@@ -254,7 +263,7 @@ async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wa
         loop.remove_reader(pidfd)
 
 
-def _spawn(program: str) -> tuple[int, socket.socket, int]:
+def _spawn(program: str, walls: Walls) -> tuple[int, socket.socket, int]:
     """Start zygote_main; return its pid, our end of its socket and its stderr to read."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     errors, their_errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -269,9 +278,14 @@ def _spawn(program: str) -> tuple[int, socket.socket, int]:
         "-S",  # no site-packages: a function brings its own
         "-u",  # every print is written at once: a crash loses no last words
         str(main),
-        str(runtimes.packages_directory()),
-        str(runtimes.workers_directory()),
-        str(os.getpid()),
+        msgspec.json.encode(
+            {
+                "packages": str(runtimes.packages_directory()),
+                "workers": str(runtimes.workers_directory()),
+                "supervisor": os.getpid(),
+                "walls": walls._asdict(),
+            }
+        ).decode(),
     ]
     # Nothing of ours: the zygote's environment is what a worker could read of its own past.
     environment = {
@@ -312,8 +326,9 @@ def _spawn(program: str) -> tuple[int, socket.socket, int]:
 class Zygotes:
     """The zygotes of one supervisor: one for each runtime, started when first needed."""
 
-    def __init__(self, facts: Journal) -> None:
+    def __init__(self, facts: Journal, walls: Walls) -> None:
         self._journal = facts
+        self._walls = walls
         self._running: dict[str, Zygote] = {}
         self._starting: dict[str, asyncio.Lock] = {}
         self._programs: dict[str, str] = {}
@@ -340,7 +355,7 @@ class Zygotes:
         tried = []
         for program in [known] if known else runtimes.candidates(runtime):
             try:
-                zygote = await Zygote.start(runtime, program)
+                zygote = await Zygote.start(runtime, program, self._walls)
             except _NotThis as exc:
                 tried.append(str(exc))
                 continue
@@ -352,6 +367,11 @@ class Zygotes:
         here = await asyncio.to_thread(runtimes.here_text)
         msg = f"Runtime {runtime} is not on this machine; here: {here}. Put {runtime} on PATH"
         raise RuntimeMissing("; ".join([msg, *tried]))
+
+    def release(self, path: str) -> None:
+        """Let go of a /tmp that nobody will use again."""
+        for zygote in self._running.values():
+            zygote.release(path)
 
     def _bury(self, zygote: Zygote, _dead: asyncio.Future[None]) -> None:
         """A zygote died by itself: close our side of it."""

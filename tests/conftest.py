@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def _children() -> set[str]:
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= set((task / "children").read_text().split())
+        try:
+            found |= set((task / "children").read_text().split())
+        except FileNotFoundError:
+            continue  # a thread that ended meanwhile
     return found
 
 

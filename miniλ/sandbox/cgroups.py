@@ -58,6 +58,18 @@ def _field(text: str, name: str) -> int:
     return 0
 
 
+def join(files: list[int]) -> None:
+    """Move the calling process into the groups whose cgroup.procs these are; closes them.
+
+    Opened by the zygote: a worker that has namespaces of its own does not see them any more.
+    """
+    for descriptor in files:
+        try:
+            os.write(descriptor, b"0")
+        finally:
+            os.close(descriptor)
+
+
 class Group:
     """One cgroup for one worker at a time. The verbs of all three implementations.
 
@@ -69,8 +81,9 @@ class Group:
     # The worker's first process, set once it is forked; what is done by signals needs it.
     leader = 0
 
-    def join(self) -> None:
-        """Move the calling process in."""
+    def doors(self) -> list[str]:
+        """Return the files to join by: see `join`."""
+        return []
 
     def limit(self, memory: int, pids: int) -> None:
         """Limit the memory (bytes, no swap) and the number of tasks."""
@@ -127,8 +140,8 @@ class V2Group(Group):
     def _has(self, name: str) -> bool:
         return os.path.exists(f"{self.path}/{name}")
 
-    def join(self) -> None:
-        write(f"{self.path}/cgroup.procs", "0")
+    def doors(self) -> list[str]:
+        return [f"{self.path}/cgroup.procs"]
 
     def limit(self, memory: int, pids: int) -> None:
         if self._has("memory.max"):
@@ -203,9 +216,8 @@ class V1Group(Group):
         for path in self.paths:
             os.mkdir(path, 0o755)
 
-    def join(self) -> None:
-        for path in self.paths:
-            write(f"{path}/cgroup.procs", "0")
+    def doors(self) -> list[str]:
+        return [f"{path}/cgroup.procs" for path in self.paths]
 
     def limit(self, memory: int, pids: int) -> None:
         if self._limited == (memory, pids):

@@ -19,15 +19,17 @@ DATA_SLACK = 160 * 1024 * 1024
 THREAD_STACK = 1024 * 1024
 
 
-def apply(data: int, file: int, descriptors: int, processes: int | None) -> None:
+def apply(data: int, file: int | None, descriptors: int, processes: int | None) -> None:
     """Limit this process and its children. Raises OSError or ValueError if the kernel refuses.
 
-    `processes` is None where RLIMIT_NPROC would count the whole user's processes, ours too.
+    `file` is None where /tmp has a better cap; `processes` is None where RLIMIT_NPROC would count
+    the whole user's processes, ours too.
     """
     # A core file would be a function's memory on our disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, _at_most(resource.RLIMIT_DATA, data))
-    resource.setrlimit(resource.RLIMIT_FSIZE, _at_most(resource.RLIMIT_FSIZE, file))
+    if file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, _at_most(resource.RLIMIT_FSIZE, file))
     resource.setrlimit(resource.RLIMIT_NOFILE, _at_most(resource.RLIMIT_NOFILE, descriptors))
     if processes is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, _at_most(resource.RLIMIT_NPROC, processes))

@@ -1,0 +1,33 @@
+"""This module is the probe: which mechanisms work on this host, by doing each once.
+
+    python -I -S probe.py PACKAGES DIRECTORY RUNTIME
+
+Rule: nothing is concluded from a uid, a kernel version or a file's existence. Root may lack
+capabilities, and Ubuntu lets everybody make a user namespace that can do nothing. It is a program
+of its own because it forks, which the supervisor, with its threads, never does.
+
+Prints a JSON object: for each mechanism "" where it works, else one line that says why not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def examine(directory: str, runtime: str) -> dict[str, str]:
+    """Try every mechanism. `directory` is an empty one to mount on; nothing stays mounted."""
+    from miniλ.sandbox import landlock, namespaces, seccomp, users  # noqa: PLC0415 - found only now
+
+    return {
+        "landlock": landlock.probe(),
+        "seccomp": seccomp.probe(),
+        "root namespaces": namespaces.probe(directory, runtime, user=False),
+        "user namespaces": namespaces.probe(directory, runtime, user=True),
+        "users": "" if users.probe() else "workers cannot change to users of their own",
+    }
+
+
+if __name__ == "__main__":
+    sys.path.append(sys.argv[1])
+    sys.stdout.write(json.dumps(examine(*sys.argv[2:])))

@@ -1,0 +1,427 @@
+"""This module is the private /tmp of a worker as a file system of exactly its size, for root.
+
+Rule 1: this is the supervisor's side. It blocks (mkfs, mount, umount), so all but `lease` of a
+spare belongs into a thread; the lock is held for lists only, never across these.
+
+Rule 2: a volume is leased once. What comes back is unmounted and deleted, and a new one takes
+its place: that is 1 ms, where emptying a directory of 33,000 names is 300, and nothing that a
+worker did to a file system (attributes, ACLs, grown directories) meets the next worker.
+
+Theory of operation: a tmpfs is charged to the memory cgroup of who writes it, and stays charged
+when he is dead; the page cache of a file system on disk is reclaimed instead. So a volume is
+a sparse image of ext4 on a loop device. mkfs runs for the template of a size; a volume is a
+copy of the template's data, some 64 KB. The kernel clears the loop device with the mount
+(LO_FLAGS_AUTOCLEAR), also when we were killed: what is left is mounts and files below one
+directory, and `sweep` finds both without notes.
+
+    512.template   the empty file system
+    512-7.image    volume 7; readable by root only
+    512-7          where it is mounted
+
+The sum of the volumes may be more than the disk: where that is full, what was written to a
+volume is lost (EIO), although the volume has room.
+
+A mount namespace that is made while volumes are mounted has copies of them, and would keep them,
+and so their disk space, to its end. So the directory is mounted on itself with shared propagation
+(mount_namespaces(7)): who makes his copies slaves of it loses them when we unmount, also if the
+rest of the host is private.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import itertools
+import os
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import tempfile
+import threading
+
+from miniλ.sandbox import tmp
+
+MB = 1 << 20
+BLOCK = 4096
+
+# What is free beyond the size, so that a file of exactly the size fits together with its
+# directory and extent blocks; far less than the megabyte by which sizes are given.
+ROOM = 64 * BLOCK
+
+# No journal: nobody mounts a volume again after a crash. One inode for 16 KB is what mkfs takes
+# for disks: 512 MB hold 33,000 files, and the millionth name is ENOSPC long before the disk is
+# full of inodes. No resize_inode: a volume never grows. The inode tables of a sparse image are
+# zeros already, so nobody has to write them, neither mkfs nor a kernel thread after mount.
+_MKFS = (
+    *("-q", "-F", "-b", str(BLOCK), "-i", "16384", "-I", "256", "-m", "0"),
+    *("-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1"),
+)
+
+# linux/loop.h, linux/mount.h: the same on every architecture.
+_LOOP_CONFIGURE, _LOOP_CTL_GET_FREE, _LO_FLAGS_AUTOCLEAR, _LOOP_MAJOR = 0x4C0A, 0x4C82, 4, 7
+_LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")
+_MS_NOSUID, _MS_NODEV, _MS_NOATIME, _MS_BIND, _MS_SHARED = 2, 4, 1024, 4096, 1 << 20
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def probe(directory: str) -> str:
+    """Return "" if volumes can be had below `directory`, else why not, in a line. By doing."""
+    if os.geteuid() != 0:
+        return "not root"
+    try:
+        with tempfile.TemporaryDirectory(prefix="probe-", dir=directory) as path:
+            volumes = Volumes(path, spares=0)
+            try:
+                with open(f"{volumes.lease(8).path}/file", "wb") as file:
+                    file.write(b"x" * BLOCK)
+            finally:
+                left = volumes.close()
+            return f"cannot be unmounted: {' '.join(left)}" if left else ""
+    except OSError as exc:
+        return " ".join((exc.strerror or str(exc)).split())
+
+
+class Volume:
+    """A mounted file system: `path` is where, `size_mb` how much fits (MB of 2**20 bytes).
+
+    Its root directory is root's, mode 0700: who leases it gives it to the worker.
+    """
+
+    def __init__(self, path: str, size_mb: int) -> None:
+        self.path = path
+        self.size_mb = size_mb
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.path} {self.size_mb} MB>"
+
+    def mount(self) -> None:
+        """Mount the image `path`.image at `path`. Raises OSError."""
+        os.mkdir(self.path, 0o700)
+        _mount(f"{self.path}.image", self.path)
+
+    def remove(self) -> None:
+        """Unmount and delete it; what is gone already is fine. Raises OSError (EBUSY)."""
+        try:
+            _unmount(self.path)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOENT):  # no mount point, or none any more
+                raise
+        for function, path in ((os.rmdir, self.path), (os.unlink, f"{self.path}.image")):
+            try:
+                function(path)
+            except FileNotFoundError:
+                pass
+
+
+class Volumes:
+    """The volumes below a directory: made ahead, leased, replaced, and removed at the end.
+
+    Up to `spares` of each size are kept mounted. Methods may be called from any thread. What
+    a dead instance left in the directory has to be swept before.
+    """
+
+    def __init__(self, directory: str, spares: int = 4) -> None:
+        self.directory = os.path.realpath(directory)
+        self.spares = spares
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._every: set[Volume] = set()  # leased, spare and quarantined
+        self._leased: set[Volume] = set()
+        self._spare: dict[int, list[Volume]] = {}
+        self._coming: dict[int, int] = {}
+        self._quarantine: list[Volume] = []
+        self._is_closed = False
+        os.makedirs(self.directory, exist_ok=True)
+        os.chmod(self.directory, 0o711)  # noqa: S103 - workers go through it, and list nothing
+        for flags in (_MS_BIND, _MS_SHARED):
+            _call_mount(self.directory, self.directory, flags)
+
+    def make_ahead(self, size_mb: int) -> bool:
+        """Make one spare volume if there are too few; return whether more are wanted.
+
+        Takes milliseconds, the first of a size some more. Raises OSError as `lease` does.
+        """
+        with self._lock:
+            if self._is_closed or not self._has_room(size_mb):
+                return False
+            self._coming[size_mb] = self._coming.get(size_mb, 0) + 1
+        volume = None
+        try:
+            volume = self._make(size_mb)
+        finally:
+            with self._lock:
+                self._coming[size_mb] -= 1
+                if volume is not None and not self._is_closed:
+                    self._spare.setdefault(size_mb, []).append(volume)
+                wanted = not self._is_closed and self._has_room(size_mb)
+        return wanted
+
+    def lease(self, size_mb: int) -> Volume:
+        """Return an empty volume: a spare one at once, else a new one.
+
+        Raises OSError: no space on the disk, no loop device, no right to mount, closed. Making
+        one blocks for milliseconds: `make_ahead` is how a loop does not wait for it.
+        """
+        volume = self.spare(size_mb)
+        if volume is None:
+            volume = self._make(size_mb)
+            with self._lock:
+                self._leased.add(volume)
+        return volume
+
+    def spare(self, size_mb: int) -> Volume | None:
+        """Return an empty volume at once, or None: then `lease` one."""
+        with self._lock:
+            spare = self._spare.get(size_mb)
+            volume = spare.pop() if spare else None
+            if volume is not None:
+                self._leased.add(volume)
+        return volume
+
+    def give_back(self, volume: Volume) -> None:
+        """Take a volume back; it is removed, else quarantined, and replaced. Twice is once."""
+        with self._lock:
+            if volume not in self._leased:
+                return
+            self._leased.remove(volume)
+            self._quarantine.append(volume)
+        self.collect()
+        try:
+            self.make_ahead(volume.size_mb)
+        except OSError:
+            pass  # there is none to spare: the next lease says why
+
+    def collect(self) -> list[str]:
+        """Remove what could not be removed before; return what still cannot (EBUSY)."""
+        with self._lock:
+            waiting, self._quarantine = self._quarantine, []
+        left = [volume for volume in waiting if not self._remove(volume)]
+        with self._lock:
+            self._quarantine += left
+        return [volume.path for volume in left]
+
+    def close(self) -> list[str]:
+        """Remove every volume, leased ones as well, and templates; return what would not go."""
+        with self._lock:
+            self._is_closed = True
+            self._spare.clear()
+            self._leased.clear()
+            self._quarantine = list(self._every)
+        self._remove_templates()
+        left = sorted(self.collect())
+        if not left and self.directory in _mount_points(self.directory):
+            _detach(self.directory)
+        return left
+
+    def _has_room(self, size_mb: int) -> bool:
+        return len(self._spare.get(size_mb, ())) + self._coming.get(size_mb, 0) < self.spares
+
+    def _remove(self, volume: Volume) -> bool:
+        try:
+            volume.remove()
+        except OSError:
+            return False
+        with self._lock:
+            self._every.discard(volume)
+        return True
+
+    def _remove_templates(self) -> None:
+        for name in os.listdir(self.directory):
+            if name.endswith(".template"):
+                os.unlink(f"{self.directory}/{name}")
+
+    def _make(self, size_mb: int) -> Volume:
+        """Make and mount a volume from the template of its size, which the first one makes."""
+        template = f"{self.directory}/{size_mb}.template"
+        volume = Volume(f"{self.directory}/{size_mb}-{next(self._numbers)}", size_mb)
+        try:
+            if not os.path.exists(template):
+                # Two threads may do this at once; the later one's takes the earlier one's place.
+                draft = Volume(f"{self.directory}/{size_mb}-{next(self._numbers)}", size_mb)
+                try:
+                    _format(draft)
+                    os.rename(f"{draft.path}.image", template)
+                finally:
+                    draft.remove()
+            _copy(template, f"{volume.path}.image")
+            volume.mount()
+        except OSError:
+            volume.remove()
+            raise
+        with self._lock:
+            is_late = self._is_closed
+            if not is_late:
+                self._every.add(volume)
+        if is_late:
+            volume.remove()
+            self._remove_templates()
+            raise OSError(errno.ESHUTDOWN, "the volumes are closed", self.directory)
+        return volume
+
+
+def sweep(directory: str) -> list[str]:
+    """Unmount and delete what a dead instance left below `directory`; return those paths.
+
+    What is held by somebody is detached (MNT_DETACH): it goes with him. The directory itself
+    stays, and nothing outside of it is touched. Raises OSError.
+    """
+    if not os.path.isdir(directory):
+        return []
+    directory = os.path.realpath(directory)
+    while points := _mount_points(directory):
+        refused = [exc for point in points if (exc := _detach(point))]
+        if len(refused) == len(points):
+            raise refused[0]
+    found = sorted(f"{directory}/{name}" for name in os.listdir(directory))
+    tmp.empty(directory)
+    return found
+
+
+def _detach(point: str) -> OSError | None:
+    """Unmount what is mounted at a point, at once or when it is let go; return why not.
+
+    A mount that another one covers has no path (ENOENT) until that one is gone.
+    """
+    try:
+        try:
+            _unmount(point)
+        except OSError:
+            _unmount(point, _MNT_DETACH)
+    except OSError as exc:
+        return exc
+    return None
+
+
+def _mount_points(directory: str) -> list[str]:
+    """Return the mount points below a directory and at it, deepest and last mounted first."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        escaped = [line.split(b" ")[4] for line in file]
+    # Blanks and the like are octal: proc_pid_mountinfo(5).
+    points = [
+        os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point))
+        for point in reversed(escaped)
+    ]
+    below = [point for point in points if f"{point}/".startswith(f"{directory}/")]
+    return sorted(below, key=lambda point: -point.count("/"))
+
+
+def _format(draft: Volume) -> None:
+    """Make the image of an empty file system in which `size_mb` MB (of 2**20 bytes) fit.
+
+    The image is larger than that, by inode tables, bitmaps and what ext4 keeps for itself (2 %,
+    at most 4096 blocks). How much is measured rather than computed: made, mounted, corrected.
+    """
+    program = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None:
+        raise OSError(errno.ENOENT, "mkfs.ext4 is not here")
+    wanted = draft.size_mb * MB + ROOM
+    length, missing = wanted, 0
+    for _ in range(6):
+        length += missing
+        with open(f"{draft.path}.image", "wb", opener=_private) as file:
+            file.truncate(length)
+        done = subprocess.run(  # noqa: S603 - no shell, and the path is ours
+            [program, *_MKFS, f"{draft.path}.image"], check=False, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise OSError(errno.EIO, f"mkfs.ext4: {done.stderr.strip() or done.returncode}")
+        draft.mount()
+        os.rmdir(f"{draft.path}/lost+found")
+        os.chmod(draft.path, 0o700)
+        missing = wanted - os.statvfs(draft.path).f_bavail * BLOCK
+        _unmount(draft.path)
+        os.rmdir(draft.path)
+        if -ROOM < missing < ROOM:
+            return
+    raise OSError(errno.EINVAL, f"ext4 cannot be made to hold {draft.size_mb} MB")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a sparse file: the data, not the holes (lseek(2), SEEK_DATA)."""
+    with open(source, "rb") as here, open(target, "xb", opener=_private) as there:
+        length = os.fstat(here.fileno()).st_size
+        os.ftruncate(there.fileno(), length)
+        start = end = 0
+        while end < length:
+            try:
+                start = os.lseek(here.fileno(), end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:  # holes only from here on
+                    return
+                raise
+            end = os.lseek(here.fileno(), start, os.SEEK_HOLE)
+            while start < end:
+                start += os.copy_file_range(
+                    here.fileno(), there.fileno(), end - start, start, start
+                )
+
+
+def _mount(image: str, point: str) -> None:
+    """Mount an image by mount(2); its loop device goes with the mount. Raises OSError."""
+    loop, device = _attach(image)
+    try:
+        # A flush would write the disk's own journal for the sake of files that no crash outlives.
+        options = b"nobarrier,noinit_itable"
+        flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
+        _call_mount(device, point, flags, b"ext4", options)
+    finally:
+        os.close(loop)  # the mount holds it from here on; without a mount, this clears it
+
+
+def _call_mount(
+    source: str, point: str, flags: int, kind: bytes | None = None, options: bytes | None = None
+) -> None:
+    names = os.fsencode(source), os.fsencode(point)
+    if _libc.mount(*names, kind, ctypes.c_ulong(flags), options) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount of {source}: {os.strerror(number)}", point)
+
+
+def _attach(image: str) -> tuple[int, str]:
+    """Bind a loop device to an image: loop(4). Return its descriptor and path.
+
+    Page cache of the image instead of direct I/O, which has rules for alignment that not every
+    disk can keep. Needs Linux 5.8 (LOOP_CONFIGURE). Raises OSError "no loop devices: ...".
+    """
+    try:
+        control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+        file = -1
+        try:
+            file = os.open(image, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            info = (0, 0, 0, 0, 0, 0, 0, 0, _LO_FLAGS_AUTOCLEAR, os.fsencode(image)[-63:], b"", b"")
+            config = _LOOP_CONFIG.pack(file, 0, *info, *(0,) * 10)
+            for _ in range(64):
+                device = f"/dev/loop{(number := fcntl.ioctl(control, _LOOP_CTL_GET_FREE))}"
+                if not os.path.exists(device):  # a /dev that the kernel does not fill
+                    os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(_LOOP_MAJOR, number))
+                loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.ioctl(loop, _LOOP_CONFIGURE, config)
+                    return loop, device
+                except OSError as exc:
+                    os.close(loop)
+                    if exc.errno != errno.EBUSY:  # free is free until somebody else takes it
+                        raise
+            raise OSError(errno.EBUSY, "others are always faster")
+        finally:
+            os.close(control)
+            if file >= 0:
+                os.close(file)
+    except OSError as exc:
+        raise OSError(exc.errno, f"no loop devices: {exc.strerror}", exc.filename) from exc
+
+
+def _unmount(path: str, flags: int = 0) -> None:
+    """Unmount by umount2(2), never through a link. Raises OSError, EBUSY if it is held."""
+    if _libc.umount2(os.fsencode(path), flags | _UMOUNT_NOFOLLOW) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)

@@ -1,0 +1,75 @@
+"""This module is where each worker's /tmp comes from and goes to.
+
+A /tmp outlives its worker if that crashed or timed out: the replacement finds it, as on Lambda.
+With root it is a volume of exactly its size; in a user namespace the zygote mounts a tmpfs of that
+size on its directory; else it is a directory whose size is watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from miniλ.sandbox import namespaces, tmp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miniλ.sandbox.volumes import Volume, Volumes
+
+
+class Scratch:
+    """One /tmp: `path` is where it is on the host."""
+
+    __slots__ = ("path", "volume")
+
+    def __init__(self, path: str, volume: Volume | None = None) -> None:
+        self.path = path
+        self.volume = volume
+
+    def open_mount(self) -> int | None:
+        """Return a mount of a volume, to be attached by the worker; None for a directory."""
+        if self.volume is None:
+            return None
+        return namespaces.detached(self.path, read_only=False)
+
+
+class Scratches:
+    """Every /tmp of one supervisor, below its state directory."""
+
+    def __init__(
+        self, directory: str, volumes: Volumes | None, release: Callable[[str], None]
+    ) -> None:
+        """`release` tells zygotes that a directory will not be used again."""
+        self._directory = directory
+        self._volumes = volumes
+        self._release = release
+
+    async def lease(self, worker_id: str, size_mb: int) -> Scratch:
+        """Return an empty /tmp of this size; raises OSError where there is none to be had."""
+        if self._volumes is None:
+            path = os.path.join(self._directory, worker_id)
+            os.mkdir(path, 0o700)
+            return Scratch(path)
+        volume = self._volumes.spare(size_mb)
+        if volume is None:
+            volume = await asyncio.to_thread(self._volumes.lease, size_mb)
+        return Scratch(volume.path, volume)
+
+    async def give_back(self, scratch: Scratch) -> None:
+        """Remove a /tmp that nobody will use again, with all that is in it. Raises OSError."""
+        if self._volumes is not None and scratch.volume is not None:
+            await asyncio.to_thread(self._volumes.give_back, scratch.volume)
+            return
+        self._release(scratch.path)
+        await asyncio.to_thread(tmp.remove, scratch.path)
+
+    def make_ahead(self, size_mb: int) -> None:
+        """Make spare volumes of this size; blocks for milliseconds, so it runs in a thread."""
+        if self._volumes is not None:
+            try:
+                while self._volumes.make_ahead(size_mb):
+                    pass
+            except OSError:
+                return  # there is none to spare: the next lease says why

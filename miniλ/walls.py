@@ -1,0 +1,94 @@
+"""This module is the choice of a sandbox: asked of the host once, when a supervisor opens.
+
+What the operator says (`settings`) is a bound, what the host can do is found out by a program of
+its own (`sandbox.probe`), and what is missing is a fact in the journal, or an error where it is
+required.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from miniλ import runtimes
+from miniλ.errors import InvalidParameterValue, NotEnforced
+from miniλ.sandbox import hierarchies, levels
+
+if TYPE_CHECKING:
+    from miniλ.settings import Settings
+
+PROBE_TIMEOUT = 20.0
+
+
+async def choose(settings: Settings, directory: str) -> levels.Choice:
+    """Return what to put around workers. `directory` is an empty one, for their root."""
+    without = frozenset(_listed("without", settings.without, levels.MECHANISMS))
+    found = await asyncio.to_thread(_examine, directory)
+    return levels.choose(settings.sandbox, without, found, directory)
+
+
+def _examine(directory: str) -> dict[str, str]:
+    """Run the probe; where it cannot even run, nothing can be had, and that is why."""
+    packages = runtimes.packages_directory()
+    program = str(packages / "miniλ" / "sandbox" / "probe.py")
+    workers = str(runtimes.workers_directory())
+    command = [sys.executable, "-I", "-S", program, str(packages), directory, workers]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own program
+            command, capture_output=True, timeout=PROBE_TIMEOUT, check=True
+        )
+        return msgspec.json.decode(done.stdout, type=dict[str, str])
+    except subprocess.CalledProcessError as exc:
+        why = exc.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as exc:
+        why = str(exc)
+    names = ("landlock", "seccomp", "root namespaces", "user namespaces", "users")
+    return dict.fromkeys(names, f"the probe does not run: {why}")
+
+
+def open_hierarchy(
+    settings: Settings, choice: levels.Choice, instance: str
+) -> hierarchies.Hierarchy:
+    """Return the cgroup hierarchy of these settings and this level; notes why not in `missing`."""
+    wanted = settings.cgroup
+    if wanted == "auto" and not choice.cgroup:
+        wanted = "none"
+    try:
+        hierarchy, refused = hierarchies.open_hierarchy(wanted, instance)
+    except OSError as exc:
+        msg = f"Settings: cgroup={settings.cgroup!r} cannot be had on this host: {exc}"
+        raise InvalidParameterValue(msg) from exc
+    if refused and not hierarchy.limits["memory"].startswith("hard"):
+        choice.missing["cgroup"] = "; ".join(refused)
+    return hierarchy
+
+
+def check_required(settings: Settings, limits: dict[str, str]) -> None:
+    """Raise `NotEnforced` where a limit is not held as hard as `settings.require` says."""
+    required: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in settings.require.split(","))):
+        resource, _, strength = item.partition(":")
+        if resource not in limits or strength not in levels.STRENGTHS:
+            msg = (
+                f"Settings: require: {item!r} is none of {', '.join(limits)} with "
+                f":{' or :'.join(levels.STRENGTHS)}"
+            )
+            raise InvalidParameterValue(msg)
+        required[resource] = strength
+    unmet = levels.unmet(required, limits)
+    if unmet:
+        raise NotEnforced("; ".join([*unmet, "`minilambda doctor` says what to do about it"]))
+
+
+def _listed(name: str, text: str, allowed: tuple[str, ...]) -> list[str]:
+    """Return the words of a setting that is a list parted by commas."""
+    words = [word for part in text.split(",") if (word := part.strip())]
+    for word in words:
+        if word not in allowed:
+            msg = f"Settings: {name}: {word!r} is none of {', '.join(allowed)}"
+            raise InvalidParameterValue(msg)
+    return words
