@@ -74,7 +74,7 @@ async def running(
     *,
     functions: int = 1,
     keep_alive: float = 600.0,
-    **settings: Any,
+    **settings: Any,  # noqa: ANN401 - as Settings takes them
 ) -> AsyncIterator[Ours]:
     """Run a supervisor with hello and, up to `functions`, others that nobody invokes."""
     chosen = Settings(concurrency=64, **settings)

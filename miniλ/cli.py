@@ -1,13 +1,14 @@
 """This module is the command line: minilambda (and miniλ, and python -m miniλ).
 
 Exit codes: 0, 1 the function failed, 2 usage, 3 the runtime is not here, 69 miniλ could not do
-its part, 75 the state directory is in use, 124 timed out, 137 killed. Payloads go to stdout;
-logs, REPORT and everything for people to stderr.
+its part, 75 the state directory is in use, 78 the host falls short of --require, 124 timed out, 137
+killed. Payloads go to stdout; logs, REPORT and everything for people to stderr.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -19,14 +20,24 @@ import click
 import msgspec
 
 import miniλ
-from miniλ import billing, doctor, registry, runtimes
-from miniλ.errors import LambdaError, ResourceConflict, RuntimeMissing, StateInUse, Throttled
+from miniλ import billing, doctor, model, registry, runtimes
+from miniλ.errors import (
+    LambdaError,
+    NotEnforced,
+    ResourceConflict,
+    RuntimeMissing,
+    StateInUse,
+    Throttled,
+)
 from miniλ.invoker import check_event
+from miniλ.sandbox import levels
+from miniλ.settings import Settings
+from miniλ.settings import load as load_settings
 from miniλ.supervisor import Supervisor
 from miniλ.sync import new_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from miniλ.model import Response
 
@@ -34,6 +45,7 @@ FAILED = 1
 USAGE = 2
 NO_RUNTIME = 3
 UNAVAILABLE = 69  # sysexits.h: EX_UNAVAILABLE
+NOT_ENFORCED = 78  # sysexits.h: EX_CONFIG
 IN_USE = 75  # sysexits.h: EX_TEMPFAIL
 TIMED_OUT = 124  # as timeout(1)
 KILLED = 137  # as a shell: 128 + SIGKILL
@@ -47,6 +59,32 @@ def main() -> None:
     """Run functions the way AWS Lambda does, as plain supervised processes."""
 
 
+def sandbox_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what may be said of the sandbox to a command; it arrives as `settings`."""
+
+    @click.option("--sandbox", type=click.Choice(["auto", *levels.LEVELS]), help="At most this.")
+    @click.option("--without", help=f"Leave out, parted by commas: {', '.join(levels.MECHANISMS)}.")
+    @click.option("--require", help="Refuse to start unless, as in memory:hard,files:hard.")
+    @functools.wraps(command)
+    def with_settings(
+        sandbox: str | None,
+        without: str | None,
+        require: str | None,
+        **others: Any,  # noqa: ANN401 - the command's own
+    ) -> None:
+        said = {"sandbox": sandbox, "without": without, "require": require}
+        try:
+            settings = msgspec.structs.replace(
+                load_settings(),
+                **{name: value for name, value in said.items() if value is not None},
+            )
+        except LambdaError as exc:
+            _fail(exc)
+        command(settings=settings, **others)
+
+    return with_settings
+
+
 @main.command()
 @click.argument("target", metavar="DIR:HANDLER")
 @click.option("-e", "--event", default="{}", help="A file, - for stdin, or JSON itself.")
@@ -58,7 +96,9 @@ def main() -> None:
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Invoke so many times.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, help="So many at a time.")
 @click.option("--state", type=click.Path(path_type=Path), help="Keep the ledger here.")
+@click.option("--network", type=click.Choice(model.NETWORKS), default="share", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Payload, log and report as one document.")
+@sandbox_options
 def invoke(
     target: str,
     event: str,
@@ -66,6 +106,7 @@ def invoke(
     repeat: int,
     concurrency: int,
     state: Path | None,
+    settings: Settings,
     *,
     as_json: bool,
     **limits: Any,  # noqa: ANN401 - as Supervisor.create_function's
@@ -81,7 +122,7 @@ def invoke(
     body = _event(event)
 
     async def run() -> int:
-        async with Supervisor(state) as supervisor:
+        async with Supervisor(state, settings) as supervisor:
             name = _name(directory)
             options = {"environment": variables, **limits}
             try:
@@ -165,20 +206,36 @@ def _summary(durations: list[float], elapsed: float, cold: int) -> dict[str, flo
 
 @main.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def doctor_command(*, as_json: bool) -> None:
-    """Say what this host can enforce, by which mechanism, and what to do about each gap."""
-    try:
-        findings = doctor.examine()
-    except LambdaError as exc:
-        _fail(exc)
+@sandbox_options
+def doctor_command(settings: Settings, *, as_json: bool) -> None:
+    """Say what this host can enforce, by which mechanism, and what to do about each gap.
+
+    Each claim is tried by a worker that is thrown away; one that does not stand exits with 1.
+    """
+    findings: list[doctor.Finding] = []
+
+    async def run() -> int:
+        findings.extend(await doctor.examine(settings))
+        return FAILED if any(finding.proved is False for finding in findings) else 0
+
+    if sys.stderr.isatty():
+        click.echo("trying what this host can enforce; it takes some seconds ...", err=True)
+    status = _run(run())
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
-        return
+        sys.exit(status)
+    proofs = {True: "proved", False: "WRONG", None: ""}
     width = max(len(finding.resource) for finding in findings)
     for finding in findings:
-        click.echo(f"{finding.resource:<{width}}  {finding.level:<4}  {finding.by}")
+        proof = f"{proofs[finding.proved]:<6}"
+        click.echo(
+            f"{finding.resource:<{width}}  {finding.level:<4}  {proof}  {finding.by}".rstrip()
+        )
+        if finding.seen:
+            click.echo(f"{'':<{width}}                tried: {finding.seen}")
         if finding.remedy:
-            click.echo(f"{'':<{width}}        to do: {finding.remedy}")
+            click.echo(f"{'':<{width}}                to do: {finding.remedy}")
+    sys.exit(status)
 
 
 @main.command()
@@ -244,6 +301,8 @@ def _fail(error: LambdaError) -> NoReturn:
             sys.exit(NO_RUNTIME)
         case StateInUse():
             sys.exit(IN_USE)
+        case NotEnforced():
+            sys.exit(NOT_ENFORCED)
         case Throttled():
             sys.exit(UNAVAILABLE)
     sys.exit(USAGE if error.status < 500 else UNAVAILABLE)  # noqa: PLR2004 - HTTP's own border

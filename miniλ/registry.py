@@ -48,6 +48,7 @@ class Registry:
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         """Open or make the database; `durable=False` is for a state that nobody keeps."""
+        self.path = path
         self._sql = _blocks()
         # Opened here and used there: the thread is the only one that touches it afterwards.
         try:

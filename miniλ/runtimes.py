@@ -124,7 +124,7 @@ def environment(
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "TZ": ":UTC",
-        "PATH": f"{os.path.dirname(program)}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "PATH": f"{os.path.dirname(os.path.realpath(program))}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
         "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
         "HOME": scratch,
         "TMPDIR": scratch,

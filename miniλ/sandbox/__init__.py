@@ -155,7 +155,7 @@ def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
 
 def _attach(sandbox: Sandbox, mounts: list[int]) -> None:
     """Mount what is this worker's own."""
-    for descriptor, (_, target, _) in zip(mounts, places(sandbox)):
+    for descriptor, (_, target, _) in zip(mounts, places(sandbox)):  # noqa: B905 - Python 3.9
         # The zygote has made a place for each, but inside of /tmp, which is new.
         if namespaces.is_within(target, namespaces.TMP) and target != namespaces.TMP:
             os.makedirs(target, 0o755, exist_ok=True)

@@ -17,8 +17,8 @@ Rule 1: nothing is ever mounted where the host could see it. With the last proce
 its mounts are gone, whatever way that process ended.
 
 Rule 2: the kernel kills everybody in a pid namespace with its init. The zygote is the init of its
-own, so all below it dies with it; each worker's is the zygote's child, and is killed when the worker
-has ended. That is what ends daemons, and what no fork outruns.
+own, so all below it dies with it; each worker's is the zygote's child, and is killed when the
+worker has ended. That is what ends daemons, and what no fork outruns.
 
 Sources: namespaces(7), pid_namespaces(7), user_namespaces(7), mount_setattr(2) (Linux 5.12),
 open_tree(2), pivot_root(2). No glibc older than 2.36 knows the new calls: they go by number, which
@@ -54,7 +54,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 4
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
 # Where Lambda has them, and handlers and libraries expect them.
-TASK_ROOT, LAYERS, RUNTIME, TMP = "/var/task", "/opt", "/var/runtime", "/tmp"
+TASK_ROOT, LAYERS, RUNTIME, TMP = "/var/task", "/opt", "/var/runtime", "/tmp"  # noqa: S108
 
 # The system's directories. Those that are symbolic links here are links in the root too.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

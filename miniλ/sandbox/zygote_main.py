@@ -1,6 +1,6 @@
 """This module is the zygote: a small, single-threaded, secret-free process that forks workers.
 
-    python -I -S -u zygote_main.py {"packages": "...", "workers": "...", "supervisor": 1, "walls": {}}
+    python -I -S -u zygote_main.py {"packages": ..., "workers": ..., "supervisor": ..., "walls": {}}
 
 Theory of operation: the supervisor starts one zygote per interpreter, by exec, with one end of
 a SOCK_SEQPACKET socket as descriptor 3. Each message is a small JSON object:
@@ -63,6 +63,9 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     from miniλ.sandbox import Walls, namespaces, processes, rlimits  # noqa: PLC0415 - only now
 
     sys.path.remove(packages)
+    # The interpreter itself, not a virtual environment's link to it: that is somebody's packages,
+    # and what a worker starts would have them.
+    sys.executable = os.path.realpath(sys.executable)
     bootstrap = load_bootstrap(workers)
     rlimits.shrink_thread_stacks()
     # Everything above 3 is closed: this gets number 4, and keeps it from a worker's pipe.

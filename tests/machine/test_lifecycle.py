@@ -20,6 +20,8 @@ from miniλ import journal, model
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 
+from .conftest import OPEN
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,7 +78,8 @@ import miniλ
 from miniλ.settings import Settings
 
 async def main(code, state, lock, level):
-    async with miniλ.Supervisor(state or None, Settings(cgroup=level)) as supervisor:
+    settings = Settings(cgroup=level, without="namespaces,landlock")
+    async with miniλ.Supervisor(state or None, settings) as supervisor:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         try:
@@ -370,7 +373,7 @@ def test_closing_gives_running_invocations_their_grace(
     )
 
     async def scenario() -> None:
-        settings = Settings(cgroup=level, shutdown_grace=1.0)  # type: ignore[arg-type]
+        settings = Settings(cgroup=level, shutdown_grace=1.0, without=OPEN)  # type: ignore[arg-type]
         async with miniλ.Supervisor(settings=settings) as supervisor:
             await supervisor.create_function("sleeper", code, "app.handler", timeout=60)
             quick = asyncio.create_task(supervisor.invoke("sleeper", 0.3))
