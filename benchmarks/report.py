@@ -143,7 +143,7 @@ def show(document: Document) -> str:
     )
     held = "; ".join(
         f"{what} {result.limits[what]}"
-        for what in ("memory", "cpu", "freeze")
+        for what in ("memory", "cpu", "files", "siblings", "tmp")
         if what in result.limits
     )
     parts = [head, f"a worker here: {held}"] if held else [head]

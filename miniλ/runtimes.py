@@ -120,11 +120,12 @@ def environment(
     absent, since this worker is spoken to by pipe.
     """
     day = time.strftime("%Y/%m/%d", time.gmtime())
+    programs = os.path.dirname(os.path.realpath(program))
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "TZ": ":UTC",
-        "PATH": f"{os.path.dirname(os.path.realpath(program))}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
         "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
         "HOME": scratch,
         "TMPDIR": scratch,

@@ -137,6 +137,7 @@ class Zygote:
         self.root = root
         prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix)}
         self.runtime = sorted({*prefixes, workers})
+        self.program: object = None
         self.workers: dict[int, Worker] = {}
         self.ahead: Ahead | None = None
         # Without root a /tmp is a tmpfs that is mounted here, until it is released.
@@ -342,6 +343,9 @@ class Zygote:
                 except OSError as exc:
                     os.write(log, f"The sandbox cannot be entered: {exc}\n".encode())
                     raise
+                # multiprocessing runs the file of __main__ again in what it spawns: not this one.
+                self.program = sys.modules["__main__"]
+                sys.modules["__main__"] = type(sys)("__main__")
                 # A function may bring modules of any name, ours included.
                 for name in [n for n in sys.modules if n.partition(".")[0] == "miniλ"]:
                     del sys.modules[name]

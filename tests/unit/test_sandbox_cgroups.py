@@ -123,7 +123,7 @@ def test_the_absent_group_does_nothing() -> None:
     """Every verb of a Group without a cgroup may be said, and answers with nothing."""
     group = Group()
     for verb in (
-        group.join,
+        group.doors,
         group.freeze,
         group.thaw,
         group.kill,

@@ -451,9 +451,12 @@ def test_the_probe_says_what_is_missing(base: Path) -> None:
     assert "No such file" in volumes.probe(str(base / "never"))
 
     # In a process of its own: who has changed its user once cannot be looked into by others.
-    program = "import sys; from miniλ.sandbox import volumes; print(volumes.probe(sys.argv[1]))"
+    program = (
+        "import os, sys; from miniλ.sandbox import volumes; os.seteuid(65534);"
+        "print(volumes.probe(sys.argv[1]))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.seteuid(65534); {program}", str(base)],
+        [sys.executable, "-c", program, str(base)],
         capture_output=True,
         check=True,
         text=True,

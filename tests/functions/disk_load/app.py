@@ -8,7 +8,7 @@ PIECE = 256 * 1024
 
 
 def handler(event, context):
-    """Return how many bytes were read back, their SHA-256, and where they lay.
+    """Return how many bytes were read back, their SHA-256, where they lay, and beside what.
 
     Piece i is the number i as 4 bytes, big-endian, over and over.
     """
@@ -24,5 +24,12 @@ def handler(event, context):
         while piece := file.read(PIECE):
             digest.update(piece)
             size += len(piece)
+    directory = os.path.dirname(path)
+    beside = [name for name in os.listdir(directory) if name != os.path.basename(path)]
     os.unlink(path)
-    return {"bytes": size, "sha256": digest.hexdigest(), "directory": os.path.dirname(path)}
+    return {
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+        "directory": directory,
+        "beside": beside,
+    }
