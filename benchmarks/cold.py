@@ -98,9 +98,7 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         limits = mine[OURS].limits
     against = {"x bare fork": (fork.name, "p50")}
     found = []
-    for row in report.rows(
-        played, [fork.name, empty.name, *CASES, *wanted], against, absent
-    ):
+    for row in report.rows(played, [fork.name, empty.name, *CASES, *wanted], against, absent):
         found.append(row)
         found += _parts(parts.get(row.name, {}), played.value(fork.name, "p50"))
 

@@ -113,7 +113,7 @@ async def _workers(count: int, pids: Sequence[int]) -> list[report.Row]:
     """Weigh idle workers, and as many bare interpreters and processes of a pool."""
     if len(pids) != count:
         raise RuntimeError(f"{len(pids)} workers live where {count} were asked for")
-    found = {f"miniλ, {count} workers, PSS": [_pss(pid) for pid in pids]}
+    found = {f"miniλ, {count} workers, PSS": [_pss_of_worker(pid) for pid in pids]}
     with contextlib.ExitStack() as stack:
         bare = [stack.enter_context(floors.idle()) for _ in range(count)]
         floor = [_pss(pid) for pid in bare]
@@ -148,6 +148,19 @@ def _pair(what: str, before: dict[str, int], after: dict[str, int]) -> dict[str,
 
 def _pss(pid: int) -> int:
     return _rollup(pid, "Pss:")
+
+
+def _pss_of_worker(pid: int) -> int:
+    """Return the PSS of a worker, and of the init of its pid namespace, where it has one."""
+    own = os.readlink(f"/proc/{pid}/ns/pid")
+    if own == os.readlink("/proc/self/ns/pid"):
+        return _pss(pid)
+    total = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == own:
+                total += _pss(int(name))
+    return total
 
 
 def _rss(pid: int) -> int:

@@ -89,10 +89,11 @@ class Standing(NamedTuple):
     program: bytes | None
 
 
-def stand_by(walls: Walls, box: Box | None, runtime: list[str]) -> Standing:
+def stand_by(walls: Walls, box: Box | None, runtime: list[str], program: bytes | None) -> Standing:
     """Do what every worker does, before it is known which: after fork, ahead of `enter`.
 
-    `runtime` are the directories of the interpreter and of the workers' own programs.
+    `runtime` are the directories of the interpreter and of the workers' own programs, `program`
+    is the seccomp filter.
     """
     os.setsid()
     processes.die_with_parent()
@@ -107,7 +108,6 @@ def stand_by(walls: Walls, box: Box | None, runtime: list[str]) -> Standing:
             ruleset.allow_reading(path)
         for name in namespaces.DEVICES:
             ruleset.allow_writing(f"/dev/{name}")
-    program = seccomp.program(os.uname().machine) if walls.seccomp else None
     return Standing(walls, ruleset, program)
 
 

@@ -131,13 +131,17 @@ class Zygote:
     """What the zygote knows: its walls, its workers by pid, and the child that stands by."""
 
     def __init__(self, control: socket.socket, bootstrap, walls, root, workers: str) -> None:  # noqa: ANN001 - see below
+        from miniλ.sandbox import seccomp  # noqa: PLC0415 - imported long since
+
         self.control = control
         self.bootstrap = bootstrap
         self.walls = walls
         self.root = root
         prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix)}
         self.runtime = sorted({*prefixes, workers})
-        self.program: object = None
+        self.kept: list[object] = []
+        # Pure, and the same for all: made here, once.
+        self.program = seccomp.program(os.uname().machine) if walls.seccomp else None
         self.workers: dict[int, Worker] = {}
         self.ahead: Ahead | None = None
         # Without root a /tmp is a tmpfs that is mounted here, until it is released.
@@ -327,7 +331,7 @@ class Zygote:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.bootstrap.stand_by()
             try:
-                standing = stand_by(self.walls, box, self.runtime)
+                standing = stand_by(self.walls, box, self.runtime, self.program)
             except OSError as exc:
                 waiting.send(str(exc).encode(errors="replace")[:4096])
                 raise
@@ -343,12 +347,12 @@ class Zygote:
                 except OSError as exc:
                     os.write(log, f"The sandbox cannot be entered: {exc}\n".encode())
                     raise
+                # A function may bring modules of any name, ours included. They are kept: to take
+                # them apart would write to the pages that they share with the zygote. And
                 # multiprocessing runs the file of __main__ again in what it spawns: not this one.
-                self.program = sys.modules["__main__"]
+                ours = [n for n in sys.modules if n.partition(".")[0] in ("miniλ", "__main__")]
+                self.kept = [sys.modules.pop(name) for name in ours]
                 sys.modules["__main__"] = type(sys)("__main__")
-                # A function may bring modules of any name, ours included.
-                for name in [n for n in sys.modules if n.partition(".")[0] == "miniλ"]:
-                    del sys.modules[name]
                 status = self.bootstrap.main()
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)

@@ -1,0 +1,34 @@
+"""Leave a daemon: nobody's child, in a session of its own, with nothing to know it by.
+
+Stopped, with its worker, by a cgroup or by the pid namespace that ends with its init. It gets out
+later if at all: whoever looks for its argument after the worker's end sees it.
+"""
+
+import os
+import resource
+import sys
+
+PROGRAM = "import time; time.sleep(600)"
+
+
+def handler(event: dict, context: object) -> dict:
+    ready, started = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1024)):
+                if descriptor not in (null, started):
+                    try:
+                        os.dup2(null, descriptor)
+                    except OSError:
+                        break
+            # The end of `started` comes with exec, as all of ours are closed by it.
+            command = [sys.executable, "-I", "-S", "-c", PROGRAM, event["token"]]
+            os.execve(sys.executable, command, {})
+        os._exit(0)
+    os.close(started)
+    os.wait()
+    os.read(ready, 1)
+    os.close(ready)
+    return {"escaped": False, "seen": "a daemon waits for the end of its worker"}

@@ -1,0 +1,652 @@
+"""This module is the soak: one supervisor under load and abuse, and what must not grow meanwhile.
+
+    python -m tests.soak --minutes N [--seed S] [--json FILE] [--sandbox LEVEL] [--chaos 0.01]
+
+Theory of operation: four tasks invoke functions that work, and now and then one that misbehaves;
+another one updates, deletes and creates functions and kills the zygote; another one looks at the
+process from outside, once a second. Exit code 0 if all verdicts hold, 1 if not, 130 on Ctrl-C.
+
+Rule 1: idle is compared to idle. What is kept ahead (groups, volumes, a forked child) is there in
+both, so after the warm-up and at the end all functions are deleted, and what is left must be equal.
+
+Rule 2: every answer is judged. A function that works may fail only by what was done to it in that
+moment: Sandbox.Failure while a zygote dies, ResourceNotFound while it is deleted. An update is no
+excuse: running invocations end on the old version. Abuses are each a function of their own.
+
+Rule 3: what is bounded is full before it is measured: the journal is filled to what it remembers.
+
+Rule 4: nothing of the soak's own grows but counters and samples, 8 bytes for each figure: 0.3 MB in
+an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import hashlib
+import math
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from array import array
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import psutil
+
+import miniλ
+from miniλ import journal
+from miniλ.errors import LambdaError
+from miniλ.model import MB
+from miniλ.sandbox import processes
+from miniλ.settings import load
+
+FUNCTIONS = Path(__file__).parent / "functions"
+CONCURRENCY = 4
+WARM_UP_SHARE, WARM_UP_MOST = 0.2, 60.0
+# Between two updates, deletions or kills of the zygote.
+CHANGE_SECONDS = (8.0, 12.0)
+# After a zygote died its workers' deaths are news for so long, on a machine that is busy.
+GRACE = 1.0
+# How long anything may take: an answer, the end of a worker, the return of what it leased.
+PATIENCE = 30.0
+# From idle to idle.
+RSS_BOUND = 10 * MB
+# See `_slope`.
+SLOPE_BOUND = 60 * MB
+KEPT = 20
+
+
+class Work(NamedTuple):
+    """A function that works: `weight` in the mix, an event and what it must answer."""
+
+    code: str
+    weight: int
+    memory_size: int
+    event: Any
+    answer: Any
+
+
+PIECES = b"".join(number.to_bytes(4, "big") * 65536 for number in range(4))
+WORKS = {
+    "hello": Work("hello", 40, 128, {"name": "Ada"}, {"message": "Hello, Ada!"}),
+    "logging": Work("logging_app", 15, 256, {}, {"level": "WARNING"}),
+    "disk": Work(
+        "disk_load",
+        8,
+        512,
+        {"mb": 1},
+        {"bytes": MB, "sha256": hashlib.sha256(PIECES).hexdigest()},
+    ),
+    "cpu": Work("cpu_load", 8, 1024, {"operation": "primes", "n": 5000}, {"result": 669}),
+    "processes": Work(
+        "many_processes",
+        1,
+        1769,
+        {"numbers": [2, 3]},
+        {"squares": [4, 9], "processes": 3, "exit_codes": [0, 0], "subprocess": "processes 42"},
+    ),
+    "changing": Work("", 15, 192, {}, None),
+}
+# Its code is written anew for each version.
+CHANGING = "def handler(event, context):\n    return {version}\n"
+# Where it lay and beside what: a worker that died with its zygote leaves a file.
+VARYING = frozenset({"directory", "beside"})
+
+
+class Abuse(NamedTuple):
+    """A function that misbehaves: how an invocation of it may end, and what it is given."""
+
+    ends: frozenset[str]
+    options: dict[str, Any]
+
+
+def _abuse(*ends: str, **options: Any) -> Abuse:
+    return Abuse(frozenset(ends), {"memory_size": 512, "timeout": 20, **options})
+
+
+OUT_OF_MEMORY = ("MemoryError", "Runtime.ExitError")
+# By the handler's name in functions/abuse.
+ABUSES = {
+    "exits": _abuse("Runtime.ExitError"),
+    "kills_itself": _abuse("Runtime.ExitError"),
+    "segfaults": _abuse("Runtime.ExitError"),
+    "raises": _abuse("ValueError"),
+    "sleeps": _abuse("Sandbox.Timedout", timeout=1),
+    "eats_private": _abuse(*OUT_OF_MEMORY, memory_size=128),
+    "eats_shared": _abuse(*OUT_OF_MEMORY, memory_size=128),
+    # Its worker ends with each answer, else daemons would add up to the process limit.
+    "leaves_children": _abuse("answered left", keep_alive=0),
+    # On a tmpfs it is memory that is full first; where /tmp is a directory, a look ends it.
+    "fills_tmp": _abuse("answered No space left on device", "Runtime.ExitError"),
+    "prints": _abuse("answered printed"),
+    "garbles": _abuse("Runtime.TruncatedResponse"),
+    "answers_hugely": _abuse("Function.ResponseSizeTooLarge"),
+    "closes_all": _abuse("Runtime.ExitError", "Runtime.TruncatedResponse"),
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A verdict: what, how much at the beginning and at the end, and whether that holds."""
+
+    what: str
+    begin: str
+    end: str
+    holds: bool
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """All that a soak found; the JSON is this."""
+
+    minutes: float
+    seed: int
+    chaos: float
+    python: str
+    kernel: str
+    minilambda: str
+    limits: dict[str, str]
+    seconds: float = 0.0
+    invocations: dict[str, int] = {}
+    per_second: float = 0.0
+    changes: dict[str, int] = {}
+    excused: dict[str, int] = {}
+    abuses: dict[str, dict[str, int]] = {}
+    unexpected: int = 0
+    # The first ones: what, when, log.
+    failures: list[tuple[str, float, str]] = []
+    facts: dict[str, int] = {}
+    troubles: list[str] = []
+    rows: list[Row] = []
+    samples: dict[str, list[float]] = {}
+
+
+class Premises:
+    """What a supervisor has on this machine, seen from outside, also once it is closed."""
+
+    def __init__(self, supervisor: miniλ.Supervisor) -> None:
+        state = supervisor._state
+        self.instance = state.instance
+        self.path = os.path.realpath(state.path)
+        document = (state.path / "instance.json").read_bytes()
+        self.groups: list[str] = msgspec.json.decode(document)["groups"]
+        self._process = psutil.Process()
+
+    def look(self) -> dict[str, int]:
+        """Count; reads /proc and /sys for some milliseconds, so it belongs into a thread."""
+        return {
+            "RSS": self._process.memory_info().rss,
+            "descriptors": len(self.descriptors()),
+            "cgroups": len(self.cgroups()),
+            "mounts": len(self.mounts()),
+            "loop devices": len(self.loops()),
+            "entries of tmp": len(_listed(f"{self.path}/tmp")),
+            "packages": len(_listed(f"{self.path}/code")),
+            "processes": len(self._process.children(recursive=True)),
+        }
+
+    def left(self) -> list[str]:
+        """Name what is there of a supervisor that has closed."""
+        found = [*self.cgroups(), *self.mounts(), *self.loops()]
+        found += [f"process {pid}" for pid in processes.marked(self.instance)]
+        found += [repr(child) for child in self._process.children(recursive=True)]
+        return found + [self.path] * os.path.exists(self.path)
+
+    def descriptors(self) -> list[str]:
+        """Return what is open here, but for a file of each spare group that has been used."""
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the listing's own
+                target = os.readlink(f"/proc/self/fd/{name}")
+                is_spares = target.startswith(tuple(self.groups)) and os.path.exists(target)
+                if not self.groups or not is_spares:
+                    found.append(target)
+        return found
+
+    def cgroups(self) -> list[str]:
+        """Return the directories of all groups, the supervisor's own included."""
+        return [path for group in self.groups for path, _, _ in os.walk(group)]
+
+    def mounts(self) -> list[str]:
+        """Return the mount points in the state directory."""
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        points = [line.split(" ")[4] for line in lines]
+        return [point for point in points if point.startswith(f"{self.path}/")]
+
+    def loops(self) -> list[str]:
+        """Return the loop devices that are bound to a file in the state directory."""
+        found = []
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # let go meanwhile
+                if file.read_text(encoding="utf-8").startswith(f"{self.path}/"):
+                    found.append(f"/dev/{file.parts[3]}")
+        return found
+
+
+def _listed(path: str) -> list[str]:
+    return os.listdir(path) if os.path.isdir(path) else []
+
+
+class Soak:
+    """The load, the changes and the looks at one supervisor."""
+
+    def __init__(self, supervisor: miniλ.Supervisor, result: Result, scratch: Path) -> None:
+        self._supervisor = supervisor
+        self._result = result
+        self._scratch = scratch
+        self._random = random.Random(result.seed)
+        self.premises = Premises(supervisor)
+        self._began = time.monotonic()
+        self._end = 0.0
+        self._load_seconds = 0.0
+        # When what was lost last: (from, until).
+        self._zygote = (0.0, 0.0)
+        self._deleted: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        # The version of `changing`: whose update has begun, and whose is over.
+        self._begun = self._done = 0
+        self._counts: Counter[str] = Counter()
+        self._changes: Counter[str] = Counter()
+        self._excused: Counter[str] = Counter()
+        self._facts: Counter[str] = Counter()
+        self._ends: dict[str, Counter[str]] = {name: Counter() for name in ABUSES}
+        self._last_fact = 0.0
+        self._living: set[str] = set()
+        self._samples: dict[str, array[float]] = defaultdict(lambda: array("d"))
+
+    async def run(self) -> None:
+        """Warm up, be idle, bear the load, be idle, and judge."""
+        for _ in range(journal.REMEMBERED):
+            name = os.urandom(16).hex()
+            self._supervisor.journal.record(journal.WorkerStopped(worker_id=name, reason="filled"))
+        self._last_fact = time.monotonic()
+        minutes = self._result.minutes
+        warm_up = min(minutes * 60 * WARM_UP_SHARE, WARM_UP_MOST)
+        await self._create_all()
+        for name in ABUSES:
+            await self._abuse(name)
+        await self._load(warm_up)
+        before = await self._idle(None)
+        first = len(self._samples["at"])
+        await self._create_all()
+        await self._load(minutes * 60 - warm_up)
+        slope = _slope(self._samples["at"][first:], self._samples["RSS"][first:])
+        after = await self._idle(before)
+        self._judge(before, after, slope)
+
+    # Functions
+
+    def _write(self, version: int) -> Path:
+        directory = self._scratch / f"changing-{version}"
+        directory.mkdir(exist_ok=True)
+        (directory / "app.py").write_text(CHANGING.format(version=version), encoding="utf-8")
+        return directory
+
+    async def _create(self, name: str) -> None:
+        create = self._supervisor.create_function
+        if name in ABUSES:
+            await create(name, FUNCTIONS / "abuse", f"app.{name}", **ABUSES[name].options)
+            return
+        work = WORKS[name]
+        code = FUNCTIONS / work.code if work.code else self._write(self._done)
+        await create(name, code, "app.handler", memory_size=work.memory_size, timeout=20)
+
+    async def _create_all(self) -> None:
+        for name in (*WORKS, *ABUSES):
+            await self._create(name)
+
+    # Load
+
+    async def _load(self, seconds: float) -> None:
+        began = time.monotonic()
+        self._end = began + seconds
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY):
+                group.create_task(self._invoke_on(random.Random(self._random.random())))
+            group.create_task(self._change_on())
+            group.create_task(self._look_on())
+        self._load_seconds += time.monotonic() - began
+
+    async def _invoke_on(self, draw: random.Random) -> None:
+        names, weights = list(WORKS), [work.weight for work in WORKS.values()]
+        while time.monotonic() < self._end:
+            if draw.random() < self._result.chaos:
+                await self._abuse(draw.choice(list(ABUSES)))
+            else:
+                await self._work(draw.choices(names, weights)[0])
+
+    async def _work(self, name: str) -> None:
+        began, done = time.monotonic(), self._done
+        end, answer, log = await self._invoke(name, WORKS[name].event)
+        if end != "answered":
+            self._refuse(name, end, log, began)
+            return
+        if isinstance(answer, dict):
+            answer = {key: value for key, value in answer.items() if key not in VARYING}
+        if name == "changing":
+            right = answer in range(done, self._begun + 1)
+        else:
+            right = answer == WORKS[name].answer
+        if name == "logging":
+            right = right and "order 7 is lost" in log
+        if not right:
+            self._refuse(name, f"answered {answer!r}"[:200], log, began)
+
+    async def _abuse(self, name: str) -> None:
+        began = time.monotonic()
+        end, answer, log = await self._invoke(name, {})
+        if end == "answered":
+            end = f"answered {answer}"[:60]
+        self._ends[name][end] += 1
+        if name == "prints" and not ("bytes of log left out" in log and len(log) < 2 * MB):
+            end += ", and the log was not cut"
+        if end not in ABUSES[name].ends:
+            self._refuse(name, end, log, began)
+
+    async def _invoke(self, name: str, event: Any) -> tuple[str, Any, str]:
+        """Invoke; return "answered" or what went wrong, the answer and the log."""
+        self._counts[name] += 1
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                response = await self._supervisor.invoke(name, event, wait=PATIENCE)
+        except LambdaError as exc:
+            return type(exc).__name__, None, str(exc)
+        except Exception as exc:  # noqa: BLE001 - a hang (TimeoutError), or a bug of ours
+            return type(exc).__name__, None, traceback.format_exc()
+        failure = response.failure
+        if failure is not None:
+            return failure.error_type, None, response.log
+        needs_log = name in ("logging", "prints")
+        return "answered", response.payload, response.log if needs_log else ""
+
+    def _refuse(self, name: str, end: str, log: str, began: float) -> None:
+        """Count what should not have been, unless what we did at that time excuses it."""
+        excuses = {"Sandbox.Failure": self._zygote, "ResourceNotFound": self._deleted[name]}
+        since, until = excuses.get(end, (0.0, 0.0))
+        if since <= time.monotonic() and began <= until:
+            self._excused[end] += 1
+            return
+        self._fail(f"{name}: {end}", log)
+
+    def _fail(self, what: str, log: str) -> None:
+        self._result.unexpected += 1
+        if len(self._result.failures) < KEPT:
+            at = time.monotonic() - self._began
+            self._result.failures.append((what, at, log[-4096:]))
+
+    # Changes
+
+    async def _change_on(self) -> None:
+        waiting: list[str] = []
+        while True:
+            pause = self._random.uniform(*CHANGE_SECONDS)
+            if time.monotonic() + pause > self._end:
+                return
+            await asyncio.sleep(pause)
+            if not waiting:
+                waiting = ["update_code", "update_configuration", "delete", "kill_zygote"]
+                self._random.shuffle(waiting)
+            kind = waiting.pop()
+            self._changes[kind] += 1
+            try:
+                await getattr(self, f"_{kind}")()
+            except Exception:  # noqa: BLE001 - none of them may fail
+                self._fail(kind, traceback.format_exc())
+
+    async def _update_code(self) -> None:
+        self._begun += 1
+        await self._supervisor.update_function_code("changing", self._write(self._begun))
+        self._done = self._begun
+
+    async def _update_configuration(self) -> None:
+        name = self._random.choice(list(WORKS))
+        size = WORKS[name].memory_size + self._random.choice([0, 64, 128])
+        await self._supervisor.update_function_configuration(name, memory_size=size)
+
+    async def _delete(self) -> None:
+        name = self._random.choice([*WORKS, *ABUSES])
+        began = time.monotonic()
+        self._deleted[name] = (began, math.inf)
+        await self._supervisor.delete_function(name)
+        await asyncio.sleep(0.2)
+        await self._create(name)
+        self._deleted[name] = (began, time.monotonic())
+
+    async def _kill_zygote(self) -> None:
+        facts = self._supervisor.journal
+        pid = facts.story(journal.ZygoteStarted)[-1].pid
+        began = time.monotonic()
+        self._zygote = (began, math.inf)
+        os.kill(pid, 9)
+        async with asyncio.timeout(PATIENCE):
+            await facts.until(journal.ZygoteDied, lambda fact: fact.pid == pid)
+        self._zygote = (began, time.monotonic() + GRACE)
+
+    # Looks
+
+    async def _look_on(self) -> None:
+        while time.monotonic() < self._end:
+            await self._look()
+            await asyncio.sleep(1.0)
+
+    async def _look(self) -> dict[str, int]:
+        """Take a sample, show it, and read the facts since the last one."""
+        found = await asyncio.to_thread(self.premises.look)
+        self._read_facts()
+        found["troubles"] = self._facts["Trouble"]
+        at = time.monotonic() - self._began
+        for what, value in {"at": at, "invocations": self._counts.total(), **found}.items():
+            self._samples[what].append(value)
+        _progress(
+            f"{at:,.0f} s of {self._result.minutes * 60:,.0f}: "
+            f"{self._counts.total():,} invocations, {self._result.unexpected} unexpected, "
+            f"RSS {found['RSS'] / MB:.1f} MB, {found['processes']} processes"
+        )
+        return found
+
+    def _read_facts(self) -> None:
+        new: list[journal.Fact] = []
+        for fact in reversed(self._supervisor.journal.facts):
+            if fact.at <= self._last_fact:
+                break
+            new.append(fact)
+        for fact in reversed(new):
+            self._last_fact = fact.at
+            self._facts[type(fact).__name__] += 1
+            match fact:
+                case journal.WorkerStarted(worker_id=worker_id):
+                    self._living.add(worker_id)
+                case journal.WorkerGone(worker_id=worker_id):
+                    self._living.discard(worker_id)
+                case journal.Trouble(what=what) if len(self._result.troubles) < KEPT:
+                    self._result.troubles.append(what)
+
+    async def _idle(self, before: dict[str, int] | None) -> dict[str, int]:
+        """Delete all functions; return how it is when their workers are gone and all is put away.
+
+        If we were like that before, wait to be so again; else for a second without a change.
+        """
+        await self._work("hello")  # so that there is a zygote, and what a cold start keeps ahead
+        for function in self._supervisor.list_functions():
+            await self._supervisor.delete_function(function.name)
+        self._read_facts()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for worker_id in list(self._living):
+                    await self._supervisor.journal.until(
+                        journal.WorkerGone, lambda fact, own=worker_id: fact.worker_id == own
+                    )
+        self._read_facts()
+        gc.collect()
+        deadline, unchanged, last = time.monotonic() + PATIENCE, 0, {}
+        while True:
+            found = await self._look() | {"workers": len(self._living)}
+            counted = {what: n for what, n in found.items() if what != "RSS"}
+            unchanged = unchanged + 1 if counted == last else 0
+            last = counted
+            is_settled = unchanged >= 4 and (
+                before is None or all(before[what] == n for what, n in counted.items())
+            )
+            if is_settled or time.monotonic() > deadline:
+                return found
+            await asyncio.sleep(0.25)
+
+    # Verdicts
+
+    def _judge(self, before: dict[str, int], after: dict[str, int], slope: float) -> None:
+        result = self._result
+        result.seconds = self._load_seconds
+        result.invocations = dict(self._counts)
+        result.per_second = self._counts.total() / self._load_seconds
+        result.changes, result.excused = dict(self._changes), dict(self._excused)
+        result.abuses = {name: dict(ends) for name, ends in self._ends.items()}
+        result.facts = dict(self._facts)
+        result.samples = {what: list(values) for what, values in self._samples.items()}
+        grown = after["RSS"] - before["RSS"]
+        memory = (f"{before['RSS'] / MB:.1f}", f"{after['RSS'] / MB:.1f}")
+        result.rows = [
+            Row(f"RSS, MB: at most {RSS_BOUND // MB} more", *memory, grown <= RSS_BOUND),
+            Row(
+                f"RSS, MB in an hour: below {SLOPE_BOUND // MB}",
+                "",
+                f"{slope / MB:+.1f}",
+                slope < SLOPE_BOUND,
+            ),
+        ]
+        for what, value in after.items():
+            if what not in ("RSS", "troubles", "workers"):
+                row = Row(f"{what}: equal", str(before[what]), str(value), value == before[what])
+                result.rows.append(row)
+        for what, (begin, end) in {
+            "workers of deleted functions": (str(before["workers"]), after["workers"]),
+            "troubles in the journal": ("", self._facts["Trouble"]),
+            "unexpected failures": ("", result.unexpected),
+        }.items():
+            result.rows.append(
+                Row(f"{what}: none", begin, str(end), begin in ("", "0") and not end)
+            )
+
+
+def _slope(at: array[float], sizes: array[float]) -> float:
+    """Return the growth of the RSS in bytes per hour: least squares over the samples."""
+    if len(at) < 2:
+        return 0.0
+    return statistics.linear_regression(at, sizes).slope * 3600
+
+
+# Printing
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{text:<100}")
+        sys.stderr.flush()
+
+
+def _table(lines: list[list[str]]) -> str:
+    """Align columns, the first to the left and the others to the right, below a head."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(text)
+
+
+def _show(result: Result) -> str:
+    """Return the report for a reader."""
+    total = sum(result.invocations.values())
+    where = f"miniλ {result.minilambda}, Python {result.python}, Linux {result.kernel}"
+    held = "; ".join(f"{what} {result.limits[what]}" for what in ("memory", "tmp", "files"))
+    rows = [
+        [row.what, row.begin, row.end, "holds" if row.holds else "BROKEN"] for row in result.rows
+    ]
+    ends = [
+        [name, str(sum(ends.values())), ", ".join(f"{end} {n}" for end, n in ends.items())]
+        for name, ends in result.abuses.items()
+    ]
+    counted = ", ".join(f"{name} {n:,}" for name, n in result.invocations.items() if name in WORKS)
+    excused = ", ".join(f"{end} {n}" for end, n in result.excused.items()) or "nothing"
+    parts = [
+        f"Soak of {result.seconds:.0f} s, seed {result.seed}; {where}\na worker here: {held}",
+        f"{total:,} invocations, {result.per_second:.0f} a second: {counted}",
+        "changes: " + ", ".join(f"{kind} {n}" for kind, n in result.changes.items()),
+        f"excused by them: {excused}",
+        "",
+        _table([["what", "beginning", "end", "verdict"], *rows]),
+        "",
+        _table([["injected", "times", "ended"], *ends]),
+    ]
+    for what, at, log in result.failures:
+        parts += ["", f"UNEXPECTED at {at:.1f} s: {what}", log.rstrip()]
+    parts += [f"TROUBLE: {what}" for what in result.troubles]
+    return "\n".join(parts)
+
+
+# Running
+
+
+async def _soak(result: Result, sandbox: str | None) -> None:
+    settings = load()
+    if sandbox is not None:
+        settings = msgspec.structs.replace(settings, sandbox=sandbox)
+    premises = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="minilambda-soak-") as scratch:
+            async with miniλ.Supervisor(settings=settings) as supervisor:
+                result.limits = supervisor.limits
+                soak = Soak(supervisor, result, Path(scratch))
+                premises = soak.premises
+                await soak.run()
+    finally:
+        _progress("")
+        if premises is not None:
+            left = premises.left()
+            result.rows.append(Row("left when closed: nothing", "", str(len(left)), not left))
+            sys.stderr.writelines(f"LEFT: {what}\n" for what in left)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the soak of the command line; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Soak a supervisor.")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of load, warm-up included")
+    parser.add_argument("--seed", type=int, default=None, help="of the mix")
+    parser.add_argument("--json", metavar="FILE", help="write everything to it")
+    parser.add_argument("--sandbox", metavar="LEVEL", help="the highest level to use")
+    parser.add_argument("--chaos", type=float, default=0.01, help="the share of abuses")
+    options = parser.parse_args(arguments)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    result = Result(
+        minutes=options.minutes,
+        seed=seed,
+        chaos=options.chaos,
+        python=platform.python_version(),
+        kernel=platform.release(),
+        minilambda=miniλ.__version__,
+        limits={},
+    )
+    try:
+        asyncio.run(_soak(result, options.sandbox))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; closed\n")
+        return 130
+    sys.stdout.write(_show(result) + "\n")
+    if options.json:
+        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        Path(options.json).write_bytes(text + b"\n")
+    return 0 if all(row.holds for row in result.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
