@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # What must hold here, else nothing starts, as in "memory:hard,files:hard".
     require: str = ""
     # Which cgroup hierarchy holds the limits. "auto" takes the first that works.
-    cgroup: Literal["auto", "v2", "v1", "none"] = "auto"
+    cgroup: Literal["auto", "v2", "mixed", "v1", "none"] = "auto"
     # Invocations that may run at once, all functions together; None derives it from RAM.
     concurrency: Positive | None = None
     # Invocations that may wait for a worker with `invoke(..., wait=seconds)`.

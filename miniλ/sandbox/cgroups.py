@@ -1,8 +1,9 @@
 """This module is control groups: memory, CPU and process limits of a worker's whole tree.
 
-Three implementations with the same verbs: `V2Group` (cgroup2), `V1Group` (one hierarchy per
-controller) and `NoGroup`, which does with signals what can be done without. `hierarchies` makes
-them. A group is known by a tuple of strings, so that the far side of fork can rebuild it.
+Four implementations with the same verbs: `V2Group` (cgroup2), `V1Group` (one hierarchy per
+controller), `MixedGroup` (limits by v1, kill and freeze by cgroup2) and `NoGroup`, which does with
+signals what can be done without. `hierarchies` makes them. A group is known by a tuple of strings,
+so that the far side of fork can rebuild it.
 
 Rule 1: every write is os.write. CPython's buffered files report an error of write(2) at close,
 where the garbage collector swallows it, and a refused limit would look like a set one.
@@ -17,6 +18,7 @@ in D with a SIGKILL pending until it is thawed, v2 kills frozen tasks; the CPU q
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -25,6 +27,7 @@ from miniλ.sandbox import processes
 
 PERIOD_US = 100_000
 MINIMUM_QUOTA_US = 1000
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # v1's file for "no limit" takes -1; reads give this number back, page-aligned.
 UNLIMITED = "-1"
@@ -71,7 +74,7 @@ def join(files: list[int]) -> None:
 
 
 class Group:
-    """One cgroup for one worker at a time. The verbs of all three implementations.
+    """One cgroup for one worker at a time. The verbs of all implementations.
 
     `limit` and `throttle` come before the worker joins; `recycle` makes a group as new after
     the last process has left it, and raises OSError where only a new one will do.
@@ -146,6 +149,7 @@ class V2Group(Group):
     def limit(self, memory: int, pids: int) -> None:
         if self._has("memory.max"):
             write(f"{self.path}/memory.max", str(memory))
+            _read_back(f"{self.path}/memory.max", memory)
             write(f"{self.path}/memory.oom.group", "1")
             if self._has("memory.swap.max"):
                 write(f"{self.path}/memory.swap.max", "0")
@@ -230,6 +234,7 @@ class V1Group(Group):
             write(f"{self.memory}/memory.limit_in_bytes", str(memory))
             if os.path.exists(swap):
                 write(swap, str(memory))
+            _read_back(f"{self.memory}/memory.limit_in_bytes", memory)
         if self.pids:
             write(f"{self.pids}/pids.max", str(pids))
         self._limited = (memory, pids)
@@ -288,6 +293,32 @@ class V1Group(Group):
             rmdir(path)
 
 
+class MixedGroup(V1Group):
+    """A group of v1 for the limits and of cgroup2, which has no controller left, for the rest.
+
+    That is what a host has whose init uses v1: cgroup2 kills a whole group in one write, frozen or
+    not, where v1 needs a freezer, a list and patience.
+    """
+
+    def __init__(self, memory: str, cpu: str, pids: str, unified: str) -> None:
+        super().__init__(memory, cpu, pids, "")
+        self.key = ("mixed", memory, cpu, pids, unified)
+        self.paths.append(unified)
+        self.unified = V2Group(unified)
+
+    def freeze(self) -> None:
+        self.unified.freeze()
+
+    def thaw(self) -> None:
+        self.unified.thaw()
+
+    def kill(self) -> None:
+        self.unified.kill()
+
+    def members(self) -> list[int]:
+        return self.unified.members()
+
+
 class NoGroup(Group):
     """The absent cgroup: the same verbs, done with signals to the worker's processes."""
 
@@ -316,6 +347,13 @@ class NoGroup(Group):
         return sorted(processes.marked(self.worker_id))
 
 
+def _read_back(path: str, value: int) -> None:
+    """Raise OSError where a limit that was written is not the limit: kernels may round it down."""
+    found = read(path).strip()
+    if not found.isdigit() or not value - PAGE < int(found) <= value:
+        raise OSError(errno.EINVAL, f"{value} was written and {found} is in force", path)
+
+
 def nice(cpus: float) -> int:
     """Return the niceness whose weight is about `cpus` of one CPU's (sched(7): 1.25 a step)."""
     niceness, weight = 0, 1.0
@@ -331,6 +369,8 @@ def rebuild(key: tuple[str, ...]) -> Group:
         return V2Group(*parts)
     if kind == "v1":
         return V1Group(*parts)
+    if kind == "mixed":
+        return MixedGroup(*parts)
     return NoGroup(*parts)
 
 

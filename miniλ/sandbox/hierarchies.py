@@ -1,8 +1,9 @@
 """This module is cgroup hierarchies: which one this host lets us use, and where groups come from.
 
-`V2` (cgroup2), `V1` (one hierarchy per controller) and `NoCgroup` have the same verbs and say in
-`limits` what they hold. `open_hierarchy` chooses, by doing: a directory is made, controllers are
-switched on, and what is refused is why another one is taken.
+`V2` (cgroup2), `Mixed` (v1 with cgroup2 beside it), `V1` (one hierarchy per controller) and
+`NoCgroup` have the same verbs and say in `limits` what they hold. `open_hierarchy` chooses, by
+doing: a directory is made, controllers are switched on, and what is refused is why another one is
+taken.
 
 Rule: groups are made ahead and recycled. Making one costs as much as a fork.
 """
@@ -12,7 +13,16 @@ from __future__ import annotations
 import os
 import sys
 
-from miniλ.sandbox.cgroups import Group, NoGroup, V1Group, V2Group, read, rmdir, write
+from miniλ.sandbox.cgroups import (
+    Group,
+    MixedGroup,
+    NoGroup,
+    V1Group,
+    V2Group,
+    read,
+    rmdir,
+    write,
+)
 
 
 class Hierarchy:
@@ -168,14 +178,17 @@ class V1(Hierarchy):
 
     kind = "v1"
 
+    # By the names of v1's controllers; "" is cgroup2.
+    wanted: tuple[str, ...] = ("memory", "cpu", "pids", "freezer")
+
     def __init__(self, instance: str) -> None:
         super().__init__()
         found = places()
         self.paths: dict[str, str] = {}
-        for controller in ("memory", "cpu", "pids", "freezer"):
+        for controller in self.wanted:
             if controller in found and os.access(found[controller], os.W_OK):
                 self.paths[controller] = f"{found[controller]}/minilambda-{instance}"
-        if not self.paths:
+        if not self.paths.keys() - {""}:
             msg = "no cgroup v1 controller that we may write"
             raise OSError(msg)
         self.directories = tuple(dict.fromkeys(self.paths.values()))
@@ -211,17 +224,47 @@ class V1(Hierarchy):
         return left
 
 
-def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
-    """Return the hierarchy for `choice` (auto, v2, v1, none), and why better ones were not it.
+class Mixed(V1):
+    """Limits by cgroup v1, kill and freeze by the cgroup2 beside it, which has no controllers."""
 
-    "auto" takes the first whose memory limit is hard; then v1 or v2 that hold anything at
-    all; then none. Raises OSError where a named choice cannot be had.
+    kind = "mixed"
+    wanted = ("memory", "cpu", "pids", "")
+
+    def __init__(self, instance: str) -> None:
+        super().__init__(instance)
+        if not os.path.exists(f"{self.paths.get('', '/nonexistent')}/cgroup.kill"):
+            for path in self.directories:
+                os.rmdir(path)
+            msg = "no cgroup2 beside v1 that we may write and that can kill"
+            raise OSError(msg)
+        self.limits["freeze"] = "hard: cgroup2 cgroup.freeze"
+        self.limits["kill"] = "hard: cgroup2 cgroup.kill"
+
+    def make(self, worker_id: str) -> Group:
+        del worker_id  # a group outlives its worker: it is named by number
+        self._count += 1
+        memory, cpu, pids, unified = (
+            f"{self.paths[name]}/g{self._count}" if name in self.paths else ""
+            for name in self.wanted
+        )
+        group = MixedGroup(memory, cpu, pids, unified)
+        group.create()
+        return group
+
+
+def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
+    """Return the hierarchy for `choice`, and why better ones were not it.
+
+    `choice` is auto, v2, mixed, v1 or none.
+
+    "auto" takes the first whose memory limit is hard; then one that holds anything at all; then
+    none. Raises OSError where a named choice cannot be had.
     """
     if choice == "none":
         return NoCgroup(), []
     refused: list[str] = []
-    second: Hierarchy | None = None
-    for make in (V2, V1):
+    second: type[V2 | V1] | None = None
+    for make in (V2, Mixed, V1):
         if choice not in ("auto", make.kind):
             continue
         try:
@@ -232,15 +275,12 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
                 raise
             continue
         if choice != "auto" or hierarchy.limits["memory"].startswith("hard"):
-            if second is not None:
-                second.close()
             return hierarchy, refused
         refused.append(f"cgroup {make.kind}: no memory controller")
-        if second is None:
-            second = hierarchy
-        else:
-            hierarchy.close()
-    return (second or NoCgroup()), refused
+        # Closed at once: the next one may want the same directory.
+        hierarchy.close()
+        second = second or make
+    return (NoCgroup() if second is None else second(instance)), refused
 
 
 def places() -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""The levels that a machine test runs at: each cgroup hierarchy that this host has, and none."""
+"""The levels that a machine test runs at: each cgroup hierarchy of this host, none, and walls."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-# The handlers of these tests talk to the test through files and processes of the host: what would
-# hide those is left out. How the whole sandbox holds is asserted by test_sandbox.py, and by
-# tests/conformance, whose handlers do not notice it.
+# Where a handler and its test talk through files and processes of the host, what would hide those
+# is left out. How the whole sandbox holds is asserted by test_sandbox.py.
 OPEN = "namespaces,landlock"
+CGROUPS = ("mixed", "v1", "v2", "none")
+# Levels of the sandbox, with the cgroup that belongs to them.
+WALLS = ("root", "userns", "landlock")
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
 
@@ -31,15 +35,34 @@ def _open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINILAMBDA_WITHOUT", OPEN)
 
 
-@pytest.fixture(params=["v1", "v2", "none"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test at every cgroup level, and within walls if it asks nothing of the host."""
+    if "level" not in metafunc.fixturenames:
+        return
+    asked = inspect.signature(metafunc.function).parameters.keys()
+    within = "run_bench" in asked and not asked & {"tmp_path", "level"}
+    metafunc.parametrize("level", (*CGROUPS, *(WALLS if within else ())), indirect=True)
+
+
+@pytest.fixture
 def level(request: pytest.FixtureRequest) -> str:
-    """Return a cgroup level; those that this host does not have are skipped with the reason."""
+    """Return a level; those that this host does not have are skipped with the reason."""
+    chosen = str(request.param)
+    if chosen in WALLS:
+        if chosen == "root" and os.geteuid() != 0:
+            pytest.skip("level root cannot be used here: only root can")
+        return chosen
     try:
-        hierarchy, _ = hierarchies.open_hierarchy(request.param, "probe")
+        hierarchy, _ = hierarchies.open_hierarchy(chosen, "probe")
     except OSError as exc:
-        pytest.skip(f"cgroup {request.param} cannot be used here: {exc}")
+        pytest.skip(f"cgroup {chosen} cannot be used here: {exc}")
     hierarchy.close()
-    return str(request.param)
+    return chosen
+
+
+def at(level: str) -> dict[str, Any]:
+    """Return the settings of a level."""
+    return {"sandbox": level} if level in WALLS else {"cgroup": level, "without": OPEN}
 
 
 def is_running(pid: int) -> bool:
@@ -101,8 +124,7 @@ def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[.
         )
 
         async def main() -> None:
-            options: dict[str, Any] = {"cgroup": level, "without": OPEN, **(settings or {})}
-            chosen = Settings(**options)
+            chosen = Settings(**{**at(level), **(settings or {})})
             async with miniλ.Supervisor(settings=chosen) as supervisor:
                 neighbour = function_directory("neighbour", app=NEIGHBOUR)
                 subject = function_directory("subject", app=source)

@@ -7,7 +7,6 @@ import ctypes
 import mmap
 import os
 import signal
-import tempfile
 import time
 
 MB = 1 << 20
@@ -74,15 +73,17 @@ def leaves_children(event, context):
 
 
 def fills_tmp(event, context):
-    """Fill /tmp and leave it so; where only a look holds it, wait to be seen."""
+    """Fill /tmp and leave it so; where only a look holds it, wait to be seen.
+
+    By names of its own: tempfile would first try to write, and a predecessor may have filled it.
+    """
     for _ in range(FAR):
-        descriptor, _ = tempfile.mkstemp()
+        path = os.path.join(os.environ["TMPDIR"], os.urandom(8).hex())
         try:
-            os.posix_fallocate(descriptor, 0, MB)
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, MB)
         except OSError as exc:
             return exc.strerror
-        finally:
-            os.close(descriptor)
     time.sleep(5)
     return "not held"
 

@@ -54,7 +54,7 @@ def in_child(attempt: Callable) -> tuple:
     if pid == 0:
         try:
             os.write(writer, f"+{attempt()}".encode())
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it was is what was seen
             os.write(writer, f"-{exc}".encode())
         finally:
             os._exit(0)

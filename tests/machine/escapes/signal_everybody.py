@@ -10,7 +10,7 @@ import signal
 
 def handler(event: dict, context: object) -> dict:
     inside = os.readlink("/proc/self/ns/pid") != event["pid_namespace"]
-    if inside:
+    if inside:  # elsewhere it would be the end of everybody
         child = os.fork()
         if child == 0:
             signal.pause()
