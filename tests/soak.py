@@ -36,9 +36,9 @@ import tempfile
 import time
 import traceback
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import psutil
@@ -50,6 +50,9 @@ from miniλ.model import MB
 from miniλ.sandbox import processes
 from miniλ.settings import load
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 FUNCTIONS = Path(__file__).parent / "functions"
 CONCURRENCY = 4
 WARM_UP_SHARE, WARM_UP_MOST = 0.2, 60.0
@@ -57,12 +60,12 @@ WARM_UP_SHARE, WARM_UP_MOST = 0.2, 60.0
 CHANGE_SECONDS = (8.0, 12.0)
 # An idle worker's death is known so long after its zygote's. What fails later had a dead worker.
 GRACE = 0.2
-# How long anything may take: an answer, the end of a worker, the return of what it leased.
-PATIENCE = 30.0
+# How long an answer or the end of a worker may take, and then the return of what it leased.
+PATIENCE, PUT_AWAY = 30.0, 10.0
 # The RSS may grow by so much from idle to idle, and by so much in an hour of load: at some hundred
-# invocations a second that is less than 10 bytes for each, and no object is that small. An allocator
-# takes minutes until it has its pools and a part for each thread, so a run that is shorter than
-# SETTLING may grow by as much as one that is not: 1.7 MB, or some 40 bytes for each invocation.
+# invocations a second that is less than 10 bytes for each, and no object is that small. It takes
+# an allocator minutes to have its pools and a part for each thread, so a run that is shorter than
+# SETTLING may grow by as much as one that is not: 1.7 MB; in a minute, 40 bytes an invocation.
 RSS_BOUND = 10 * MB
 SETTLING = 600.0
 # Failures and troubles of which the text is kept, and of each kind.
@@ -114,6 +117,7 @@ class Abuse(NamedTuple):
 
 
 def _abuse(*ends: str, **options: Any) -> Abuse:
+    """Return an abuse; half a GB is a third of a CPU, so that it comes to its end."""
     return Abuse(frozenset(ends), {"memory_size": 512, "timeout": 20, **options})
 
 
@@ -150,26 +154,24 @@ class Row(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, kw_only=True):
     """All that a soak found; the JSON is this."""
 
+    where: str
     minutes: float
     seed: int
     chaos: float
-    python: str
-    kernel: str
-    minilambda: str
-    limits: dict[str, str]
+    limits: dict[str, str] = {}
     seconds: float = 0.0
-    invocations: dict[str, int] = {}
-    per_second: float = 0.0
-    changes: dict[str, int] = {}
-    excused: dict[str, int] = {}
-    abuses: dict[str, dict[str, int]] = {}
-    unexpected: int = 0
+    invocations: Counter[str] = msgspec.field(default_factory=Counter)
+    changes: Counter[str] = msgspec.field(default_factory=Counter)
+    # How invocations ended that we disturbed ourselves, and how the abuses did.
+    excused: Counter[str] = msgspec.field(default_factory=Counter)
+    abuses: dict[str, Counter[str]]
+    unexpected: Counter[str] = msgspec.field(default_factory=Counter)
     # The first ones: what, when, log.
     failures: list[tuple[str, float, str]] = []
-    facts: dict[str, int] = {}
+    facts: Counter[str] = msgspec.field(default_factory=Counter)
     troubles: list[str] = []
     rows: list[Row] = []
-    samples: dict[str, list[float]] = {}
+    samples: dict[str, array[float]] = {}
 
 
 class Premises:
@@ -209,8 +211,7 @@ class Premises:
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):  # the listing's own
                 target = os.readlink(f"/proc/self/fd/{name}")
-                is_spares = target.startswith(tuple(self.groups)) and os.path.exists(target)
-                if not self.groups or not is_spares:
+                if not (target.startswith(tuple(self.groups)) and os.path.exists(target)):
                     found.append(target)
         return found
 
@@ -235,6 +236,7 @@ class Premises:
 
 
 def _listed(path: str) -> list[str]:
+    """List a directory; one that is gone has nothing in it."""
     return os.listdir(path) if os.path.isdir(path) else []
 
 
@@ -249,20 +251,13 @@ class Soak:
         self.premises = Premises(supervisor)
         self._began = time.monotonic()
         self._end = 0.0
-        self._load_seconds = 0.0
         # When what was lost last: (from, until).
         self._zygote = (0.0, 0.0)
-        self._deleted: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        self._deleted: dict[str, tuple[float, float]] = {}
         # The version of `changing`: whose update has begun, and whose is over.
         self._begun = self._done = 0
-        self._counts: Counter[str] = Counter()
-        self._changes: Counter[str] = Counter()
-        self._excused: Counter[str] = Counter()
-        self._facts: Counter[str] = Counter()
-        self._ends: dict[str, Counter[str]] = {name: Counter() for name in ABUSES}
         self._last_fact = 0.0
         self._living: set[str] = set()
-        self._samples: dict[str, array[float]] = defaultdict(lambda: array("d"))
 
     async def run(self) -> None:
         """Warm up, be idle, bear the load, be idle, and judge."""
@@ -277,22 +272,24 @@ class Soak:
             await self._abuse(name)
         await self._load(warm_up)
         before = await self._idle(None)
-        first = len(self._samples["at"])
+        first = len(self._result.samples["at"])
         await self._create_all()
         await self._load(minutes * 60 - warm_up)
-        loaded = {what: self._samples[what][first:] for what in ("at", "RSS")}
+        loaded = {what: self._result.samples[what][first:] for what in ("at", "RSS")}
         after = await self._idle(before)
         self._judge(before, after, loaded)
 
     # Functions
 
     def _write(self, version: int) -> Path:
+        """Write the code of a version of `changing`: no two are the same package."""
         directory = self._scratch / f"changing-{version}"
         directory.mkdir(exist_ok=True)
         (directory / "app.py").write_text(CHANGING.format(version=version), encoding="utf-8")
         return directory
 
     async def _create(self, name: str) -> None:
+        """Create one of our functions as it is at first."""
         create = self._supervisor.create_function
         if name in ABUSES:
             await create(name, FUNCTIONS / "abuse", f"app.{name}", **ABUSES[name].options)
@@ -302,12 +299,14 @@ class Soak:
         await create(name, code, "app.handler", memory_size=work.memory_size, timeout=20)
 
     async def _create_all(self) -> None:
+        """Create all of our functions."""
         for name in (*WORKS, *ABUSES):
             await self._create(name)
 
     # Load
 
     async def _load(self, seconds: float) -> None:
+        """Invoke, change and look for so long."""
         began = time.monotonic()
         self._end = began + seconds
         async with asyncio.TaskGroup() as group:
@@ -315,9 +314,10 @@ class Soak:
                 group.create_task(self._invoke_on(random.Random(self._random.random())))
             group.create_task(self._change_on())
             group.create_task(self._look_on())
-        self._load_seconds += time.monotonic() - began
+        self._result.seconds += time.monotonic() - began
 
     async def _invoke_on(self, draw: random.Random) -> None:
+        """Invoke one after the other; `draw` says what."""
         names, weights = list(WORKS), [work.weight for work in WORKS.values()]
         while time.monotonic() < self._end:
             if draw.random() < self._result.chaos:
@@ -326,6 +326,7 @@ class Soak:
                 await self._work(draw.choices(names, weights)[0])
 
     async def _work(self, name: str) -> None:
+        """Invoke a function that works, and check its answer."""
         began, done = time.monotonic(), self._done
         end, answer, log = await self._invoke(name, WORKS[name].event)
         if end != "answered":
@@ -343,11 +344,12 @@ class Soak:
             self._refuse(name, f"answered {answer!r}"[:200], log, began)
 
     async def _abuse(self, name: str) -> None:
+        """Invoke a function that misbehaves, and check that it ended in a way it may."""
         began = time.monotonic()
         end, answer, log = await self._invoke(name, {})
         if end == "answered":
             end = f"answered {answer}"[:60]
-        self._ends[name][end] += 1
+        self._result.abuses[name][end] += 1
         if end == "answered printed" and not ("bytes of log left out" in log and len(log) < 2 * MB):
             end += ", and the log was not cut"
         if end not in ABUSES[name].ends:
@@ -355,7 +357,7 @@ class Soak:
 
     async def _invoke(self, name: str, event: Any) -> tuple[str, Any, str]:
         """Invoke; return "answered" or what went wrong, the answer and the log."""
-        self._counts[name] += 1
+        self._result.invocations[name] += 1
         try:
             async with asyncio.timeout(2 * PATIENCE):
                 response = await self._supervisor.invoke(name, event, wait=PATIENCE)
@@ -371,23 +373,27 @@ class Soak:
 
     def _refuse(self, name: str, end: str, log: str, began: float) -> None:
         """Count what should not have been, unless what we did at that time excuses it."""
-        excuses = {"Sandbox.Failure": self._zygote, "ResourceNotFound": self._deleted[name]}
+        excuses = {
+            "Sandbox.Failure": self._zygote,
+            "ResourceNotFound": self._deleted.get(name, (0.0, 0.0)),
+        }
         since, until = excuses.get(end, (0.0, 0.0))
         if since <= time.monotonic() and began <= until:
-            self._excused[end] += 1
+            self._result.excused[end] += 1
             return
         self._fail(f"{name}: {end}", log)
 
     def _fail(self, what: str, log: str) -> None:
-        self._result.unexpected += 1
-        known = [kind for kind, _, _ in self._result.failures]
-        if len(known) < KEPT and known.count(what) < KEPT_OF_A_KIND:
-            at = time.monotonic() - self._began
-            self._result.failures.append((what, at, log[-2048:]))
+        """Count what nothing excuses, and keep the log of the first ones."""
+        result = self._result
+        result.unexpected[what] += 1
+        if len(result.failures) < KEPT and result.unexpected[what] <= KEPT_OF_A_KIND:
+            result.failures.append((what, time.monotonic() - self._began, log[-2048:]))
 
     # Changes
 
     async def _change_on(self) -> None:
+        """Change something every ten seconds or so: each kind once, in any order, then again."""
         waiting: list[str] = []
         while True:
             pause = self._random.uniform(*CHANGE_SECONDS)
@@ -398,23 +404,26 @@ class Soak:
                 waiting = ["update_code", "update_configuration", "delete", "kill_zygote"]
                 self._random.shuffle(waiting)
             kind = waiting.pop()
-            self._changes[kind] += 1
+            self._result.changes[kind] += 1
             try:
                 await getattr(self, f"_{kind}")()
             except Exception:  # noqa: BLE001 - none of them may fail
                 self._fail(kind, traceback.format_exc())
 
     async def _update_code(self) -> None:
+        """Give `changing` a new version; who is invoked when that is done sees it."""
         self._begun += 1
         await self._supervisor.update_function_code("changing", self._write(self._begun))
         self._done = self._begun
 
     async def _update_configuration(self) -> None:
+        """Give some function more memory, or less again."""
         name = self._random.choice(list(WORKS))
         size = WORKS[name].memory_size + self._random.choice([0, 64, 128])
         await self._supervisor.update_function_configuration(name, memory_size=size)
 
     async def _delete(self) -> None:
+        """Delete some function and create it again."""
         name = self._random.choice([*WORKS, *ABUSES])
         began = time.monotonic()
         self._deleted[name] = (began, math.inf)
@@ -424,6 +433,7 @@ class Soak:
         self._deleted[name] = (began, time.monotonic())
 
     async def _kill_zygote(self) -> None:
+        """Kill the zygote, and with it every worker."""
         facts = self._supervisor.journal
         pid = facts.story(journal.ZygoteStarted)[-1].pid
         began = time.monotonic()
@@ -436,6 +446,7 @@ class Soak:
     # Looks
 
     async def _look_on(self) -> None:
+        """Look once a second."""
         while time.monotonic() < self._end:
             await self._look()
             await asyncio.sleep(1.0)
@@ -444,18 +455,20 @@ class Soak:
         """Take a sample, show it, and read the facts since the last one."""
         found = await asyncio.to_thread(self.premises.look)
         self._read_facts()
-        found["troubles"] = self._facts["Trouble"]
-        at = time.monotonic() - self._began
-        for what, value in {"at": at, "invocations": self._counts.total(), **found}.items():
-            self._samples[what].append(value)
+        result = self._result
+        at, total = time.monotonic() - self._began, result.invocations.total()
+        found["troubles"] = result.facts["Trouble"]
+        for what, value in {"at": at, "invocations": total, **found}.items():
+            result.samples.setdefault(what, array("d")).append(value)
         _progress(
-            f"{at:,.0f} s of {self._result.minutes * 60:,.0f}: "
-            f"{self._counts.total():,} invocations, {self._result.unexpected} unexpected, "
-            f"RSS {found['RSS'] / MB:.1f} MB, {found['processes']} processes"
+            f"{at:,.0f} s of {result.minutes * 60:,.0f}: {total:,} invocations, "
+            f"{result.unexpected.total()} unexpected, RSS {found['RSS'] / MB:.1f} MB, "
+            f"{found['processes']} processes"
         )
         return found
 
     def _read_facts(self) -> None:
+        """Count the facts that are new, and know from them which workers live."""
         new: list[journal.Fact] = []
         for fact in reversed(self._supervisor.journal.facts):
             if fact.at <= self._last_fact:
@@ -463,7 +476,7 @@ class Soak:
             new.append(fact)
         for fact in reversed(new):
             self._last_fact = fact.at
-            self._facts[type(fact).__name__] += 1
+            self._result.facts[type(fact).__name__] += 1
             match fact:
                 case journal.WorkerStarted(worker_id=worker_id):
                     self._living.add(worker_id)
@@ -489,7 +502,7 @@ class Soak:
                     )
         self._read_facts()
         gc.collect()
-        deadline, unchanged, last = time.monotonic() + PATIENCE, 0, {}
+        deadline, unchanged, last = time.monotonic() + PUT_AWAY, 0, {}
         while True:
             found = await self._look() | {"workers": len(self._living)}
             counted = {what: n for what, n in found.items() if what != "RSS"}
@@ -508,18 +521,10 @@ class Soak:
         self, before: dict[str, int], after: dict[str, int], loaded: dict[str, array[float]]
     ) -> None:
         """Compare idle to idle, and fit a line to the RSS under load (least squares)."""
-        result = self._result
-        result.seconds = self._load_seconds
-        result.invocations = dict(self._counts)
-        result.per_second = self._counts.total() / self._load_seconds
-        result.changes, result.excused = dict(self._changes), dict(self._excused)
-        result.abuses = {name: dict(ends) for name, ends in self._ends.items()}
-        result.facts = dict(self._facts)
-        result.samples = {what: list(values) for what, values in self._samples.items()}
         at = loaded["at"]
         slope = statistics.linear_regression(at, loaded["RSS"]).slope * 3600
         bound = RSS_BOUND * max(1.0, SETTLING / (at[-1] - at[0]))
-        result.rows = [
+        rows = self._result.rows = [
             Row(
                 f"RSS, MB: at most {RSS_BOUND / MB:.0f} more",
                 f"{before['RSS'] / MB:.1f}",
@@ -535,22 +540,22 @@ class Soak:
         ]
         for what, value in after.items():
             if what not in ("RSS", "troubles", "workers"):
-                row = Row(f"{what}: equal", str(before[what]), str(value), value == before[what])
-                result.rows.append(row)
-        for what, (begin, end) in {
-            "workers of deleted functions": (str(before["workers"]), after["workers"]),
-            "troubles in the journal": ("", self._facts["Trouble"]),
-            "unexpected failures": ("", result.unexpected),
+                rows.append(
+                    Row(f"{what}: equal", str(before[what]), str(value), value == before[what])
+                )
+        for what, count in {
+            "workers of deleted functions": before["workers"] + after["workers"],
+            "troubles in the journal": self._result.facts["Trouble"],
+            "unexpected failures": self._result.unexpected.total(),
         }.items():
-            result.rows.append(
-                Row(f"{what}: none", begin, str(end), begin in ("", "0") and not end)
-            )
+            rows.append(Row(f"{what}: none", "", str(count), not count))
 
 
 # Printing
 
 
 def _progress(text: str) -> None:
+    """Overwrite the line of a terminal; elsewhere, say nothing until the end."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{text:<100}")
         sys.stderr.flush()
@@ -567,25 +572,25 @@ def _table(*lines: list[str]) -> str:
     return "\n".join(text)
 
 
+def _listing(counts: Mapping[str, int]) -> str:
+    """Return counts as a part of a sentence."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing"
+
+
 def _show(result: Result) -> str:
     """Return the report for a reader."""
-    total = sum(result.invocations.values())
-    where = f"miniλ {result.minilambda}, Python {result.python}, Linux {result.kernel}"
     held = "; ".join(f"{what} {result.limits[what]}" for what in ("memory", "tmp", "files"))
     rows = [
         [row.what, row.begin, row.end, "holds" if row.holds else "BROKEN"] for row in result.rows
     ]
-    ends = [
-        [name, str(sum(ends.values())), ", ".join(f"{end} {n}" for end, n in ends.items())]
-        for name, ends in result.abuses.items()
-    ]
-    counted = ", ".join(f"{name} {n:,}" for name, n in result.invocations.items() if name in WORKS)
-    excused = ", ".join(f"{end} {n}" for end, n in result.excused.items()) or "nothing"
+    ends = [[name, str(ends.total()), _listing(ends)] for name, ends in result.abuses.items()]
+    total = result.invocations.total()
     parts = [
-        f"Soak of {result.seconds:.0f} s, seed {result.seed}; {where}\na worker here: {held}",
-        f"{total:,} invocations, {result.per_second:.0f} a second: {counted}",
-        "changes: " + ", ".join(f"{kind} {n}" for kind, n in result.changes.items()),
-        f"excused by them: {excused}",
+        f"Soak of {result.seconds:.0f} s, seed {result.seed}; {result.where}",
+        f"a worker here: {held}",
+        f"{total:,} invocations, {total / result.seconds:.0f} a second: "
+        + _listing({name: result.invocations[name] for name in WORKS}),
+        f"changes: {_listing(result.changes)}; excused by them: {_listing(result.excused)}",
         "",
         _table(["what", "beginning", "end", "verdict"], *rows),
         "",
@@ -601,6 +606,7 @@ def _show(result: Result) -> str:
 
 
 async def _soak(result: Result, sandbox: str | None) -> None:
+    """Open a supervisor, soak it, close it, and look at what is left, however it ends."""
     settings = load()
     if sandbox is not None:
         settings = msgspec.structs.replace(settings, sandbox=sandbox)
@@ -629,15 +635,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sandbox", metavar="LEVEL", help="the highest level to use")
     parser.add_argument("--chaos", type=float, default=0.01, help="the share of abuses")
     options = parser.parse_args(arguments)
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    python, kernel = platform.python_version(), platform.release()
     result = Result(
+        where=f"miniλ {miniλ.__version__}, Python {python}, Linux {kernel}",
         minutes=options.minutes,
-        seed=seed,
+        seed=random.randrange(2**32) if options.seed is None else options.seed,
         chaos=options.chaos,
-        python=platform.python_version(),
-        kernel=platform.release(),
-        minilambda=miniλ.__version__,
-        limits={},
+        abuses={name: Counter() for name in ABUSES},
     )
     try:
         asyncio.run(_soak(result, options.sandbox))
@@ -646,7 +650,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     sys.stdout.write(_show(result) + "\n")
     if options.json:
-        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        text = msgspec.json.format(msgspec.json.encode(result, enc_hook=list), indent=2)
         Path(options.json).write_bytes(text + b"\n")
     return 0 if all(row.holds for row in result.rows) else 1
 

@@ -85,11 +85,11 @@ MUSEUM = {
     "vsock": Way(ANY, "bare-seccomp"),
     "tiocsti": Way(ANY, "bare-seccomp"),
     "ptrace_me": Way(ANY, "bare-seccomp"),
-    "fill_tmp": Way((*BOXED, "root-volumes"), "bare"),
+    "fill_tmp": Way((*BOXED, "root-volumes"), "bare", {"memory_size": 1024}),
     "fill_elsewhere": Way(ALONE, "bare"),
     "symlink_out": Way(ALONE, "bare"),
     # Without root there is no control: RLIMIT_NPROC of the user bounds the bomb everywhere.
-    "fork_bomb": Way(BOXED, "bare"),
+    "fork_bomb": Way(BOXED, "bare", {"memory_size": 2048}),
     # Capabilities are dropped everywhere: the control is a process of root's in no sandbox.
     "raise_limits": Way((*ANY, "root-seccomp"), PLAIN),
     "device_node": Way((*ANY, "root-seccomp"), PLAIN),
@@ -482,7 +482,7 @@ def handler(event, context):
         written = True
     except OSError:
         written = False
-    status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status")
+    status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status")
                   if ":\\t" in line)
     return {
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource)
@@ -740,11 +740,11 @@ import miniλ
 from miniλ import journal
 from miniλ.settings import Settings
 
-async def main(state, sandbox, code, token):
+async def main(state, sandbox, code):
     async with miniλ.Supervisor(state, Settings(sandbox=sandbox)) as supervisor:
         await supervisor.create_function("subject", code, "daemon.handler", timeout=20)
-        while await asyncio.to_thread(sys.stdin.readline):
-            response = await supervisor.invoke("subject", {"token": token})
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            response = await supervisor.invoke("subject", {"token": line.strip()})
             story = supervisor.journal.story
             print(json.dumps({
                 "payload": response.payload,
@@ -765,7 +765,7 @@ class Driven:
     def __init__(self, state: Path, level: str) -> None:
         self.token = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(state), level, str(ESCAPES), self.token],
+            [sys.executable, "-c", DRIVER, str(state), level, str(ESCAPES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -775,7 +775,7 @@ class Driven:
     def invoke(self) -> dict[str, Any]:
         """Have it leave a daemon; return what it says."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{self.token}\n")
         self.process.stdin.flush()
         said: dict[str, Any] = json.loads(self.process.stdout.readline())
         if "namespaces" in said["missing"]:

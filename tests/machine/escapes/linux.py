@@ -1,5 +1,6 @@
 """This module is what the escapes share: system calls by number, and children to try things in."""
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -39,9 +40,12 @@ def unshare_user(flags: int = 0) -> None:
     """Have a user namespace, and in it every capability, with other namespaces besides."""
     uid, gid = os.geteuid(), os.getegid()
     call("unshare", CLONE_NEWUSER | flags)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    # User 0 without capabilities may not name itself in there, and has them all the same.
+    with contextlib.suppress(OSError):
+        maps = (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"))
+        for name, text in maps:
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
 
 
 def in_child(attempt: Callable) -> tuple:

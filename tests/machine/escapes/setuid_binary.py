@@ -36,5 +36,5 @@ def handler(event: dict, context: object) -> dict:
 def _privileges(pid: object) -> list:
     """Return effective user and capabilities."""
     with open(f"/proc/{pid}/status") as file:
-        fields = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+        fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     return [fields["Uid"].split()[1], fields["CapEff"]]
