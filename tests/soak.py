@@ -47,7 +47,7 @@ import miniλ
 from miniλ import journal
 from miniλ.errors import LambdaError
 from miniλ.model import MB
-from miniλ.sandbox import processes
+from miniλ.sandbox import levels, processes
 from miniλ.settings import load
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ PATIENCE, PUT_AWAY = 30.0, 10.0
 # SETTLING may grow by as much as one that is not: 1.7 MB; in a minute, 40 bytes an invocation.
 RSS_BOUND = 10 * MB
 SETTLING = 600.0
+WINDOW = 5
 # Failures and troubles of which the text is kept, and of each kind.
 KEPT, KEPT_OF_A_KIND = 30, 3
 
@@ -520,9 +521,15 @@ class Soak:
     def _judge(
         self, before: dict[str, int], after: dict[str, int], loaded: dict[str, array[float]]
     ) -> None:
-        """Compare idle to idle, and fit a line to the RSS under load (least squares)."""
-        at = loaded["at"]
-        slope = statistics.linear_regression(at, loaded["RSS"]).slope * 3600
+        """Compare idle to idle, and fit a line to the RSS under load (least squares).
+
+        Through the least of each WINDOW: what a log or a large answer takes for a moment is not
+        growth.
+        """
+        at, sizes = loaded["at"], loaded["RSS"]
+        starts = range(0, len(sizes) - WINDOW + 1, WINDOW)
+        least = [min(sizes[first : first + WINDOW]) for first in starts]
+        slope = statistics.linear_regression([at[first] for first in starts], least).slope * 3600
         bound = RSS_BOUND * max(1.0, SETTLING / (at[-1] - at[0]))
         rows = self._result.rows = [
             Row(
@@ -632,9 +639,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="of load, warm-up included")
     parser.add_argument("--seed", type=int, default=None, help="of the mix")
     parser.add_argument("--json", metavar="FILE", help="write everything to it")
-    parser.add_argument("--sandbox", metavar="LEVEL", help="the highest level to use")
+    parser.add_argument("--sandbox", choices=levels.LEVELS, help="the highest level to use")
     parser.add_argument("--chaos", type=float, default=0.01, help="the share of abuses")
     options = parser.parse_args(arguments)
+    if not 0.5 <= options.minutes < math.inf or not 0 <= options.chaos <= 1:
+        parser.error("--minutes must be at least 0.5, and --chaos 0 to 1")
     python, kernel = platform.python_version(), platform.release()
     result = Result(
         where=f"miniλ {miniλ.__version__}, Python {python}, Linux {kernel}",

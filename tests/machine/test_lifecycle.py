@@ -127,7 +127,10 @@ class Holder:
             [sys.executable, "-c", HOLDER, str(code), state, str(lock), level],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            },
         )
         assert self.process.stdout is not None
         word, _, path = self.process.stdout.readline().partition(" ")

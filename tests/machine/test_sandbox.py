@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +60,14 @@ LEVELS = tuple(level for level in ANY if IS_ROOT or level != "root")
 PLAIN, PLAIN_NOBODY = "plain", "plain nobody"
 
 
+# Where there is no control but as root, and why.
+ROOTS = {
+    "fork_bomb": "RLIMIT_NPROC of this user bounds the bomb everywhere",
+    "write_sysctl": "only user 0 may write them",
+    "host_keys": "only user 0 may read them",
+}
+
+
 class Way(NamedTuple):
     """A way out: the places that stop it, and the one where what stops it is off."""
 
@@ -88,7 +98,6 @@ MUSEUM = {
     "fill_tmp": Way((*BOXED, "root-volumes"), "bare", {"memory_size": 1024}),
     "fill_elsewhere": Way(ALONE, "bare"),
     "symlink_out": Way(ALONE, "bare"),
-    # Without root there is no control: RLIMIT_NPROC of the user bounds the bomb everywhere.
     "fork_bomb": Way(BOXED, "bare", {"memory_size": 2048}),
     # Capabilities are dropped everywhere: the control is a process of root's in no sandbox.
     "raise_limits": Way((*ANY, "root-seccomp"), PLAIN),
@@ -268,13 +277,26 @@ class Place:
 class Runner:
     """A place and the loop that its supervisor lives on."""
 
-    def __init__(self, place: Place, loop: asyncio.Runner) -> None:
+    def __init__(self, place: Place, loop: asyncio.Runner, thread: ThreadPoolExecutor) -> None:
         self.place = place
         self._loop = loop
+        self._thread = thread
 
     def run(self, scenario: Coroutine[Any, Any, Any]) -> Any:
-        """Run a scenario of a test."""
-        return self._loop.run(scenario)
+        """Run a scenario of a test; a look through /proc that still goes on comes to its end."""
+        try:
+            return self._loop.run(scenario)
+        finally:
+            self._thread.submit(int).result()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young() -> Iterator[None]:
+    """Have the collector, which every test calls twice, look at what is made from here on."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -288,13 +310,16 @@ def at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
     with asyncio.Runner() as loop, contextlib.ExitStack() as sockets:
         sockets.callback(shutil.rmtree, host)
         supervisor = miniλ.Supervisor(settings=_settings(name, freeze_after=60.0))
+        # One thread: what it was given is done when something later is.
+        thread = ThreadPoolExecutor(1)
+        loop.get_loop().set_default_executor(thread)
         loop.run(supervisor.__aenter__())
         state = supervisor._state.path
         try:
             _skip_where_missing(supervisor, name)
             place = Place(name, supervisor, host)
             loop.run(place.open(sockets))
-            yield Runner(place, loop)
+            yield Runner(place, loop, thread)
         finally:
             loop.run(supervisor.close())
         assert _left_below(state) == []
@@ -332,8 +357,8 @@ def test_the_way_out_is_one(at: Runner | None, escape: str, tmp_path: Path) -> N
             options = {"environment": {"OWN": at.place.secret}}
         elif escape == "network_none":
             options = {}
-        elif escape == "fork_bomb" and not IS_ROOT:
-            pytest.skip("RLIMIT_NPROC of this user bounds the bomb everywhere")
+        elif escape in ROOTS and not IS_ROOT:
+            pytest.skip(ROOTS[escape])
         verdict = at.run(at.place.attempt(escape, **options))
         if not verdict["escaped"]:
             plain = _plain(escape, at.place.event, tmp_path)
@@ -389,11 +414,11 @@ def _as_nobody() -> list[str]:
 @functools.cache
 def _program_for_nobody() -> str:
     """Return an interpreter of our version that nobody may run; skips where there is none."""
+    # It must find itself as well: workers are started by what it takes for its own path.
+    check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
     for program in runtimes.candidates(runtimes.own()):
-        done = subprocess.run(
-            [*_as_nobody(), program, "-V"], capture_output=True, text=True, cwd="/", check=False
-        )
-        if done.returncode == 0 and done.stdout.startswith("Python 3."):
+        command = [*_as_nobody(), program, "-I", "-c", check]
+        if subprocess.run(command, capture_output=True, cwd="/", check=False).returncode == 0:
             return program
     pytest.skip(f"no {runtimes.own()} on this machine that an unprivileged user may run")
 
@@ -530,7 +555,7 @@ def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> 
     if boxed:
         assert limits["RLIMIT_NPROC"] == [PROCESSES, PROCESSES]
     assert inside["umask"] == 0o077
-    assert not inside["written"]
+    assert inside["written"] is (place.name == "bare")
     for status in (inside["status"], outside):
         assert status["Seccomp"].strip() == "2"
         assert status["NoNewPrivs"].strip() == "1"
@@ -669,7 +694,20 @@ def handler(event, context):
 """
 
 
-@every_level
+STRANGER = "the replacement is another user, to whom its predecessor's files in /tmp are closed"
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(
+            level,
+            marks=[pytest.mark.xfail(strict=True, reason=STRANGER)] if level == "root" else [],
+        )
+        for level in LEVELS
+    ],
+    indirect=True,
+)
 def test_tmp_is_kept_for_one_function_only(at: Runner, function_directory: Any) -> None:
     """/tmp is kept between invocations and through a timeout, and no other function finds it."""
     place = at.place
@@ -966,6 +1004,11 @@ def test_what_is_left_out_is_said(mechanism: str, all_limits: dict[str, str]) ->
 
 # As nobody
 
+IMPORTED = (
+    *("click", "msgspec", "psutil", "pytest", "_pytest", "py", "pluggy", "iniconfig"),
+    *("packaging", "pygments", "pytest_timeout"),
+)
+
 
 def test_the_same_holds_for_nobody() -> None:
     """A user without privileges runs this very file, and it holds for him as well."""
@@ -980,18 +1023,22 @@ def test_the_same_holds_for_nobody() -> None:
         for name in ("pyproject.toml", "tests/conftest.py", "tests/__init__.py"):
             shutil.copy(ROOT / name, root / name)
         # Copies of what is imported: ours may be where nobody may look.
-        for name in ("click", "msgspec", "psutil", "pytest", "_pytest", "pluggy", "iniconfig"):
+        for name in IMPORTED:
             _copy_package(name, root)
-        _copy_package("packaging", root)
-        _copy_package("pygments", root)
         subprocess.run(["chmod", "-R", "a+rX", str(root)], check=True)
         for name in ("home", "tmp"):
             (root / name).mkdir()
             (root / name).chmod(0o777)
         done = subprocess.run(
             [
-                *(*_as_nobody(), program, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                *("-o", "addopts=-ra", str(root / "tests/machine/test_sandbox.py")),
+                *(*_as_nobody(), program, "-m", "pytest", "-q", "-p", "pytest_timeout"),
+                *(
+                    "-p",
+                    "no:cacheprovider",
+                    "-o",
+                    "addopts=-ra",
+                    str(root / "tests/machine/test_sandbox.py"),
+                ),
             ],
             cwd=root,
             env={
@@ -1015,5 +1062,8 @@ def test_the_same_holds_for_nobody() -> None:
 
 def _copy_package(name: str, target: Path) -> None:
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.submodule_search_locations
-    shutil.copytree(spec.submodule_search_locations[0], target / name)
+    assert spec is not None and spec.origin is not None
+    if spec.submodule_search_locations:
+        shutil.copytree(spec.submodule_search_locations[0], target / name)
+    else:
+        shutil.copy(spec.origin, target)
