@@ -18,8 +18,9 @@ import msgspec
 import psutil
 
 from miniλ import journal, runtimes
+from miniλ.host import DESCRIPTORS, PROCESSES
 from miniλ.supervisor import Supervisor
-from miniλ.worker import DESCRIPTORS, MB_PER_CPU, PROCESSES
+from miniλ.worker import MB_PER_CPU
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import Any
 
 import msgspec
@@ -77,6 +78,36 @@ def _text(value: object) -> str:
 def failure_body(error_type: str, message: str) -> bytes:
     """Return a failure of the sandbox as the JSON document that Lambda sends."""
     return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an invocation ended: the status and error type of its REPORT, and a note for its log."""
+
+    failed: bool
+    status: str = ""
+    error_type: str = ""
+    note: str = ""
+
+
+ANSWERED = Outcome(failed=False)
+FAILED = Outcome(failed=True)
+
+
+def late(request_id: str, timeout: float, now: float) -> tuple[bytes, Outcome]:
+    """Return answer and outcome of an invocation whose deadline has come; `now` is Unix time."""
+    message = timed_out(timeout)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    note = f"{stamp}.{int(now % 1 * 1000):03d}Z {request_id} {message}\n\n"
+    body = failure_body("Sandbox.Timedout", f"RequestId: {request_id} Error: {message}")
+    return body, Outcome(failed=True, status="timeout", note=note)
+
+
+def broken(request_id: str, error_type: str, text: str, note: str = "") -> tuple[bytes, Outcome]:
+    """Return answer and outcome of an invocation whose worker ended, or was ended, over it."""
+    message = f"RequestId: {request_id} Error: {text}"
+    note = f"{note}{message}\n{error_type}\n"
+    outcome = Outcome(failed=True, status="error", error_type=error_type, note=note)
+    return failure_body(error_type, message), outcome
 
 
 def describe_status(status: int) -> str:

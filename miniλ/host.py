@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from miniλ import runtimes
+from miniλ.model import MB
+from miniλ.sandbox import Sandbox, rlimits
+
 if TYPE_CHECKING:
     from miniλ.journal import Journal
+    from miniλ.model import FunctionConfiguration
     from miniλ.sandbox.hierarchies import Hierarchy
     from miniλ.sandbox.levels import Choice
     from miniλ.sandbox.users import Users
     from miniλ.scratch import Scratches
     from miniλ.settings import Settings
     from miniλ.zygote import Zygotes
+
+
+# 1,024 descriptors and 1,024 processes and threads (developer guide, "Lambda quotas").
+DESCRIPTORS = 1024
+PROCESSES = 1024
 
 
 class Init(msgspec.Struct, frozen=True):
@@ -58,3 +68,29 @@ class Host(msgspec.Struct, frozen=True):
     instance: str
     limits: dict[str, str]
     process_limit: int | None
+
+    def sandbox(
+        self,
+        function: FunctionConfiguration,
+        worker_id: str,
+        group: tuple[str, ...],
+        scratch: str,
+        user: int | None,
+    ) -> Sandbox:
+        """Return what is to be around a worker of this function, by what was leased for it."""
+        tmp_bytes = function.ephemeral_storage * MB
+        return Sandbox(
+            worker_id=worker_id,
+            group=group,
+            code=function.code_path,
+            tmp=scratch,
+            tmp_bytes=tmp_bytes,
+            data_bytes=function.memory_size * MB + rlimits.DATA_SLACK,
+            # Where /tmp has a size of its own it needs no bound per file.
+            file_bytes=None if self.limits["tmp"].startswith("hard") else tmp_bytes,
+            descriptors=DESCRIPTORS,
+            processes=self.process_limit,
+            visible=runtimes.visible(function),
+            user=user,
+            network=function.network != "none",
+        )

@@ -30,7 +30,7 @@ from miniλ.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.host import NO_CONTEXT, Context, Host
+from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
@@ -41,7 +41,6 @@ from miniλ.sandbox.volumes import Volumes
 from miniλ.scratch import Scratches
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
-from miniλ.worker import PROCESSES
 from miniλ.zygote import Zygotes
 
 if TYPE_CHECKING:

@@ -25,14 +25,16 @@ import msgspec
 from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
-from miniλ.host import Context, Host, Init
+from miniλ.failures import ANSWERED, FAILED
+from miniλ.host import PROCESSES, Context, Host, Init
 from miniλ.model import MB, Invoked, Response, arn
-from miniλ.sandbox import Sandbox, namespaces, rlimits
+from miniλ.sandbox import namespaces
 from miniλ.sandbox.cgroups import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from miniλ.failures import Outcome
     from miniλ.model import FunctionConfiguration
     from miniλ.scratch import Scratch
     from miniλ.zygote import Exit
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
 
 # 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
 MB_PER_CPU = 1769
-# 1,024 descriptors and 1,024 processes and threads (developer guide, "Lambda quotas").
-DESCRIPTORS = 1024
-PROCESSES = 1024
 # After the answer pipe breaks the exit status is on its way: it says more than the break.
 BROKEN_GRACE = 0.2
 # SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
@@ -68,19 +67,6 @@ TRANSITIONS: dict[State, dict[str, State]] = {
     "stopping": {"stopped": "stopping", "exited": "gone"},
     "gone": {},
 }
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """How an invocation ended: the status and error type of its REPORT, and a note for its log."""
-
-    failed: bool
-    status: str = ""
-    error_type: str = ""
-    note: str = ""
-
-
-ANSWERED = Outcome(failed=False)
-FAILED = Outcome(failed=True)
 
 
 class Worker:
@@ -143,11 +129,8 @@ class Worker:
         self._early: list[tuple[wire.FromWorker, bytes]] = []
 
     def __repr__(self) -> str:
-        function = self.function
-        return (
-            f"<Worker {self.worker_id[-8:]} {function.name} {self.state}, "
-            f"{self.invocations} invocations>"
-        )
+        name = f"{self.worker_id[-8:]} {self.function.name}"
+        return f"<Worker {name} {self.state}, {self.invocations} invocations>"
 
     def _move(self, fact: str) -> None:
         try:
@@ -240,7 +223,10 @@ class Worker:
             volume = self.scratch.open_mount() if inside else None
             if volume is not None:
                 given.append(volume)
-            forked = await zygote.fork(self._sandbox(), given)
+            sandbox = self.host.sandbox(
+                function, self.worker_id, group.key, self.scratch.path, self._user
+            )
+            forked = await zygote.fork(sandbox, given)
         finally:
             for descriptor in given:
                 os.close(descriptor)
@@ -259,26 +245,6 @@ class Worker:
         self._loop.add_reader(self._pidfd, self._on_exit)
         for frame in self._early:
             self._on_frame(*frame)
-
-    def _sandbox(self) -> Sandbox:
-        function = self.function
-        assert self.scratch is not None
-        tmp_bytes = function.ephemeral_storage * MB
-        return Sandbox(
-            worker_id=self.worker_id,
-            group=self._group.key,
-            code=function.code_path,
-            tmp=self.scratch.path,
-            tmp_bytes=tmp_bytes,
-            data_bytes=self._memory_limit + rlimits.DATA_SLACK,
-            # Where /tmp has a size of its own it needs no bound per file.
-            file_bytes=None if self.limits["tmp"].startswith("hard") else tmp_bytes,
-            descriptors=DESCRIPTORS,
-            processes=self.host.process_limit,
-            visible=runtimes.visible(function),
-            user=self._user,
-            network=function.network != "none",
-        )
 
     async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
         """See to it that no process is left, and say how the first one ended."""
@@ -496,14 +462,7 @@ class Worker:
         timeout = self.function.timeout
         self.kill("timed out")
         self.keeps_scratch = True
-        seconds = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        message = failures.timed_out(timeout)
-        body = failures.failure_body(
-            "Sandbox.Timedout", f"RequestId: {self._request_id} Error: {message}"
-        )
-        note = f"{stamp}.{int(seconds % 1 * 1000):03d}Z {self._request_id} {message}\n\n"
-        self._complete(body, Outcome(failed=True, status="timeout", note=note), 0)
+        self._complete(*failures.late(self._request_id, timeout, time.time()), 0)
 
     def check_oom(self) -> None:
         """End the worker if the kernel killed one of its processes for memory.
@@ -538,14 +497,7 @@ class Worker:
             self._fail(*self._verdict(exit_))
 
     def _fail(self, error_type: str, text: str, note: str = "") -> None:
-        message = f"RequestId: {self._request_id} Error: {text}"
-        outcome = Outcome(
-            failed=True,
-            status="error",
-            error_type=error_type,
-            note=f"{note}{message}\n{error_type}\n",
-        )
-        self._complete(failures.failure_body(error_type, message), outcome, 0)
+        self._complete(*failures.broken(self._request_id, error_type, text, note), 0)
 
     def _complete(self, body: bytes, outcome: Outcome, peak: int) -> None:
         """End the invocation: the one place where it does. A `peak` of 0 is looked up."""
@@ -600,7 +552,7 @@ class Worker:
             return
         if self.state == "frozen":
             self._group.thaw()
-        self._end("stopped", reason)
+        self._end(reason)
         self._signal(signal.SIGTERM)
         # An interpreter that was about to block in read(2) would see the signal only after it.
         self._channel.send(wire.NOTHING)
@@ -611,11 +563,11 @@ class Worker:
         """End every process of the worker now."""
         if self.state in ("stopping", "gone"):
             return
-        self._end("stopped", reason)
+        self._end(reason)
         self._kill_now()
 
-    def _end(self, fact: str, reason: str) -> None:
-        self._move(fact)
+    def _end(self, reason: str) -> None:
+        self._move("stopped")
         self.ended_by = reason
         self._record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
 
