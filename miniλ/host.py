@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration
     from miniλ.sandbox.hierarchies import Hierarchy
     from miniλ.sandbox.levels import Choice
-    from miniλ.sandbox.users import Users
     from miniλ.scratch import Scratches
     from miniλ.settings import Settings
     from miniλ.zygote import Zygotes
@@ -63,7 +62,6 @@ class Host(msgspec.Struct, frozen=True):
     zygotes: Zygotes
     hierarchy: Hierarchy
     choice: Choice
-    users: Users | None
     scratches: Scratches
     instance: str
     limits: dict[str, str]

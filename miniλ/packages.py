@@ -69,6 +69,9 @@ def publish(source: str | os.PathLike[str], store: Path) -> Package:
         else:
             msg = f"The code is neither a directory nor a .zip file: {path}"
             raise InvalidParameterValue(msg)
+        # Whatever our umask is: a worker may be another user.
+        for directory, _, _ in os.walk(staging):
+            os.chmod(directory, 0o755)  # noqa: S103 - the directory above is ours alone
         target = store / digest.hex()
         # Who comes second with the same code finds it there: its own copy is dropped.
         if not target.is_dir():

@@ -1,6 +1,7 @@
-"""This module is where each worker's /tmp comes from and goes to.
+"""This module is where each worker's /tmp comes from and goes to, and the user whose it is.
 
-A /tmp outlives its worker if that crashed or timed out: the replacement finds it, as on Lambda.
+A /tmp outlives its worker if that crashed or timed out: the replacement finds it, as on Lambda, and
+is the same user, since what lies there is that user's.
 With root it is a volume of exactly its size; in a user namespace the zygote mounts a tmpfs of that
 size on its directory; else it is a directory whose size is watched.
 """
@@ -16,17 +17,19 @@ from miniλ.sandbox import namespaces, tmp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from miniλ.sandbox.users import Users
     from miniλ.sandbox.volumes import Volume, Volumes
 
 
 class Scratch:
-    """One /tmp: `path` is where it is on the host."""
+    """One /tmp: `path` is where it is on the host, `user` whose it is (None: the supervisor's)."""
 
-    __slots__ = ("path", "volume")
+    __slots__ = ("path", "user", "volume")
 
-    def __init__(self, path: str, volume: Volume | None = None) -> None:
+    def __init__(self, path: str, volume: Volume | None, user: int | None) -> None:
         self.path = path
         self.volume = volume
+        self.user = user
 
     def open_mount(self) -> int | None:
         """Return a mount of a volume, to be attached by the worker; None for a directory."""
@@ -39,26 +42,44 @@ class Scratches:
     """Every /tmp of one supervisor, below its state directory."""
 
     def __init__(
-        self, directory: str, volumes: Volumes | None, release: Callable[[str], None]
+        self,
+        directory: str,
+        volumes: Volumes | None,
+        users: Users | None,
+        release: Callable[[str], None],
     ) -> None:
         """`release` tells zygotes that a directory will not be used again."""
         self._directory = directory
         self._volumes = volumes
+        self._users = users
         self._release = release
 
-    async def lease(self, worker_id: str, size_mb: int) -> Scratch:
-        """Return an empty /tmp of this size; raises OSError where there is none to be had."""
+    async def lease(self, worker_id: str, size_mb: int, *, own_user: bool) -> Scratch:
+        """Return an empty /tmp of this size; raises OSError where there is none to be had.
+
+        `own_user`: of a user of its own, where this host can do that.
+        """
+        volume = None
+        path = os.path.join(self._directory, worker_id)
         if self._volumes is None:
-            path = os.path.join(self._directory, worker_id)
             os.mkdir(path, 0o700)
-            return Scratch(path)
-        volume = self._volumes.spare(size_mb)
-        if volume is None:
-            volume = await asyncio.to_thread(self._volumes.lease, size_mb)
-        return Scratch(volume.path, volume)
+        else:
+            volume = self._volumes.spare(size_mb)
+            if volume is None:
+                volume = await asyncio.to_thread(self._volumes.lease, size_mb)
+            path = volume.path
+        user = self._users.lease() if self._users is not None and own_user else None
+        return Scratch(path, volume, user)
 
     async def give_back(self, scratch: Scratch) -> None:
         """Remove a /tmp that nobody will use again, with all that is in it. Raises OSError."""
+        try:
+            await self._remove(scratch)
+        finally:
+            if self._users is not None and scratch.user is not None:
+                self._users.give_back(scratch.user)
+
+    async def _remove(self, scratch: Scratch) -> None:
         if self._volumes is not None and scratch.volume is not None:
             await asyncio.to_thread(self._volumes.give_back, scratch.volume)
             return

@@ -170,8 +170,9 @@ class Supervisor:
             zygotes=zygotes,
             hierarchy=hierarchy,
             choice=choice,
-            users=Users() if choice.users else None,
-            scratches=Scratches(str(held.tmp), opened, zygotes.release),
+            scratches=Scratches(
+                str(held.tmp), opened, Users() if choice.users else None, zygotes.release
+            ),
             instance=held.instance,
             limits=limits,
             process_limit=_process_limit(choice, limits),

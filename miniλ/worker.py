@@ -106,7 +106,6 @@ class Worker:
         self.keeps_scratch = False
         # Its own /tmp. The pool sets it before the start if one survived a crash.
         self.scratch: Scratch | None = None
-        self._user: int | None = None
         self.limits = host.limits
         if function.network == "none":
             self.limits = {**host.limits, "network": "hard: a network namespace"}
@@ -188,11 +187,12 @@ class Worker:
         # The init phase has all the CPU there is; the quota comes when the worker is ready.
         # An init that is repeated is inside an invocation, and has the invocation's share.
         group.throttle(None if self._phase == "init" else self._cpus)
-        if host.users is not None:
-            self._user = host.users.lease()
-            undo.callback(host.users.give_back, self._user)
         if self.scratch is None:
-            self.scratch = await host.scratches.lease(self.worker_id, function.ephemeral_storage)
+            # What an app imports its functions from may be readable for the app's user only.
+            own_user = not function.python_path
+            self.scratch = await host.scratches.lease(
+                self.worker_id, function.ephemeral_storage, own_user=own_user
+            )
         undo.push_async_callback(self._leave_scratch)
 
         request, our_request = os.pipe2(os.O_CLOEXEC)
@@ -224,7 +224,7 @@ class Worker:
             if volume is not None:
                 given.append(volume)
             sandbox = self.host.sandbox(
-                function, self.worker_id, group.key, self.scratch.path, self._user
+                function, self.worker_id, group.key, self.scratch.path, self.scratch.user
             )
             forked = await zygote.fork(sandbox, given)
         finally:

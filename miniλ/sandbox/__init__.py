@@ -100,6 +100,7 @@ def stand_by(walls: Walls, box: Box | None, runtime: list[str], program: bytes |
     os.umask(0o077)
     if box is not None:
         box.join()
+    users.forbid_bounds()
     ruleset = None
     if walls.landlock:
         ruleset = landlock.Ruleset(walls.landlock)
@@ -140,8 +141,8 @@ def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
         namespaces.take_network_away()
     if walls.namespaces == "user":
         namespaces.enter_user_namespace()  # where RLIMIT_NPROC counts this worker's alone
+        users.forbid_bounds()
     rlimits.apply(sandbox.data_bytes, sandbox.file_bytes, sandbox.descriptors, sandbox.processes)
-    users.forbid_bounds()
     if sandbox.user is not None:
         users.become(sandbox.user)
     users.drop_capabilities()
@@ -158,7 +159,9 @@ def _attach(sandbox: Sandbox, mounts: list[int]) -> None:
     for descriptor, (_, target, _) in zip(mounts, places(sandbox)):  # noqa: B905 - Python 3.9
         # The zygote has made a place for each, but inside of /tmp, which is new.
         if namespaces.is_within(target, namespaces.TMP) and target != namespaces.TMP:
+            before = os.umask(0o022)
             os.makedirs(target, 0o755, exist_ok=True)
+            os.umask(before)
         namespaces.attach(descriptor, target)
     if sandbox.user is not None:
         os.chown(namespaces.TMP, sandbox.user, sandbox.user)

@@ -58,6 +58,7 @@ ATTEMPTS = 3
 def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) -> None:
     """Serve until the supervisor is gone; then take everything below along."""
     os.setsid()
+    os.umask(0o022)
     _close_all_above(CONTROL_FD)
     sys.path.append(packages)
     from miniλ.sandbox import Walls, namespaces, processes, rlimits  # noqa: PLC0415 - only now
@@ -170,7 +171,7 @@ class Zygote:
             ours.close()
             theirs.close()
             if box is not None:
-                os.kill(box.init, signal.SIGKILL)
+                _end_box(box.init)
             raise
         theirs.close()
         self.ahead = Ahead(pid, ours, 0 if box is None else box.init)
@@ -229,6 +230,7 @@ class Zygote:
                 except OSError:
                     # It could not stand by, and said why, or somebody killed it meanwhile.
                     why = _last_words(ahead.socket)
+                    _end_box(ahead.init)
                     continue
                 finally:
                     ahead.socket.close()
@@ -295,10 +297,13 @@ class Zygote:
                 return
             if pid == 0:
                 return
+            if self.ahead is not None and pid == self.ahead.pid:
+                # It could not stand by. Who asks for it next is told why, by its socket.
+                _end_box(self.ahead.init)
+                self.ahead = self.ahead._replace(init=0)
             worker = self.workers.pop(pid, None)
             if worker is not None:
-                if worker.init:
-                    os.kill(worker.init, signal.SIGKILL)
+                _end_box(worker.init)
                 rusage = {
                     "user": usage.ru_utime,
                     "system": usage.ru_stime,
@@ -362,6 +367,15 @@ class Zygote:
             os.write(2, traceback.format_exc().encode()[-4096:])
         finally:
             os._exit(status & 0xFF)
+
+
+def _end_box(init: int) -> None:
+    """Kill the init of a box, and with it all that is in there; 0 is none."""
+    if init:
+        try:
+            os.kill(init, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it died by itself
 
 
 def _last_words(waiting: socket.socket) -> str:
