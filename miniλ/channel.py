@@ -54,21 +54,24 @@ class Channel:
         self._pending = memoryview(b"")
         loop.add_reader(answer, self.receive)
 
-    def send(self, frame: bytes) -> None:
-        """Write a frame; the rest of one that does not fit goes when the worker reads."""
+    def send(self, frame: bytes) -> bool:
+        """Write a frame; the rest of one that does not fit goes when the worker reads.
+
+        Returns whether there is anybody to read it: if not, none of it was written.
+        """
         if self._pending:
             self._pending = memoryview(bytes(self._pending) + frame)
-            return
+            return True
         try:
             written = os.write(self._request, frame)
         except BlockingIOError:
             written = 0
-        except OSError as exc:
-            self._on_broken(f"the worker does not read any more ({exc.strerror})")
-            return
+        except OSError:
+            return False
         if written < len(frame):
             self._pending = memoryview(frame)[written:]
             self._loop.add_writer(self._request, self._send_more)
+        return True
 
     def _send_more(self) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ NAMESPACES = (
 )
 REMEDIES = {
     **dict.fromkeys(("memory", "cpu", "freeze"), CGROUP),
-    **dict.fromkeys(("processes", "kill", "files", "siblings"), NAMESPACES),
+    **dict.fromkeys(("processes", "kill", "files", "siblings", "sockets"), NAMESPACES),
     "tmp": ("install e2fsprogs, for mkfs.ext4 and loop devices", NAMESPACES[1]),
     "syscalls": ("use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",) * 2,
     "network": ("create functions that need none with network='none'",) * 2,
@@ -112,6 +113,7 @@ class Attempts:
             "processes": self._processes,
             "timeout": self._timeout,
             "network": self._network,
+            "sockets": self._sockets,
             "freeze": self._freeze,
             "kill": self._kill,
         }.get(resource)
@@ -161,6 +163,13 @@ class Attempts:
     async def _network(self) -> tuple[bool | None, str]:
         async with _port() as port:
             return self._judge(await self._ask("network", {"port": port}))
+
+    async def _sockets(self) -> tuple[bool | None, str]:
+        with tempfile.TemporaryDirectory(prefix="minilambda-") as directory:
+            path = f"{directory}/socket"
+            server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
+            async with server:
+                return self._judge(await self._ask("sockets", {"path": path}))
 
     async def _freeze(self) -> tuple[bool | None, str]:
         await self._ask("freeze", {})

@@ -35,6 +35,10 @@ class Init(msgspec.Struct, frozen=True):
     error_type: str = ""
 
 
+class WorkerGone(Exception):
+    """The worker is not there any more, and has not seen the invocation. Never leaves miniλ."""
+
+
 class Context:
     """What a caller may say beside the event: JSON texts for `client_context` and `identity`."""
 

@@ -18,6 +18,7 @@ import msgspec
 
 from miniλ import failures, model
 from miniλ.errors import InvalidParameterValue, InvalidRequestContent, RequestTooLarge
+from miniλ.host import WorkerGone
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
@@ -53,13 +54,17 @@ class Invoker:
         Raises `Throttled`, and what kept a worker from starting. If the caller is cancelled
         once the function runs, it runs on to its end, and is billed, as on Lambda.
         """
-        worker = await self._pool.wait_for(function, wait)
-        init = worker.initialised.result()
-        if init.status:
-            return await self._repeat_init(worker, request_id, body, context)
-        # Whoever is first on a new worker waited for its init phase: a cold start.
-        first = init if worker.invocations == 0 else None
-        return await worker.invoke(request_id, body, context, first)
+        while True:
+            worker = await self._pool.wait_for(function, wait)
+            init = worker.initialised.result()
+            # Whoever is first on a new worker waited for its init phase: a cold start.
+            first = init if worker.invocations == 0 else None
+            try:
+                if init.status:
+                    return await self._repeat_init(worker, request_id, body, context)
+                return await worker.invoke(request_id, body, context, first)
+            except WorkerGone:
+                continue  # it died in the moment that it was handed over
 
     async def _repeat_init(
         self, failed: Worker, request_id: str, body: bytes, context: Context

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from miniλ import journal
+from miniλ import journal, watch
 from miniλ.errors import LambdaError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
-from miniλ.sandbox import processes, tmp
 from miniλ.shares import Share, Shares
 from miniλ.worker import Worker
 
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration, Invoked
     from miniλ.settings import Settings
 
-# What the poll looks at, where no cgroup and no file system holds the limit.
-WATCH_SECONDS = 0.1
-WATCH_TMP_ROUNDS = 5
 # Idle workers are looked over this often for memory pressure.
 PRESSURE_SECONDS = 10.0
 
@@ -76,9 +72,10 @@ class _Worth:
 class _Version:
     """What the pool knows of one version: its idle workers, the last one to become idle last."""
 
-    __slots__ = ("idle", "is_current", "share", "worth")
+    __slots__ = ("code_path", "idle", "is_current", "share", "worth")
 
-    def __init__(self, share: Share, worth: _Worth) -> None:
+    def __init__(self, code_path: str, share: Share, worth: _Worth) -> None:
+        self.code_path = code_path
         self.idle: list[Worker] = []
         self.is_current = True
         # A version keeps its share to its end: what it took from it, it gives back to it.
@@ -128,7 +125,8 @@ class Pool:
         before = self._versions.get(self._current.get(function.name, ""))
         worth = _Worth() if before is None else before.worth
         self._current[function.name] = function.revision
-        self._versions[function.revision] = _Version(self._shares.publish(function), worth)
+        share = self._shares.publish(function)
+        self._versions[function.revision] = _Version(function.code_path, share, worth)
         if before is not None:
             before.is_current = False
         self._retire(function.name)
@@ -143,6 +141,10 @@ class Pool:
     def reservable(self, name: str) -> int:
         """Return the concurrency that may be reserved for a function: one must stay for others."""
         return self._shares.reservable(name)
+
+    def code_in_use(self) -> set[str]:
+        """Return the packages of current versions, and of old ones whose workers still live."""
+        return {version.code_path for version in self._versions.values()}
 
     def _version(self, worker: Worker) -> _Version:
         return self._versions[worker.function.revision]
@@ -348,6 +350,8 @@ class Pool:
         self._workers[worker.worker_id] = worker
         before = self._orphaned.get(worker.function.revision)
         life = self._inherit(worker, before.pop()[0]) if before else worker.live()
+        if not before:
+            self._orphaned.pop(worker.function.revision, None)
         task = self._loop.create_task(life)
         self._lives[worker.worker_id] = task
         task.add_done_callback(lambda task: self._gone(worker, task))
@@ -394,6 +398,10 @@ class Pool:
             else:
                 waiting.future.set_exception(error or closed())
         self._replan()
+        version = self._version(worker)
+        if not version.is_current and worker in version.idle:
+            # Updated or deleted while it started, and nobody waited for it any more.
+            self._stop(worker, "its function was updated or deleted")
 
     def _gone(self, worker: Worker, task: asyncio.Task[None]) -> None:
         self._workers.pop(worker.worker_id, None)
@@ -467,7 +475,19 @@ class Pool:
                     worker.freeze()
                 else:
                     due.append(self._settings.freeze_after - age)
-        for orphans in self._orphaned.values():
+        due += self._expire_orphans(now)
+        if self._idle_workers():
+            if now - self._pressure_at >= PRESSURE_SECONDS:
+                self._relieve_pressure()
+            due.append(PRESSURE_SECONDS)
+        if due:
+            # A timer that fires early by rounding would only come back: give it a millisecond.
+            self._arm(min(due) + 0.001)
+
+    def _expire_orphans(self, now: float) -> list[float]:
+        """Remove each /tmp that waited a keep-alive in vain; return when others are due."""
+        due: list[float] = []
+        for revision, orphans in list(self._orphaned.items()):
             for item in list(orphans):
                 worker, since = item
                 left = worker.function.keep_alive - (now - since)
@@ -476,13 +496,9 @@ class Pool:
                     self._discard(worker)
                 else:
                     due.append(left)
-        if self._idle_workers():
-            if now - self._pressure_at >= PRESSURE_SECONDS:
-                self._relieve_pressure()
-            due.append(PRESSURE_SECONDS)
-        if due:
-            # A timer that fires early by rounding would only come back: give it a millisecond.
-            self._arm(min(due) + 0.001)
+            if not orphans:
+                del self._orphaned[revision]
+        return due
 
     def _after_cold_start(self, ephemeral_storage: int) -> None:
         if not self._closed:
@@ -518,37 +534,8 @@ class Pool:
             self._host.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
 
     async def _watch(self) -> None:
-        """Hold what only a look can hold: the memory of a tree without cgroup, the size of /tmp."""
-        soft_memory = not self._host.limits["memory"].startswith("hard")
-        soft_tmp = not self._host.limits["tmp"].startswith("hard")
-        rounds = 0
-        while self._busy:
-            await asyncio.sleep(WATCH_SECONDS)
-            rounds += 1
-            now = time.monotonic()
-            busy = [w for w in self._busy if w.state == "busy" and now - w.started > WATCH_SECONDS]
-            if soft_memory:
-                await self._watch_memory(busy)
-            else:
-                for worker in busy:
-                    worker.check_oom()
-            if soft_tmp and rounds % WATCH_TMP_ROUNDS == 0:
-                await self._watch_tmp(busy)
+        await watch.watch(self._host, self._busy)
         self._watcher = None
-
-    async def _watch_memory(self, busy: list[Worker]) -> None:
-        used = await asyncio.to_thread(processes.memory, [w.worker_id for w in busy])
-        for worker in busy:
-            worker.peak = max(worker.peak, used[worker.worker_id])
-            if used[worker.worker_id] > worker.function.memory_size * MB:
-                worker.fail_for_memory(used[worker.worker_id])
-
-    async def _watch_tmp(self, busy: list[Worker]) -> None:
-        for worker in busy:
-            assert worker.scratch is not None
-            used = await asyncio.to_thread(tmp.used, worker.scratch.path)
-            if used > worker.function.ephemeral_storage * MB:
-                worker.fail_for_tmp(used)
 
     async def close(self) -> None:
         """End every worker: idle ones now, busy ones after the grace; nothing is left after it."""

@@ -15,22 +15,21 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import sys
 import uuid
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from miniλ import billing, journal, model, packages, runtimes, state, walls
+from miniλ.embedded import Function, import_path, importable
 from miniλ.errors import (
     InvalidParameterValue,
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
+from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host, WorkerGone
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
@@ -68,33 +67,6 @@ CHANGEABLE = frozenset(
 )
 # `map` queues for concurrency as long as any function may run (900 s, Lambda's longest).
 MAP_WAIT = 900.0
-
-
-class Function(Generic[R]):
-    """A function of the embedding app, decorated by `Supervisor.function`.
-
-    Called, it is the plain function, in this process. `invoke` runs it in a worker.
-    """
-
-    def __init__(self, supervisor: Supervisor, handler: Callable[..., R], name: str) -> None:
-        self._supervisor = supervisor
-        self.handler = handler
-        self.name = name
-        self.__doc__ = handler.__doc__
-        self.__name__ = handler.__name__
-        self.__module__ = handler.__module__
-        self.__wrapped__ = handler
-
-    def __call__(self, *args: Any, **kwargs: Any) -> R:  # noqa: ANN401 - the app's own signature
-        """Call the function here and now."""
-        return self.handler(*args, **kwargs)
-
-    async def invoke(self, event: object = None, **options: Any) -> Response:  # noqa: ANN401
-        """Run the function in a worker; `options` as for `Supervisor.invoke`."""
-        return await self._supervisor.invoke(self.name, event, **options)
-
-    def __repr__(self) -> str:
-        return f"<Function {self.name}>"
 
 
 class Supervisor:
@@ -208,6 +180,7 @@ class Supervisor:
         left = await asyncio.to_thread(opened.close)
         if left:
             self.journal.record(journal.Trouble(what=f"volumes that will not go: {left}"))
+            await asyncio.to_thread(volumes.sweep, opened.directory)
 
     def _close_hierarchy(self, hierarchy: hierarchies.Hierarchy) -> None:
         left = hierarchy.close()
@@ -300,6 +273,7 @@ class Supervisor:
             package = await asyncio.to_thread(packages.publish, code, self._state.code)
             function = _with_package(_revised(before), package)
             await self._put(function)
+            await self._collect_code()
         return function
 
     async def update_function_configuration(
@@ -327,6 +301,14 @@ class Supervisor:
             await self.registry.delete(name)
             del self._functions[name]
             self._pool.withdraw(name)
+            await self._collect_code()
+
+    async def _collect_code(self) -> None:
+        """Remove packages that nobody has a use for, but the one of workers that end just now.
+
+        Called while functions cannot change: a package that is on its way is no function's yet.
+        """
+        await asyncio.to_thread(self._state.collect, self._pool.code_in_use())
 
     def get_function(self, name: str) -> FunctionConfiguration:
         """Return a function's configuration; raises `ResourceNotFound`."""
@@ -400,7 +382,7 @@ class Supervisor:
             if "<locals>" in handler.__qualname__ or "." in handler.__qualname__:
                 msg = f"{handler.__qualname__} must be at the top of its module to be imported"
                 raise InvalidParameterValue(msg)
-            function = Function(self, handler, name or handler.__name__)
+            function = Function(self.invoke, handler, name or handler.__name__)
             model.check_name(function.name)
             self._decorated.append((function, options))
             return function
@@ -408,7 +390,7 @@ class Supervisor:
         return decorate
 
     async def _create_decorated(self, function: Function[Any], options: dict[str, Any]) -> None:
-        root, module, source = _importable(function.handler)
+        root, module, source = importable(function.handler)
         if function.name in self._functions and not self._functions[function.name].python_path:
             self._check_new(function.name)
         configuration = model.FunctionConfiguration(
@@ -420,7 +402,7 @@ class Supervisor:
             code_size=len(source),
             code_path=root,
             last_modified=model.now_iso(),
-            python_path=_import_path(),
+            python_path=import_path(),
             **options,
         )
         await self._check(configuration)
@@ -467,7 +449,10 @@ class Supervisor:
         worker = self._pool.take(function)
         if worker is not None:
             # The warm path: no task, no coroutine but this one.
-            return await worker.invoke(request_id, payload, context)
+            try:
+                return await worker.invoke(request_id, payload, context)
+            except WorkerGone:
+                pass  # it died while it was idle
         return await invoker.invoke_cold(function, payload, wait, context, request_id)
 
     async def map(
@@ -563,27 +548,6 @@ def _with_package(
         code_size=package.size,
         code_path=package.path,
     )
-
-
-def _import_path() -> list[str]:
-    """Return where this app imports from, as it reads from any directory."""
-    return [os.path.abspath(path or os.curdir) for path in sys.path]
-
-
-def _importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
-    """Return directory and module name by which a worker imports a function, and its source."""
-    module = sys.modules[handler.__module__]
-    name, file = handler.__module__, getattr(module, "__file__", None)
-    if file is None:
-        msg = f"{handler.__qualname__} is in {name}, which has no file: put it into a module"
-        raise InvalidParameterValue(msg)
-    if name == "__main__":
-        spec = getattr(module, "__spec__", None)
-        name = spec.name if spec is not None else Path(file).stem
-    root = Path(file).resolve().parent
-    for _ in range(name.count(".") + (Path(file).stem == "__init__")):
-        root = root.parent
-    return str(root), name, Path(file).read_bytes()
 
 
 def _json(value: object) -> str | None:

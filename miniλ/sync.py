@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from miniλ import billing
+    from miniλ.embedded import Function
     from miniλ.model import FunctionConfiguration, Response
     from miniλ.settings import Settings
-    from miniλ.supervisor import Function
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -18,7 +18,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -26,10 +26,11 @@ from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.failures import ANSWERED, FAILED
-from miniλ.host import PROCESSES, Context, Host, Init
+from miniλ.host import PROCESSES, Context, Host, Init, WorkerGone
 from miniλ.model import MB, Invoked, Response, arn
 from miniλ.sandbox import namespaces
 from miniλ.sandbox.cgroups import Group
+from miniλ.states import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from miniλ.failures import Outcome
     from miniλ.model import FunctionConfiguration
     from miniλ.scratch import Scratch
+    from miniλ.states import State
     from miniλ.zygote import Exit
 
     # Future, init phase that was waited for, seconds spent and log before.
@@ -50,23 +52,6 @@ BROKEN_GRACE = 0.2
 BURIAL_TIMEOUT = 5.0
 # The peak of the memory is read at most this often: many short invocations have one.
 MEASURE_SECONDS = 0.001
-
-State = Literal["starting", "idle", "frozen", "busy", "stopping", "gone"]
-
-# The whole life of a worker. Whatever is not in this table is a bug, and raises.
-TRANSITIONS: dict[State, dict[str, State]] = {
-    "starting": {"ready": "idle", "stopped": "stopping", "exited": "gone"},
-    "idle": {
-        "invoked": "busy",
-        "frozen": "frozen",
-        "stopped": "stopping",
-        "exited": "gone",
-    },
-    "frozen": {"thawed": "idle", "stopped": "stopping", "exited": "gone"},
-    "busy": {"answered": "idle", "stopped": "stopping", "exited": "gone"},
-    "stopping": {"stopped": "stopping", "exited": "gone"},
-    "gone": {},
-}
 
 
 class Worker:
@@ -232,6 +217,7 @@ class Worker:
                 os.close(descriptor)
         self.pid = group.leader = forked.pid
         self._pidfd = forked.pidfd
+        forked.exited.add_done_callback(self._on_reaped)
         self.started = started
         # Last in, first out: the processes go before what they used.
         undo.push_async_callback(self._bury, forked.exited)
@@ -362,7 +348,8 @@ class Worker:
         """Send an invocation; return the future of its response, which always comes.
 
         `init` is the init phase that the caller waited for; `spent` and `log` are what a
-        repeated one has used of the timeout, and printed.
+        repeated one has used of the timeout, and printed. Raises `WorkerGone` if another worker
+        has to run it.
         """
         if self.state == "frozen":
             self.thaw()
@@ -386,7 +373,12 @@ class Worker:
             context.client_context,
             context.identity,
         )
-        self._channel.send(wire.encode(head, body))
+        if not self._channel.send(wire.encode(head, body)):
+            # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
+            self._call = None
+            self.kill("the worker does not read any more")
+            self._released(self)
+            raise WorkerGone
         return future
 
     def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
@@ -590,6 +582,15 @@ class Worker:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
+
+    def _on_reaped(self, exited: asyncio.Future[Exit | None]) -> None:
+        """The zygote says how the worker ended; None is a zygote that died, and will not reap.
+
+        The kernel kills its workers with it, but one that cgroup v1 has frozen is not dead until
+        somebody thaws it.
+        """
+        if not exited.cancelled() and exited.result() is None:
+            self.kill("its zygote died")
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)

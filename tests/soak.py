@@ -64,10 +64,11 @@ GRACE = 0.2
 PATIENCE, PUT_AWAY = 30.0, 10.0
 # The RSS may grow by so much from idle to idle, and by so much in an hour of load: at some hundred
 # invocations a second that is less than 10 bytes for each, and no object is that small. It takes
-# an allocator minutes to have its pools and a part for each thread, so a run that is shorter than
-# SETTLING may grow by as much as one that is not: 1.7 MB; in a minute, 40 bytes an invocation.
+# an allocator minutes to have its pools and a part for each thread, and then it grows and shrinks
+# in steps of 2 MB (a log, a large answer). So a run that is shorter than SETTLING may grow by as
+# much as one that is not: 5 MB; in a minute that is 100 bytes for each invocation.
 RSS_BOUND = 10 * MB
-SETTLING = 600.0
+SETTLING = 1800.0
 WINDOW = 5
 # Failures and troubles of which the text is kept, and of each kind.
 KEPT, KEPT_OF_A_KIND = 30, 3
@@ -221,9 +222,12 @@ class Premises:
         return [path for group in self.groups for path, _, _ in os.walk(group)]
 
     def mounts(self) -> list[str]:
-        """Return the mount points in the state directory."""
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-        points = [line.split(" ")[4] for line in lines]
+        """Return the mount points in the state directory, as we and as our zygotes see them."""
+        points = []
+        for pid in ("self", *(child.pid for child in self._process.children())):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8").splitlines()
+                points += [line.split(" ")[4] for line in lines]
         return [point for point in points if point.startswith(f"{self.path}/")]
 
     def loops(self) -> list[str]:

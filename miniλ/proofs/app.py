@@ -107,6 +107,16 @@ def try_files(event):
     return {"held": False, "seen": seen}
 
 
+def try_sockets(event):
+    """Connect to a socket of the supervisor's that is a file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(event["path"])
+        except OSError as exc:
+            return {"held": True, "seen": exc.strerror}
+    return {"held": False, "seen": "it was connected to"}
+
+
 def try_siblings(event):
     """Send the supervisor a signal: 0, which only asks whether one may."""
     try:

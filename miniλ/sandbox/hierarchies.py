@@ -193,8 +193,15 @@ class V1(Hierarchy):
             raise OSError(msg)
         self.directories = tuple(dict.fromkeys(self.paths.values()))
         self._count = 0
-        for path in self.directories:
-            os.mkdir(path, 0o755)
+        made: list[str] = []
+        try:
+            for path in self.directories:
+                os.mkdir(path, 0o755)
+                made.append(path)
+        except OSError:
+            for path in made:
+                os.rmdir(path)
+            raise
         nothing = NoCgroup().limits
         frozen = "freezer" in self.paths
         self.limits = {

@@ -85,11 +85,17 @@ def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
             held["kill"] = "hard: the pid namespace ends with its init"
         if not held["processes"].startswith("hard") and choice.users:
             held["processes"] = "hard: RLIMIT_NPROC of a user of its own"
-        elif not held["processes"].startswith("hard") and walls.namespaces == "user":
+        elif not held["processes"].startswith("hard") and os.geteuid() != 0:
+            # Root is exempt, whatever the user namespace.
             held["processes"] = "hard: RLIMIT_NPROC in a user namespace of its own"
     held["tmp"] = _tmp(choice)
     held["files"] = _files(walls)
     held["siblings"] = _siblings(choice)
+    held["sockets"] = (
+        "hard: a root of its own"
+        if walls.namespaces
+        else "none: sockets of the host that are files can be connected to"
+    )
     held["syscalls"] = (
         "hard: seccomp" if walls.seccomp else "none: every system call of this user is allowed"
     )

@@ -59,7 +59,7 @@ TASK_ROOT, LAYERS, RUNTIME, TMP = "/var/task", "/opt", "/var/runtime", "/tmp"  #
 # The system's directories. Those that are symbolic links here are links in the root too.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # What of /etc programs need to find libraries, names, hosts, time and certificates. Nothing else of
-# it: a host's configuration holds secrets.
+# it: a host's configuration holds secrets, and private keys lie beside certificates.
 ETC = (
     "alternatives",
     "ca-certificates",
@@ -79,14 +79,22 @@ ETC = (
     "nsswitch.conf",
     "os-release",
     "passwd",
-    "pki",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
     "protocols",
     "resolv.conf",
     "services",
-    "ssl",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/openssl.cnf",
     "timezone",
 )
 DEVICES = ("null", "zero", "random", "urandom")
+# What of /proc is not about processes, and root's to write: a worker that is user 0, which it is
+# where it has no user of its own, needs no capability for that.
+SYSTEM_WIDE = ("proc/sys", "proc/irq", "proc/bus", "proc/fs", "proc/acpi", "proc/sysrq-trigger")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -136,8 +144,11 @@ def unmount(target: str) -> None:
 
 
 def _restrict(descriptor: int, path: str, attributes: int) -> None:
-    """Add attributes to a mount and to those below it (mount_setattr(2))."""
-    wanted = _MountAttributes(attr_set=attributes)
+    """Add attributes to a mount and to those below it (mount_setattr(2)), and make them private.
+
+    A copy of a shared mount is its peer: what a worker mounts inside would appear on the host.
+    """
+    wanted = _MountAttributes(attr_set=attributes, propagation=MS_PRIVATE)
     _syscall(
         f"mount_setattr {path}",
         SYS_MOUNT_SETATTR,
@@ -268,6 +279,7 @@ class Root:
             mode = os.stat(source).st_mode
         except OSError:
             return  # not every host has every file
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         if stat.S_ISDIR(mode):
             os.mkdir(target, 0o755)
             attach(detached(source, read_only=True), target)
@@ -282,6 +294,10 @@ class Root:
         os.chdir(self.directory)
         _restrict(AT_FDCWD, ".", ATTR_RDONLY | ATTR_NOSUID)
         mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        for path in SYSTEM_WIDE:
+            if os.path.exists(path):
+                mount(path, path, None, MS_BIND)
+                _restrict(AT_FDCWD, path, ATTR_RDONLY)
         number = SYS_PIVOT_ROOT.get(os.uname().machine)
         if number is None:
             msg = f"no number of pivot_root is known for {os.uname().machine}"

@@ -64,6 +64,8 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
     "fanotify_init": (300, 262), "modify_ldt": (154, None), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    # The limits of other processes: a CPU limit of 0 kills, and Landlock does not see it.
+    "prlimit64": (302, 261),
     # Keyrings belong to a user, and all workers may have the same one.
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     # They are the administrator's: swap, accounting, quotas, log, clock, name, ports, terminal.
@@ -145,6 +147,8 @@ RULES: dict[str, int | Rule] = {
     # 0 is the plain Linux that everybody has, 0xffffffff asks and changes nothing.
     "personality": Rule(ALLOW, _REFUSED, (Condition(0, (0, 0xFFFFFFFF)),)),
     # FIFOs and sockets are everybody's: mkfifo(3) of older C libraries and of musl is mknod.
+    # Its own limits are 0's; by any other number they may be anybody's.
+    "prlimit64": Rule(ALLOW, _REFUSED, (Condition(0, (0,)),)),
     "mknod": Rule(_REFUSED, ALLOW, (Condition(1, _DEVICES, _FILE_TYPE),)),
     "mknodat": Rule(_REFUSED, ALLOW, (Condition(2, _DEVICES, _FILE_TYPE),)),
 }

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from miniλ.worker import TRANSITIONS, State
+from miniλ.states import TRANSITIONS, State
 
 STATES = set(get_args(State))
 
