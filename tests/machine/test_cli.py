@@ -523,8 +523,13 @@ def nobody() -> Iterator[Nobody]:
 def _program_for_nobody() -> str:
     """Return an interpreter of our version that nobody may run; skips where there is none."""
     for program in runtimes.candidates(runtimes.own()):
+        # Also by its own idea of where it is: a link may lead to where nobody may look.
+        check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
         done = subprocess.run(
-            ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", program, "-V"],
+            [
+                *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+                *(program, "-c", check),
+            ],
             capture_output=True,
             text=True,
             cwd="/",

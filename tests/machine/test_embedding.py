@@ -962,7 +962,7 @@ def test_what_is_no_event_or_no_id_is_refused(function_directory: Callable[..., 
 def test_a_kept_state_drops_code_that_no_function_has(
     function_directory: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The package of a version that nobody runs goes with it; half-made copies at the next start."""
+    """A package goes with the last version that has it, half-made copies at the next start."""
     state = tmp_path / "state"
 
     async def update() -> None:

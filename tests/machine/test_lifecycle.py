@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -66,6 +67,62 @@ def test_a_zygote_killed_while_workers_are_idle_is_not_noticed(
         await bench.gone(first)
 
         await bench.works()
+
+    run_bench("return 1", scenario)
+
+
+def test_a_frozen_worker_goes_with_its_zygote(run_bench: Callable[..., None]) -> None:
+    """A SIGKILL waits for the thaw in cgroup v1: whoever is frozen does not outlive its zygote."""
+
+    async def scenario(bench: Bench) -> None:
+        first = await bench.supervisor.invoke("subject", "fine")
+        await bench.supervisor.journal.until(journal.WorkerFrozen)
+        zygote = (await bench.supervisor.journal.until(journal.ZygoteStarted)).pid
+        os.kill(zygote, signal.SIGKILL)
+        await bench.gone(first)
+
+        await bench.works()
+
+    run_bench("return 1", scenario)
+
+
+def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., None]) -> None:
+    """An invocation that nobody has seen is run by another worker, not failed."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.invoke("subject", "fine")
+        started = await bench.supervisor.journal.until(journal.WorkerStarted)
+        pidfd = os.pidfd_open(started.pid)
+        os.kill(started.pid, signal.SIGKILL)
+        # Seen by us, and not by the supervisor, which has had no turn.
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+        response = await bench.supervisor.invoke("subject", "fine")
+
+        assert response.payload == "fine"
+        assert response.report.cold
+
+    run_bench("return 1", scenario)
+
+
+def test_workers_of_a_deleted_function_end_when_they_are_ready(
+    run_bench: Callable[..., None], function_directory: Callable[..., Path]
+) -> None:
+    """Who became ready after the function was deleted, and for nobody, does not stay idle."""
+    source = "import os, time\ntime.sleep(os.urandom(1)[0] / 500)\ndef handler(e, c): return e\n"
+
+    async def scenario(bench: Bench) -> None:
+        supervisor = bench.supervisor
+        code = function_directory("slow", app=source)
+        await supervisor.create_function("slow", code, "app.handler", memory_size=1769)
+        await asyncio.gather(*(supervisor.invoke("slow", n) for n in range(6)))
+        await supervisor.delete_function("slow")
+
+        for started in supervisor.journal.story(journal.WorkerStarted):
+            if started.function == "slow":
+                await supervisor.journal.until(
+                    journal.WorkerGone, lambda fact, own=started: fact.worker_id == own.worker_id
+                )
 
     run_bench("return 1", scenario)
 
