@@ -23,6 +23,7 @@ from miniλ.errors import LambdaError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
 from miniλ.shares import Share, Shares
+from miniλ.states import AVAILABLE
 from miniλ.worker import Worker
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Pool:
                 del self._versions[revision]
 
     def _idle_workers(self) -> list[Worker]:
-        return [w for v in self._versions.values() for w in v.idle if w.state != "gone"]
+        return [w for v in self._versions.values() for w in v.idle if w.state in AVAILABLE]
 
     def _is_stale(self, worker: Worker) -> bool:
         version = self._versions.get(worker.function.revision)
@@ -187,7 +188,7 @@ class Pool:
             return None
         while version.idle:
             worker = version.idle.pop()
-            if worker.state != "gone":
+            if worker.state in AVAILABLE:
                 share.used += 1
                 self._occupy(worker, version)
                 return worker
@@ -210,7 +211,7 @@ class Pool:
         """
         while True:
             worker = await self._wait_once(function, wait)
-            if worker.state in ("idle", "frozen") or worker.initialised.result().status:
+            if worker.state in AVAILABLE or worker.initialised.result().status:
                 return worker
             self.release(worker)  # it died in the moment that it was handed over
 

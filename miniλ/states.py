@@ -20,3 +20,7 @@ TRANSITIONS: dict[State, dict[str, State]] = {
     "stopping": {"stopped": "stopping", "exited": "gone"},
     "gone": {},
 }
+
+# Who may be given an invocation. An idle worker that dies, or is ended for what it did, stays in
+# its list until it is buried.
+AVAILABLE: frozenset[State] = frozenset({"idle", "frozen"})
