@@ -19,9 +19,8 @@ import msgspec
 import psutil
 
 from miniλ import journal, runtimes
-from miniλ.host import DESCRIPTORS, PROCESSES
+from miniλ.host import DESCRIPTORS, MB_PER_CPU, PROCESSES
 from miniλ.supervisor import Supervisor
-from miniλ.worker import MB_PER_CPU
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

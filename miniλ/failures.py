@@ -93,6 +93,14 @@ ANSWERED = Outcome(failed=False)
 FAILED = Outcome(failed=True)
 
 
+def init_report(seconds: float, phase: str, status: str, error_type: str) -> bytes:
+    """Return the line that Lambda logs of an init phase that failed (`phase`: init or invoke)."""
+    line = f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms\tPhase: {phase}\tStatus: {status}"
+    if status == "error":
+        line += f"\tError Type: {error_type}"
+    return line.encode() + b"\n"
+
+
 def late(request_id: str, timeout: float, now: float) -> tuple[bytes, Outcome]:
     """Return answer and outcome of an invocation whose deadline has come; `now` is Unix time."""
     message = timed_out(timeout)

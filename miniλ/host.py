@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from miniλ.zygote import Zygotes
 
 
+# 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
+MB_PER_CPU = 1769
 # 1,024 descriptors and 1,024 processes and threads (developer guide, "Lambda quotas").
 DESCRIPTORS = 1024
 PROCESSES = 1024

@@ -26,7 +26,7 @@ from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.failures import ANSWERED, FAILED
-from miniλ.host import PROCESSES, Context, Host, Init, WorkerGone
+from miniλ.host import MB_PER_CPU, PROCESSES, Context, Host, Init, WorkerGone
 from miniλ.model import MB, Invoked, Response, arn
 from miniλ.sandbox import namespaces
 from miniλ.sandbox.cgroups import Group
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     # Future, init phase that was waited for, seconds spent and log before.
     _Call: TypeAlias = tuple[asyncio.Future[Response], "Init | None", float, bytes]
 
-# 1,769 MB are one vCPU (developer guide, "Configure Lambda function memory").
-MB_PER_CPU = 1769
 # After the answer pipe breaks the exit status is on its way: it says more than the break.
 BROKEN_GRACE = 0.2
 # SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
@@ -56,6 +54,17 @@ MEASURE_SECONDS = 0.001
 
 class Worker:
     """One live process that runs one version of one function, one invocation at a time."""
+
+    # Not a dict: with more than 30 attributes CPython looks each of them up by its hash.
+    # fmt: off
+    __slots__ = (
+        "_call", "_channel", "_cpus", "_deadline", "_early", "_gone", "_group", "_init_timeout",
+        "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase", "_pidfd",
+        "_record", "_released", "_request_id", "_timer", "book", "ended_by", "function", "host",
+        "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "peak", "pid",
+        "reported_rss", "scratch", "started", "state", "story", "worker_id",
+    )
+    # fmt: on
 
     def __init__(
         self,
@@ -250,7 +259,8 @@ class Worker:
         if self.state != "gone":
             self._move("exited")
         if not self.initialised.done():
-            self._init_exited(exit_)
+            kind, text = self._verdict(exit_)
+            self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
         if self._call is not None:
             self._complete_exited(exit_, oom=oom)
         await self._kill_rest()
@@ -310,11 +320,7 @@ class Worker:
         self.keeps_scratch = True
         seconds = time.monotonic() - self.started
         log = self._log.drain()
-        line = f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms"
-        line += f"\tPhase: {self._phase}\tStatus: {status}"
-        if status == "error":
-            line += f"\tError Type: {error_type}"
-        log += line.encode() + b"\n"
+        log += failures.init_report(seconds, self._phase, status, error_type)
         self._record(
             journal.InitFailed(worker_id=self.worker_id, function=self.function.name, status=status)
         )
@@ -323,10 +329,6 @@ class Worker:
     def _init_late(self) -> None:
         self.kill("the init phase was late")
         self._init_failed("timeout", b"", "Sandbox.Timedout")
-
-    def _init_exited(self, exit_: Exit | None) -> None:
-        kind, text = self._verdict(exit_)
-        self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
 
     def _verdict(self, exit_: Exit | None) -> tuple[str, str]:
         """Return errorType and message for how the first process ended."""
@@ -382,7 +384,7 @@ class Worker:
         return future
 
     def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
-        if self.state == "busy" and not isinstance(head, wire.Ready):
+        if self.state == "busy" and (type(head) is wire.Answer or type(head) is wire.Fault):
             if head.id == self._request_id:
                 if head.max_rss_kb:
                     self.reported_rss = head.max_rss_kb * 1024
@@ -398,7 +400,7 @@ class Worker:
                     if self._call is None:
                         return
                 self.state = TRANSITIONS[self.state]["answered"]
-                self._complete(body, FAILED if isinstance(head, wire.Fault) else ANSWERED, peak)
+                self._complete(body, FAILED if type(head) is wire.Fault else ANSWERED, peak)
                 return
         elif self.state == "starting":
             if not self.pid:
@@ -435,10 +437,9 @@ class Worker:
             self._fail("Runtime.TruncatedResponse", what)
 
     def _watch_deadline(self) -> None:
-        """The timer that an invocation set has come: it is for the deadline of the present one.
+        """See whether the deadline has come: a timer stays, and if it came too early, is set again.
 
-        Setting and cancelling a timer for each invocation would cost more than this: the timer
-        stays, and if it comes too early it is set again.
+        To set and cancel one for each invocation would cost more.
         """
         self._timer = None
         if self._call is None:
