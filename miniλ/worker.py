@@ -26,7 +26,7 @@ from miniλ import billing, failures, journal, logs, runtimes, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.failures import ANSWERED, FAILED
-from miniλ.host import MB_PER_CPU, PROCESSES, Context, Host, Init, WorkerGone
+from miniλ.host import MB_PER_CPU, NO_CONTEXT, PROCESSES, Context, Host, Init, WorkerGone
 from miniλ.model import MB, Invoked, Response, arn
 from miniλ.sandbox import namespaces
 from miniλ.sandbox.cgroups import Group
@@ -368,13 +368,12 @@ class Worker:
         self._deadline = now + timeout
         if self._timer is None:
             self._timer = self._loop.call_later(timeout, self._watch_deadline)
-        head = wire.Invoke(
-            request_id,
-            int((time.time() + timeout) * 1000),
-            context.trace_id,
-            context.client_context,
-            context.identity,
-        )
+        deadline_ms = int((time.time() + timeout) * 1000)
+        if context is NO_CONTEXT:
+            head = wire.Invoke(request_id, deadline_ms)
+        else:
+            said = context.trace_id, context.client_context, context.identity
+            head = wire.Invoke(request_id, deadline_ms, *said)
         if not self._channel.send(wire.encode(head, body)):
             # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
             self._call = None

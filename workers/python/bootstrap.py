@@ -429,7 +429,6 @@ class LambdaContext:
     def __init__(self, head: dict) -> None:
         self.aws_request_id = head["id"]
         self._deadline_ms = head["deadline_ms"]
-        self.identity = CognitoIdentity()
         if len(head) > ALWAYS:
             if "arn" in head:
                 self.invoked_function_arn = head["arn"]
@@ -438,6 +437,14 @@ class LambdaContext:
                 self.client_context = _parse("Client Context", text, ClientContext)
             if "identity" in head:
                 self.identity = _parse("Cognito Identity", head["identity"], CognitoIdentity)
+
+    def __getattr__(self, name: str) -> object:
+        """Make the identity when it is first asked for: few have one, and fewer look."""
+        if name == "identity":
+            self.identity = CognitoIdentity()
+            return self.identity
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(message)
 
     def get_remaining_time_in_millis(self) -> int:
         """Return how many milliseconds are left before the timeout, never below 0."""
