@@ -21,6 +21,7 @@ QUICK = Effort(rounds=5, calls=400, seconds=0.15)
 
 OURS = "miniλ"
 MANY = 1000
+LIMITS = "miniλ, rlimits and cgroup"
 OURS_MANY = f"miniλ, {MANY:,} functions"
 P50_FREE = f"p50, {rounds.FREE}"
 
@@ -52,11 +53,14 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         one = await stack.enter_async_context(ours.running())
         rounds.progress(f"creating {MANY} functions")
         many = await stack.enter_async_context(ours.running(functions=MANY))
+        limits_only = ours.running(without="seccomp,landlock,namespaces")
+        limited = await stack.enter_async_context(limits_only)
         running, absent = await peers.start_all(stack, [peers.POOL, *names], 1)
         contestants = [
             Contestant(blocking.name, spread(blocking.latencies)),
             Contestant(loop.name, calls(loop.call)),
             Contestant(OURS, calls(one.call)),
+            Contestant(LIMITS, calls(limited.call)),
             Contestant(OURS_MANY, calls(many.call)),
         ]
         contestants += [
@@ -72,7 +76,7 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         ),
         rows=report.rows(
             played,
-            [blocking.name, loop.name, OURS, OURS_MANY, peers.POOL, *names],
+            [blocking.name, loop.name, OURS, LIMITS, OURS_MANY, peers.POOL, *names],
             {"x uvloop pipe": (loop.name, "p50"), "x process pool": (peers.POOL, "p50")},
             absent,
         ),
@@ -86,8 +90,10 @@ def _promises(played: rounds.Played) -> list[report.Promise]:
     floor = mine / played.value(floors.LoopPipe.name, "p50")
     faster = played.value(peers.POOL, "p50") / mine
     many = played.value(OURS_MANY, "p50") / mine
+    limited = mine / played.value(LIMITS, "p50")
     return [
         report.bound("warm p50, times the bare uvloop pipe", floor, 2, "at most", "x"),
         report.bound("faster than ProcessPoolExecutor", faster, 8, "at least", "x"),
+        report.bound("the whole sandbox, times rlimits and cgroup", limited, 1.05, "at most", "x"),
         report.bound(f"{MANY:,} functions, times one function", many, 1.2, "at most", "x"),
     ]
