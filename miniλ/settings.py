@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     account: str = "000000000000"
     # The highest level of sandbox to use; "auto" is all that the host can do: see `sandbox.levels`.
     sandbox: Literal["auto", "bare", "landlock", "userns", "cgroup", "root"] = "auto"
-    # Mechanisms to leave out, parted by commas: seccomp, landlock, namespaces, users, volumes.
+    # Mechanisms to leave out, parted by commas: see MECHANISMS in `sandbox.levels`.
     without: str = ""
     # What must hold here, else nothing starts, as in "memory:hard,files:hard".
     require: str = ""

@@ -67,7 +67,7 @@ ABSENT = {
 }
 CONDITIONAL = {
     "clone": (56, 220), "ioctl": (16, 29), "mknod": (133, None), "mknodat": (259, 33),
-    "personality": (135, 92), "socket": (41, 198),
+    "personality": (135, 92), "prlimit64": (302, 261), "socket": (41, 198),
 }
 ALLOWED = {
     "execve": (59, 221), "exit_group": (231, 94), "file_setattr": (469, 469), "futex": (202, 98),
@@ -119,6 +119,10 @@ CASES = [
     ("ioctl", (0, GARBAGE | 0x5412), EPERM),
     ("ioctl", (0, GARBAGE | 0x541C), EPERM),
     ("ioctl", (0, 0xFFFFFFFF00005412), EPERM),
+    ("prlimit64", (0, 7), ALLOW),  # its own, as getrlimit(2) of glibc asks
+    ("prlimit64", (GARBAGE, 7), ALLOW),
+    ("prlimit64", (1, 7), EPERM),
+    ("prlimit64", (GARBAGE | 4711, 7), EPERM),
     ("personality", (0,), ALLOW),
     ("personality", (0xFFFFFFFF,), ALLOW),
     ("personality", (0xFFFFFFFFFFFFFFFF,), ALLOW),
@@ -627,7 +631,7 @@ def test_threads_inherit_the_filter() -> None:
     assert in_child(try_in_a_thread) == ["EPERM"]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
 def test_node_works_under_the_filter() -> None:
     """Its event loop, its thread pool and its children do without what the filter denies."""
     script = (
@@ -643,3 +647,30 @@ def test_node_works_under_the_filter() -> None:
         return [done.returncode, done.stdout.decode().strip(), done.stderr.decode()]
 
     assert in_child(run) == [0, "2", ""]
+
+
+JAVA = """
+import java.util.concurrent.*;
+public class Subject {
+    public static void main(String[] arguments) throws Exception {
+        ExecutorService pool = Executors.newFixedThreadPool(4);
+        int answer = pool.submit(() -> 6 * 7).get();
+        int status = new ProcessBuilder("true").start().waitFor();
+        pool.shutdown();
+        System.out.println(answer + " " + status);
+    }
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="java is not on PATH")
+def test_java_works_under_the_filter(tmp_path: Path) -> None:
+    """The compiler, the virtual machine's threads and its children do without it too."""
+    (tmp_path / "Subject.java").write_text(JAVA, encoding="utf-8")
+
+    def run() -> list[Any]:
+        command = ["java", "-Xmx128m", str(tmp_path / "Subject.java")]
+        done = subprocess.run(command, capture_output=True, check=False)
+        return [done.returncode, done.stdout.decode().strip(), done.stderr.decode()]
+
+    assert in_child(run) == [0, "42 0", ""]
