@@ -27,7 +27,7 @@ from miniλ.states import AVAILABLE
 from miniλ.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from miniλ.host import Host, Init
     from miniλ.model import FunctionConfiguration, Invoked
@@ -87,8 +87,10 @@ class _Version:
 class Pool:
     """All workers of one supervisor."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, collect_code: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """`collect_code` removes packages; it is run when a version has gone."""
         self._host = host
+        self._collect_code = collect_code
         self._settings: Settings = host.settings
         self._loop = asyncio.get_running_loop()
         self.capacity = host.settings.concurrency or default_concurrency()
@@ -165,9 +167,11 @@ class Pool:
         """Forget old versions that nobody has a use for any more."""
         used = {worker.function.revision for worker in (*self._workers.values(), *self._busy)}
         used |= {waiting.function.revision for waiting in self._waiting.values()}
-        for revision, version in list(self._versions.items()):
-            if not version.is_current and revision not in used:
-                del self._versions[revision]
+        gone = [r for r, v in self._versions.items() if not v.is_current and r not in used]
+        for revision in gone:
+            del self._versions[revision]
+        if gone and not self._closed:
+            self._in_background(self._collect_code())
 
     def _idle_workers(self) -> list[Worker]:
         return [w for v in self._versions.values() for w in v.idle if w.state in AVAILABLE]

@@ -152,7 +152,7 @@ class Supervisor:
         self.limits = limits
         self._choice = choice
         self._zygotes = zygotes
-        self._pool = Pool(host)
+        self._pool = Pool(host, self._collect_code)
         undo.push_async_callback(self._pool.close)
         self._invoker = Invoker(self._pool)
         self._arn = model.arn(settings.region, settings.account, "")
@@ -273,7 +273,6 @@ class Supervisor:
             package = await asyncio.to_thread(packages.publish, code, self._state.code)
             function = _with_package(_revised(before), package)
             await self._put(function)
-            await self._collect_code()
         return function
 
     async def update_function_configuration(
@@ -301,14 +300,14 @@ class Supervisor:
             await self.registry.delete(name)
             del self._functions[name]
             self._pool.withdraw(name)
-            await self._collect_code()
 
     async def _collect_code(self) -> None:
-        """Remove packages that nobody has a use for, but the one of workers that end just now.
+        """Remove packages that no version has, while functions cannot change.
 
-        Called while functions cannot change: a package that is on its way is no function's yet.
+        A package that is on its way into a function is nobody's yet.
         """
-        await asyncio.to_thread(self._state.collect, self._pool.code_in_use())
+        async with self._changing:
+            await asyncio.to_thread(self._state.collect, self._pool.code_in_use())
 
     def get_function(self, name: str) -> FunctionConfiguration:
         """Return a function's configuration; raises `ResourceNotFound`."""

@@ -506,9 +506,6 @@ class Soak:
                         journal.WorkerGone, lambda fact, own=worker_id: fact.worker_id == own
                     )
         self._read_facts()
-        # A package goes with the next change after its last worker.
-        await self._create("hello")
-        await self._supervisor.delete_function("hello")
         gc.collect()
         deadline, unchanged, last = time.monotonic() + PUT_AWAY, 0, {}
         while True:

@@ -971,14 +971,14 @@ def test_a_kept_state_drops_code_that_no_function_has(
             await supervisor.create_function("kept", first, "app.handler")
             second = function_directory("code", app="def handler(e, c): return 2\n")
             await supervisor.update_function_code("kept", second)
-            (state / "code" / ".staging-dead").mkdir()
 
     async def look() -> object:
         async with miniλ.Supervisor(state) as supervisor:
             return (await supervisor.invoke("kept")).payload
 
     asyncio.run(update())
-    assert 2 == len(list((state / "code").iterdir()))
+    assert 1 == len(list((state / "code").iterdir()))
 
+    (state / "code" / ".staging-dead").mkdir()
     assert 2 == asyncio.run(look())
     assert 1 == len(list((state / "code").iterdir()))
