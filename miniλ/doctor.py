@@ -180,7 +180,7 @@ class Attempts:
         token = uuid.uuid4().hex
         response = await self._ask("kill", {"token": token})
         for _ in range(EXEC_LOOKS):  # it is on its way: exec takes a moment
-            if _carriers(token):
+            if carriers(token):
                 break
             await asyncio.sleep(0.02)
         else:
@@ -190,14 +190,14 @@ class Attempts:
         await self._supervisor.journal.until(
             journal.WorkerGone, lambda fact: fact.worker_id == worker_id
         )
-        left = _carriers(token)
+        left = carriers(token)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return not left, "a daemon outlived its worker" if left else "a daemon went with its worker"
 
 
-def _carriers(token: str) -> list[psutil.Process]:
+def carriers(token: str) -> list[psutil.Process]:
     """Return the live processes that carry this argument."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):

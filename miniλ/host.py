@@ -8,7 +8,7 @@ import msgspec
 
 from miniλ import runtimes
 from miniλ.model import MB
-from miniλ.sandbox import Sandbox, rlimits
+from miniλ.sandbox import Sandbox, levels, rlimits
 
 if TYPE_CHECKING:
     from miniλ.journal import Journal
@@ -72,6 +72,18 @@ class Host(msgspec.Struct, frozen=True):
     instance: str
     limits: dict[str, str]
     process_limit: int | None
+
+    def limits_of(self, function: FunctionConfiguration) -> dict[str, str]:
+        """Return what holds the workers of this function, where that is not what holds all."""
+        own: dict[str, str] = {}
+        if function.network == "none":
+            own["network"] = "hard: a network namespace"
+        if function.python_path and self.choice.users:
+            # A function of the app runs as the app's user: see `Scratches.lease`.
+            own["siblings"] = levels.siblings(self.choice._replace(users=False))
+            if "user of its own" in self.limits["processes"]:
+                own["processes"] = self.hierarchy.limits["processes"]
+        return {**self.limits, **own} if own else self.limits
 
     def sandbox(
         self,

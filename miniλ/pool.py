@@ -509,8 +509,7 @@ class Pool:
         if not self._closed:
             self._make_ahead()
             self._relieve_pressure()
-            making = asyncio.to_thread(self._host.scratches.make_ahead, ephemeral_storage)
-            self._in_background(making)
+            self._in_background(self._host.scratches.make_ahead(ephemeral_storage))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -59,17 +59,20 @@ class Scratches:
 
         `own_user`: of a user of its own, where this host can do that.
         """
-        volume = None
-        path = os.path.join(self._directory, worker_id)
-        if self._volumes is None:
-            os.mkdir(path, 0o700)
-        else:
+        user = self._users.lease() if self._users is not None and own_user else None
+        try:
+            if self._volumes is None:
+                path = os.path.join(self._directory, worker_id)
+                os.mkdir(path, 0o700)
+                return Scratch(path, None, user)
             volume = self._volumes.spare(size_mb)
             if volume is None:
                 volume = await asyncio.to_thread(self._volumes.lease, size_mb)
-            path = volume.path
-        user = self._users.lease() if self._users is not None and own_user else None
-        return Scratch(path, volume, user)
+        except BaseException:
+            if self._users is not None and user is not None:
+                self._users.give_back(user)
+            raise
+        return Scratch(volume.path, volume, user)
 
     async def give_back(self, scratch: Scratch) -> None:
         """Remove a /tmp that nobody will use again, with all that is in it. Raises OSError."""
@@ -86,11 +89,15 @@ class Scratches:
         self._release(scratch.path)
         await asyncio.to_thread(tmp.remove, scratch.path)
 
-    def make_ahead(self, size_mb: int) -> None:
-        """Make spare volumes of this size; blocks for milliseconds, so it runs in a thread."""
+    async def make_ahead(self, size_mb: int) -> None:
+        """Make spare volumes of this size, where there are volumes."""
         if self._volumes is not None:
-            try:
-                while self._volumes.make_ahead(size_mb):
-                    pass
-            except OSError:
-                return  # there is none to spare: the next lease says why
+            await asyncio.to_thread(_fill, self._volumes, size_mb)
+
+
+def _fill(volumes: Volumes, size_mb: int) -> None:
+    try:
+        while volumes.make_ahead(size_mb):
+            pass
+    except OSError:
+        return  # there is none to spare: the next lease says why

@@ -136,15 +136,15 @@ class Supervisor:
             self.journal.record(journal.Missing(mechanism=mechanism, why=why))
         zygotes = Zygotes(self.journal, choice.walls)
         undo.push_async_callback(zygotes.close)
+        users = Users() if choice.users else None
+        self._scratches = Scratches(str(held.tmp), opened, users, zygotes.release)
         host = Host(
             settings=settings,
             journal=self.journal,
             zygotes=zygotes,
             hierarchy=hierarchy,
             choice=choice,
-            scratches=Scratches(
-                str(held.tmp), opened, Users() if choice.users else None, zygotes.release
-            ),
+            scratches=self._scratches,
             instance=held.instance,
             limits=limits,
             process_limit=_process_limit(choice, limits),
@@ -347,6 +347,8 @@ class Supervisor:
             )
             raise InvalidParameterValue(msg)
         await self._zygotes.get(function.runtime)
+        # The first /tmp of a size takes longest: not while an invocation waits for it.
+        await self._scratches.make_ahead(function.ephemeral_storage)
 
     async def _put(self, function: FunctionConfiguration) -> None:
         await self.registry.put(function)

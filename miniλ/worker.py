@@ -100,9 +100,7 @@ class Worker:
         self.keeps_scratch = False
         # Its own /tmp. The pool sets it before the start if one survived a crash.
         self.scratch: Scratch | None = None
-        self.limits = host.limits
-        if function.network == "none":
-            self.limits = {**host.limits, "network": "hard: a network namespace"}
+        self.limits = host.limits_of(function)
         self._loop = asyncio.get_running_loop()
         self.initialised: asyncio.Future[Init] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -172,8 +170,6 @@ class Worker:
         zygote = host.zygotes.running(function.runtime)
         if zygote is None:
             zygote = await host.zygotes.get(function.runtime)
-        started = time.monotonic()
-
         group = self._group = host.hierarchy.lease(self.worker_id)
         undo.callback(host.hierarchy.give_back, group)
         self._oom_kills = group.oom_kills()
@@ -198,6 +194,8 @@ class Worker:
         undo.callback(self._channel.close)
         self._log = logs.LogPipe(self._loop, our_log, host.settings.log_bytes)
         undo.callback(self._log.close)
+        # The init phase is the worker's: what it is given is ours to have ready.
+        started = time.monotonic()
         # Written before the worker exists: it finds its name when it first looks.
         inside = bool(host.choice.walls.namespaces)
         task_root = namespaces.TASK_ROOT if inside else function.code_path

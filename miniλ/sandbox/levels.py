@@ -62,14 +62,14 @@ def choose(level: str, without: frozenset[str], found: dict[str, str], root: str
         seccomp=has("seccomp", "bare", found["seccomp"]),
         root=root,
     )
-    needs_root = "" if is_root else "only root can"
+    needs_root = found["root namespaces"]
     return Choice(
         level=LEVELS[highest],
         walls=walls,
         cgroup=has("cgroup", "cgroup", ""),
         # Without namespaces a user of its own could not reach its code below our directories.
-        users=kind == "root" and has("users", "root", needs_root or found["users"]),
-        volumes=kind == "root" and has("volumes", "root", needs_root),
+        users=has("users", "root", needs_root or found["users"]) and kind == "root",
+        volumes=has("volumes", "root", needs_root) and kind == "root",
         missing=missing,
     )
 
@@ -90,7 +90,7 @@ def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
             held["processes"] = "hard: RLIMIT_NPROC in a user namespace of its own"
     held["tmp"] = _tmp(choice)
     held["files"] = _files(walls)
-    held["siblings"] = _siblings(choice)
+    held["siblings"] = siblings(choice)
     held["sockets"] = (
         "hard: a root of its own"
         if walls.namespaces
@@ -119,7 +119,8 @@ def _files(walls: Walls) -> str:
     return "none: workers run as this user and see its files"
 
 
-def _siblings(choice: Choice) -> str:
+def siblings(choice: Choice) -> str:
+    """Return how hard workers are kept from each other's memory and signals, and by what."""
     walls = choice.walls
     if walls.namespaces:
         return "hard: a pid namespace" + (" and a user of its own" if choice.users else "")

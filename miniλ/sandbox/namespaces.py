@@ -42,9 +42,9 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 16384, 1 << 18, 1 << 19
-MNT_DETACH = 2
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 2, 4, 8, 1024
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -129,7 +129,7 @@ def unshare(flags: int) -> None:
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     """Mount (mount(2)). Raises OSError with the target in it."""
     result = _libc.mount(
-        source.encode(),
+        os.fsencode(source),
         os.fsencode(target),
         kind.encode() if kind else None,
         ctypes.c_ulong(flags),
@@ -138,9 +138,9 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
     _check(result, f"mount {target}")
 
 
-def unmount(target: str) -> None:
-    """Take a mount off the tree, now or when its last user has left (umount2(2), MNT_DETACH)."""
-    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+def unmount(target: str, flags: int = MNT_DETACH) -> None:
+    """Take a mount off the tree (umount2(2)); by default, when its last user has left."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
 
 
 def _restrict(descriptor: int, path: str, attributes: int) -> None:

@@ -29,7 +29,6 @@ rest of the host is private.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -42,7 +41,7 @@ import subprocess
 import tempfile
 import threading
 
-from miniλ.sandbox import tmp
+from miniλ.sandbox import namespaces, tmp
 
 MB = 1 << 20
 BLOCK = 4096
@@ -60,13 +59,9 @@ _MKFS = (
     *("-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1"),
 )
 
-# linux/loop.h, linux/mount.h: the same on every architecture.
+# linux/loop.h: the same on every architecture.
 _LOOP_CONFIGURE, _LOOP_CTL_GET_FREE, _LO_FLAGS_AUTOCLEAR, _LOOP_MAJOR = 0x4C0A, 0x4C82, 4, 7
 _LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")
-_MS_NOSUID, _MS_NODEV, _MS_NOATIME, _MS_BIND, _MS_SHARED = 2, 4, 1024, 4096, 1 << 20
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def probe(directory: str) -> str:
@@ -138,8 +133,8 @@ class Volumes:
         self._is_closed = False
         os.makedirs(self.directory, exist_ok=True)
         os.chmod(self.directory, 0o711)  # noqa: S103 - workers go through it, and list nothing
-        for flags in (_MS_BIND, _MS_SHARED):
-            _call_mount(self.directory, self.directory, flags)
+        for flags in (namespaces.MS_BIND, namespaces.MS_SHARED):
+            namespaces.mount(self.directory, self.directory, None, flags)
 
     def make_ahead(self, size_mb: int) -> bool:
         """Make one spare volume if there are too few; return whether more are wanted.
@@ -291,7 +286,7 @@ def _detach(point: str) -> OSError | None:
         try:
             _unmount(point)
         except OSError:
-            _unmount(point, _MNT_DETACH)
+            _unmount(point, namespaces.MNT_DETACH)
     except OSError as exc:
         return exc
     return None
@@ -370,20 +365,11 @@ def _mount(image: str, point: str) -> None:
     loop, device = _attach(image)
     try:
         # A flush would write the disk's own journal for the sake of files that no crash outlives.
-        options = b"nobarrier,noinit_itable"
-        flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
-        _call_mount(device, point, flags, b"ext4", options)
+        options = "nobarrier,noinit_itable"
+        flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOATIME
+        namespaces.mount(device, point, "ext4", flags, options)
     finally:
         os.close(loop)  # the mount holds it from here on; without a mount, this clears it
-
-
-def _call_mount(
-    source: str, point: str, flags: int, kind: bytes | None = None, options: bytes | None = None
-) -> None:
-    names = os.fsencode(source), os.fsencode(point)
-    if _libc.mount(*names, kind, ctypes.c_ulong(flags), options) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"mount of {source}: {os.strerror(number)}", point)
 
 
 def _attach(image: str) -> tuple[int, str]:
@@ -421,7 +407,5 @@ def _attach(image: str) -> tuple[int, str]:
 
 
 def _unmount(path: str, flags: int = 0) -> None:
-    """Unmount by umount2(2), never through a link. Raises OSError, EBUSY if it is held."""
-    if _libc.umount2(os.fsencode(path), flags | _UMOUNT_NOFOLLOW) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
+    """Unmount, never through a link. Raises OSError, EBUSY if it is held."""
+    namespaces.unmount(path, flags | namespaces.UMOUNT_NOFOLLOW)

@@ -59,11 +59,12 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     """Serve until the supervisor is gone; then take everything below along."""
     os.setsid()
     os.umask(0o022)
-    _close_all_above(CONTROL_FD)
     sys.path.append(packages)
     from miniλ.sandbox import Walls, namespaces, processes, rlimits  # noqa: PLC0415 - only now
 
     sys.path.remove(packages)
+    # What an embedding app left inheritable is not ours, nor any function's.
+    processes.close_from(CONTROL_FD + 1)
     # The interpreter itself, not a virtual environment's link to it: that is somebody's packages,
     # and what a worker starts would have them.
     sys.executable = os.path.realpath(sys.executable)
@@ -315,14 +316,15 @@ class Zygote:
         """Kill every worker with all its processes: the supervisor is gone, nobody asks."""
         from miniλ.sandbox import cgroups, processes  # noqa: PLC0415 - imported long since
 
-        if self.root is not None:
-            return  # we are the init of a pid namespace: whoever is in it dies with us
+        # First the groups: whoever cgroup v1 has frozen dies of nothing before it is thawed.
         for worker in self.workers.values():
             try:
                 cgroups.rebuild(worker.group).kill()
             except OSError:
                 continue  # its cgroup is gone: then so are its processes
-        processes.kill_children()
+        if self.root is None:
+            processes.kill_children()
+        # Else we are the init of a pid namespace: whoever is in it dies with us.
 
     def _become_worker(self, waiting: socket.socket, box) -> None:  # noqa: ANN001 - see above
         """Stand by, enter the sandbox and run the worker. Never returns, nor runs exit handlers."""
@@ -383,16 +385,6 @@ def _last_words(waiting: socket.socket) -> str:
         return waiting.recv(MESSAGE, socket.MSG_DONTWAIT).decode(errors="replace")
     except OSError:
         return ""
-
-
-def _close_all_above(last: int) -> None:
-    """Close what an embedding app left inheritable: it is not ours, nor any function's."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > last:
-            try:
-                os.close(int(name))
-            except OSError:
-                continue  # the listing's own descriptor
 
 
 def load_bootstrap(workers: str):  # noqa: ANN201 - a module that only exists at run time

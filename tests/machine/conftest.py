@@ -52,12 +52,17 @@ def level(request: pytest.FixtureRequest) -> str:
         if chosen == "root" and os.geteuid() != 0:
             pytest.skip("level root cannot be used here: only root can")
         return chosen
-    try:
-        hierarchy, _ = hierarchies.open_hierarchy(chosen, "probe")
-    except OSError as exc:
-        pytest.skip(f"cgroup {chosen} cannot be used here: {exc}")
-    hierarchy.close()
+    skip_without(chosen)
     return chosen
+
+
+def skip_without(cgroup: str) -> None:
+    """Skip a test where this host does not have a cgroup hierarchy."""
+    try:
+        hierarchy, _ = hierarchies.open_hierarchy(cgroup, "probe")
+    except OSError as exc:
+        pytest.skip(f"cgroup {cgroup} cannot be used here: {exc}")
+    hierarchy.close()
 
 
 def at(level: str) -> dict[str, Any]:

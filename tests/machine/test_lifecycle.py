@@ -21,7 +21,7 @@ from miniλ import journal, model
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 
-from .conftest import OPEN
+from .conftest import OPEN, skip_without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,6 +296,53 @@ def test_a_kept_state_is_swept_by_its_next_supervisor(
     assert asyncio.run(look()).failure is None
     assert list((state / "tmp").iterdir()) == []
     assert holder.groups() == []
+
+
+# A supervisor within walls whose worker is frozen by cgroup v1; says the worker's pid and waits.
+FREEZER = """
+import asyncio, sys
+import miniλ
+from miniλ import journal
+
+async def main(code, state):
+    settings = miniλ.Settings(cgroup="v1")
+    async with miniλ.Supervisor(state, settings) as supervisor:
+        await supervisor.create_function("frozen", code, "app.handler")
+        await supervisor.invoke("frozen", {})
+        await supervisor.journal.until(journal.WorkerFrozen)
+        (started,) = supervisor.journal.story(journal.WorkerStarted)
+        print(started.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
+    function_directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Not even the end of its pid namespace kills whom cgroup v1 has frozen: it is thawed."""
+    skip_without("v1")
+    code = function_directory("frozen", app="def handler(event, context): return event\n")
+    environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", FREEZER, str(code), str(tmp_path / "state")],
+        stdout=subprocess.PIPE,
+        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    with process:
+        assert process.stdout is not None
+        pidfd = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+    ended, _, _ = select.select([pidfd], [], [], 10)
+    os.close(pidfd)
+    assert ended
+
+    async def sweep() -> None:
+        async with miniλ.Supervisor(tmp_path / "state") as supervisor:
+            assert supervisor.journal.story(journal.Swept)
+
+    asyncio.run(sweep())
 
 
 def test_the_living_are_not_swept(hold: Callable[..., Holder]) -> None:

@@ -36,6 +36,7 @@ import pytest
 
 import miniλ
 from miniλ import journal, runtimes
+from miniλ.doctor import carriers
 from miniλ.errors import InvalidParameterValue, NotEnforced
 from miniλ.sandbox import landlock, levels
 from miniλ.settings import Settings
@@ -447,16 +448,6 @@ def test_removal_does_not_follow_links(at: Runner) -> None:
     assert (place.host / "file").read_text(encoding="utf-8") == "precious"
 
 
-def _carriers(token: str) -> list[psutil.Process]:
-    """Return the live processes that carry this argument."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        alive = process.info["status"] != psutil.STATUS_ZOMBIE
-        if alive and token in (process.info["cmdline"] or ()):
-            found.append(process)
-    return found
-
-
 @in_namespaces
 def test_a_daemon_goes_with_its_worker(at: Runner) -> None:
     """A daemon that cleared its environment and called setsid ends with its pid namespace (20)."""
@@ -466,11 +457,11 @@ def test_a_daemon_goes_with_its_worker(at: Runner) -> None:
         async with place.subject(ESCAPES, "daemon.handler"):
             response = await place.beside(place.event)
             assert response.failure is None, response.log
-            assert len(_carriers(place.event["token"])) == 1
+            assert len(carriers(place.event["token"])) == 1
 
     at.run(scenario())
 
-    assert _carriers(place.event["token"]) == []
+    assert carriers(place.event["token"]) == []
 
 
 @pytest.mark.parametrize("at", ["bare"], indirect=True, scope="module")
@@ -483,7 +474,7 @@ def test_a_daemon_stays_where_nothing_holds_it(at: Runner) -> None:
             await place.beside(place.event)
 
     at.run(scenario())
-    left = _carriers(place.event["token"])
+    left = carriers(place.event["token"])
     for process in left:
         process.kill()
 
@@ -842,7 +833,7 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, tmp_path: Path) -> No
         said = driven.invoke()
         inner = _children_of(said["zygote"])
         assert len(inner) == 1
-        (daemon,) = _carriers(driven.token)
+        (daemon,) = carriers(driven.token)
         pids = [daemon.pid, said["worker"], said["zygote"], *inner, *_children_of(inner[0])]
         pidfds = [os.pidfd_open(pid) for pid in pids]
         victims = {
@@ -855,12 +846,12 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, tmp_path: Path) -> No
             os.kill(pid, signal.SIGKILL)
 
         assert _ended(pidfds)
-        assert _carriers(driven.token) == []
+        assert carriers(driven.token) == []
         if "supervisor" not in victim:
             # The supervisor has another zygote for the next one, and then is killed as well.
             again = driven.invoke()
             assert again["deaths"] == 1
-            daemons = [os.pidfd_open(process.pid) for process in _carriers(driven.token)]
+            daemons = [os.pidfd_open(process.pid) for process in carriers(driven.token)]
             os.kill(driven.process.pid, signal.SIGKILL)
             assert _ended(daemons)
     finally:
@@ -884,14 +875,14 @@ def test_the_zygote_takes_daemons_along(sandbox: str, tmp_path: Path) -> None:
     driven = Driven(tmp_path / "state", sandbox)
     try:
         said = driven.invoke()
-        (daemon,) = _carriers(driven.token)
+        (daemon,) = carriers(driven.token)
         pidfds = [os.pidfd_open(pid) for pid in (daemon.pid, said["worker"], said["zygote"])]
         driven.process.kill()
 
         assert _ended(pidfds)
     finally:
         driven.close()
-        for process in _carriers(driven.token):
+        for process in carriers(driven.token):
             process.kill()
 
 
