@@ -167,7 +167,7 @@ def _sweep(directory: Path) -> Remains | None:
     except (OSError, msgspec.MsgspecError):
         return None  # it died before it started anything
     killed = processes.kill_marked(dead.instance)
-    removed = [path for path in dead.groups if cgroups.sweep(path, dead.instance)]
+    removed = cgroups.sweep(dead.groups, dead.instance)
     scratch = directory / "tmp"
     if scratch.is_dir():
         removed += volumes.sweep(str(scratch))

@@ -395,31 +395,37 @@ def rmdir(path: str) -> None:
         return
 
 
-def sweep(path: str, instance: str) -> bool:
-    """Kill what is in the groups that a dead instance made below `path`, and remove them.
+def sweep(paths: list[str], instance: str) -> list[str]:
+    """Kill what is in the groups that a dead instance made below `paths`; return what is removed.
 
-    The path comes from a file: only one that ends in the instance's own name is touched.
+    The paths come from a file: only one that ends in the instance's own name is touched. All
+    together, since a process of v1 is in several of them, and dies only when the freezer is open.
     """
-    if os.path.basename(path) != f"minilambda-{instance}" or not os.path.isdir(path):
-        return False
-    groups = [entry.path for entry in os.scandir(path) if entry.is_dir()]
+    own = [p for p in paths if os.path.basename(p) == f"minilambda-{instance}" and os.path.isdir(p)]
+    groups = [f"{path}/{name}" for path in own for name in os.listdir(path)]
+    groups = [group for group in groups if os.path.isdir(group)]
     deadline = time.monotonic() + 5.0
-    while time.monotonic() < deadline:
-        left = []
-        for group in groups:
-            _kill_all(group)
-            try:
-                os.rmdir(group)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                left.append(group)
-        if not left:
+    while groups and time.monotonic() < deadline:
+        groups = [group for group in groups if not _remove(group)]
+        if groups:
+            time.sleep(0.005)  # v1 says nothing when a group becomes empty
+    left = {os.path.dirname(group) for group in groups}
+    for path in own:
+        if path not in left:
             rmdir(path)
-            return True
-        groups = left
-        time.sleep(0.005)  # v1 says nothing when a group becomes empty
-    return False
+    return [path for path in own if path not in left]
+
+
+def _remove(group: str) -> bool:
+    """Kill all in a group and try to remove it; return whether it is gone."""
+    try:
+        _kill_all(group)
+        os.rmdir(group)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _kill_all(group: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ from miniλ import journal, model
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 
-from .conftest import OPEN, skip_without
+from .conftest import OPEN, skip_without, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -311,38 +312,49 @@ async def main(code, state):
         await supervisor.invoke("frozen", {})
         await supervisor.journal.until(journal.WorkerFrozen)
         (started,) = supervisor.journal.story(journal.WorkerStarted)
-        print(started.pid, flush=True)
+        (zygote,) = supervisor.journal.story(journal.ZygoteStarted)
+        print(started.pid, zygote.pid, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.parametrize("victims", ["supervisor", "supervisor and zygote"])
 def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
-    function_directory: Callable[..., Path], tmp_path: Path
+    function_directory: Callable[..., Path], tmp_path: Path, victims: str
 ) -> None:
-    """Not even the end of its pid namespace kills whom cgroup v1 has frozen: it is thawed."""
+    """Not even the end of its pid namespace kills whom cgroup v1 has frozen: it is thawed.
+
+    By its zygote; by the next supervisor, where that was killed too.
+    """
     skip_without("v1")
     code = function_directory("frozen", app="def handler(event, context): return event\n")
     environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
+    state = tmp_path / "state"
     process = subprocess.Popen(
-        [sys.executable, "-c", FREEZER, str(code), str(tmp_path / "state")],
+        [sys.executable, "-c", FREEZER, str(code), str(state)],
         stdout=subprocess.PIPE,
         env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
     )
-    with process:
-        assert process.stdout is not None
-        pidfd = os.pidfd_open(int(process.stdout.readline()))
-        process.kill()
-    ended, _, _ = select.select([pidfd], [], [], 10)
-    os.close(pidfd)
-    assert ended
+    try:
+        with process:
+            assert process.stdout is not None
+            worker, zygote = map(int, process.stdout.readline().split())
+            pidfd = os.pidfd_open(worker)
+            groups = json.loads((state / "instance.json").read_bytes())["groups"]
+            process.kill()
+            if victims == "supervisor and zygote":
+                os.kill(zygote, signal.SIGKILL)
+                sweep(state)
+        ended, _, _ = select.select([pidfd], [], [], 10)
+        os.close(pidfd)
+        assert ended
+    finally:
+        sweep(state)
 
-    async def sweep() -> None:
-        async with miniλ.Supervisor(tmp_path / "state") as supervisor:
-            assert supervisor.journal.story(journal.Swept)
-
-    asyncio.run(sweep())
+    assert len(groups) == 4
+    assert [path for path in groups if Path(path).exists()] == []
 
 
 def test_the_living_are_not_swept(hold: Callable[..., Holder]) -> None:

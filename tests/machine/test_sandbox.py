@@ -35,7 +35,7 @@ import psutil
 import pytest
 
 import miniλ
-from miniλ import journal, runtimes
+from miniλ import journal, runtimes, state
 from miniλ.doctor import carriers
 from miniλ.errors import InvalidParameterValue, NotEnforced
 from miniλ.sandbox import landlock, levels
@@ -776,10 +776,10 @@ asyncio.run(main(*sys.argv[1:]))
 class Driven:
     """A supervisor in a process of its own, that can be killed."""
 
-    def __init__(self, state: Path, level: str) -> None:
+    def __init__(self, directory: Path, level: str) -> None:
         self.token = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(state), level, str(ESCAPES)],
+            [sys.executable, "-c", DRIVER, str(directory), level, str(ESCAPES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -808,6 +808,14 @@ class Driven:
         self.process.wait()
 
 
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Path]:
+    """A state directory; what a test that fails leaves of its supervisor is swept after it."""
+    yield tmp_path / "state"
+    held, _ = state.open_state(tmp_path / "state")
+    held.close()
+
+
 def _ended(pidfds: list[int], seconds: float = 5.0) -> bool:
     """Wait until all processes of pidfds have ended; return whether they have."""
     try:
@@ -826,9 +834,9 @@ VICTIMS = ("supervisor", "zygote", "init of the zygote", "supervisor and zygote"
 
 @pytest.mark.parametrize("victim", VICTIMS)
 @pytest.mark.parametrize("sandbox", [level for level in LEVELS if level in BOXED])
-def test_nobody_outlives_a_kill(sandbox: str, victim: str, tmp_path: Path) -> None:
+def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
     """Whoever is killed, worker and daemon end at once; the next supervisor finds all removed."""
-    driven = Driven(tmp_path / "state", sandbox)
+    driven = Driven(kept, sandbox)
     try:
         said = driven.invoke()
         inner = _children_of(said["zygote"])
@@ -858,11 +866,11 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, tmp_path: Path) -> No
         driven.close()
 
     async def afterwards() -> None:
-        async with miniλ.Supervisor(tmp_path / "state", _settings("bare")) as supervisor:
+        async with miniλ.Supervisor(kept, _settings("bare")) as supervisor:
             (swept,) = supervisor.journal.story(journal.Swept)
             assert swept.instance == said["instance"]
-            assert _left_below(tmp_path) == []
-            assert list((tmp_path / "state" / "tmp").iterdir()) == []
+            assert _left_below(kept.parent) == []
+            assert list((kept / "tmp").iterdir()) == []
 
     asyncio.run(afterwards())
     cgroups = Path("/sys/fs/cgroup").glob(f"**/minilambda-{said['instance']}*")
@@ -870,9 +878,9 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("sandbox", ["landlock", "bare"])
-def test_the_zygote_takes_daemons_along(sandbox: str, tmp_path: Path) -> None:
+def test_the_zygote_takes_daemons_along(sandbox: str, kept: Path) -> None:
     """Without namespaces a killed supervisor's zygote ends workers and adopted daemons."""
-    driven = Driven(tmp_path / "state", sandbox)
+    driven = Driven(kept, sandbox)
     try:
         said = driven.invoke()
         (daemon,) = carriers(driven.token)

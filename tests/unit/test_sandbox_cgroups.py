@@ -353,10 +353,10 @@ def test_a_sweep_touches_only_its_own_name(tmp_path: Path, name: str) -> None:
     group = tmp_path / name / "g1"
     group.mkdir(parents=True)
 
-    assert cgroups.sweep(str(tmp_path / name), "me") is False
+    assert cgroups.sweep([str(tmp_path / name)], "me") == []
     assert group.is_dir()
 
 
 def test_a_sweep_of_what_is_gone_does_nothing(tmp_path: Path) -> None:
     """A reboot has done it already."""
-    assert cgroups.sweep(str(tmp_path / "minilambda-me"), "me") is False
+    assert cgroups.sweep([str(tmp_path / "minilambda-me")], "me") == []
