@@ -346,6 +346,7 @@ def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
             process.kill()
             if victims == "supervisor and zygote":
                 os.kill(zygote, signal.SIGKILL)
+                process.wait()
                 sweep(state)
         ended, _, _ = select.select([pidfd], [], [], 10)
         os.close(pidfd)
