@@ -3,11 +3,22 @@
 A function that raises, exits or times out is not in here: that is a `Failure`, and a value.
 
     LambdaError
+    ├── ValidationFailed         400  a parameter that breaks the service model's constraints
     ├── InvalidParameterValue    400  a configuration that Lambda would refuse
     ├── InvalidRequestContent    400  an event that is not JSON
+    ├── ResourceInUse            400  the resource is being changed or deleted
+    ├── PolicyLengthExceeded     400  a resource policy above 20 KB
+    ├── AccessDenied             403  who asks may not, or may not ask like this
     ├── ResourceNotFound         404  no function of that name
+    │   ├── NoCodeSigningConfig  404  nobody signs code here
+    │   ├── NoProvisioned        404  no provisioned concurrency of that version or alias
+    │   └── UnknownOperation     404  no operation of that path
+    ├── MethodNotAllowed         405  an operation's path, with another method
     ├── ResourceConflict         409  the name is taken, or the function cannot run as it is now
-    ├── RequestTooLarge          413  an event above 6 MB
+    ├── PreconditionFailed       412  the RevisionId is not the current one
+    ├── RequestTooLarge          413  an event above 6 MB, or 1 MB for Event
+    ├── EntityTooLarge           413  a request above what the operation takes
+    ├── UnsupportedMediaType     415  a request whose body is not JSON by its own word
     ├── Throttled                429  every worker the function may have is busy
     ├── ServiceError             500  miniλ itself could not do it
     │   ├── RuntimeMissing       500  the interpreter of this runtime is not on this machine
@@ -15,7 +26,8 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
     ├── StateInUse               500  another supervisor holds the state directory
     └── NotEnforced              500  the host falls short of what the settings require
 
-Source of codes and statuses: AWS Lambda API reference, "Invoke" and "CreateFunction", Errors.
+Source of codes and statuses: AWS Lambda API reference, "Invoke" and "CreateFunction", Errors; of
+those that the model does not have (validation, entity size, unknown operation): recorded answers.
 """
 
 from __future__ import annotations
@@ -26,6 +38,13 @@ class LambdaError(Exception):
 
     code = "ServiceException"
     status = 500
+
+
+class ValidationFailed(LambdaError):
+    """Parameters break the constraints of the service model; the message lists each of them."""
+
+    code = "ValidationException"
+    status = 400
 
 
 class InvalidParameterValue(LambdaError):
@@ -42,11 +61,65 @@ class InvalidRequestContent(LambdaError):
     status = 400
 
 
+class ResourceInUse(LambdaError):
+    """The resource is being created, updated or deleted: not now."""
+
+    code = "ResourceInUseException"
+    status = 400
+
+
+class PolicyLengthExceeded(LambdaError):
+    """A resource policy would be larger than Lambda's 20 KB."""
+
+    code = "PolicyLengthExceededException"
+    status = 400
+
+
+class AccessDenied(LambdaError):
+    """Who asks may not do this. `code` is one of those that AWS has for it."""
+
+    status = 403
+
+    def __init__(self, message: str, code: str = "AccessDeniedException") -> None:
+        """Refuse with a message and, for signatures, the code that says what is wrong with it."""
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[AccessDenied], tuple[str, str]]:
+        """Be copied and pickled with the code."""
+        return (AccessDenied, (str(self), self.code))
+
+
 class ResourceNotFound(LambdaError):
     """There is no function of that name."""
 
     code = "ResourceNotFoundException"
     status = 404
+
+
+class NoCodeSigningConfig(ResourceNotFound):
+    """There is no such code signing configuration: nobody signs code here."""
+
+    code = "CodeSigningConfigNotFoundException"
+
+
+class NoProvisioned(ResourceNotFound):
+    """This version or alias has no provisioned concurrency."""
+
+    code = "ProvisionedConcurrencyConfigNotFoundException"
+
+
+class UnknownOperation(ResourceNotFound):
+    """No operation has this path."""
+
+    code = "UnknownOperationException"
+
+
+class MethodNotAllowed(LambdaError):
+    """There are operations of this path, and none with this method; the message lists them."""
+
+    code = "MethodNotAllowedException"
+    status = 405
 
 
 class ResourceConflict(LambdaError):
@@ -56,8 +129,29 @@ class ResourceConflict(LambdaError):
     status = 409
 
 
+class PreconditionFailed(LambdaError):
+    """The RevisionId that was given is not the resource's current one."""
+
+    code = "PreconditionFailedException"
+    status = 412
+
+
+class EntityTooLarge(LambdaError):
+    """The request is larger than its operation takes, whatever is in it."""
+
+    code = "RequestEntityTooLargeException"
+    status = 413
+
+
+class UnsupportedMediaType(LambdaError):
+    """The body is not JSON, by the request's own Content-Type."""
+
+    code = "UnsupportedMediaTypeException"
+    status = 415
+
+
 class RequestTooLarge(LambdaError):
-    """The event is above Lambda's limit of 6 MB."""
+    """The event is above Lambda's limit of 6 MB, or of 1 MB for the Event invocation type."""
 
     code = "RequestTooLargeException"
     status = 413
