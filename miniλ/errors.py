@@ -78,9 +78,10 @@ class PolicyLengthExceeded(LambdaError):
 class AccessDenied(LambdaError):
     """Who asks may not do this. `code` is one of those that AWS has for it."""
 
+    code = "AccessDeniedException"
     status = 403
 
-    def __init__(self, message: str, code: str = "AccessDeniedException") -> None:
+    def __init__(self, message: str, code: str = code) -> None:
         """Refuse with a message and, for signatures, the code that says what is wrong with it."""
         super().__init__(message)
         self.code = code

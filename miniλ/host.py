@@ -11,8 +11,10 @@ from miniλ.model import MB
 from miniλ.sandbox import Sandbox, levels, rlimits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miniλ.journal import Journal
-    from miniλ.model import FunctionConfiguration
+    from miniλ.model import FunctionConfiguration, Response
     from miniλ.sandbox.hierarchies import Hierarchy
     from miniλ.sandbox.levels import Choice
     from miniλ.scratch import Scratches
@@ -42,16 +44,21 @@ class WorkerGone(Exception):
 
 
 class Context:
-    """What a caller may say beside the event: JSON texts for `client_context` and `identity`."""
+    """What a caller may say beside the event: JSON texts for `client_context` and `identity`.
 
-    __slots__ = ("client_context", "identity", "trace_id")
+    `arn` is what the function was asked for by, where that is not its unqualified ARN.
+    """
+
+    __slots__ = ("arn", "client_context", "identity", "trace_id")
 
     def __init__(
         self,
         client_context: str | None = None,
         identity: str | None = None,
         trace_id: str | None = None,
+        arn: str | None = None,
     ) -> None:
+        self.arn = arn
         self.client_context = client_context
         self.identity = identity
         self.trace_id = trace_id
@@ -72,6 +79,8 @@ class Host(msgspec.Struct, frozen=True):
     instance: str
     limits: dict[str, str]
     process_limit: int | None
+    # Is given each response and when it came (epoch seconds), where logs are kept.
+    keep_log: Callable[[Response, float], None] | None = None
 
     def limits_of(self, function: FunctionConfiguration) -> dict[str, str]:
         """Return what holds the workers of this function, where that is not what holds all."""

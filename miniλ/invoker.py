@@ -1,7 +1,7 @@
 """This module is the invoker: from a function and an event to a response.
 
-The warm path is in `Supervisor.invoke` and `Worker.invoke`, with nothing between them; here is
-what comes before it (events, request ids) and what happens where there is no idle worker.
+The warm path is a look into the pool and `Worker.invoke`, with nothing between them; here is
+also what comes before it (events, request ids), and what happens where there is no idle worker.
 
 A failure of the function is a `Response`; raised are only errors of ours (`LambdaError`).
 """
@@ -22,6 +22,8 @@ from miniλ.host import WorkerGone
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from miniλ.host import Context, Init
     from miniλ.model import FunctionConfiguration
     from miniλ.pool import Pool
@@ -36,10 +38,30 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Invoker:
-    """Runs the invocations that find no idle worker."""
+    """Runs invocations."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    def invoke(
+        self,
+        function: FunctionConfiguration,
+        body: bytes,
+        wait: float,
+        context: Context,
+        request_id: str,
+    ) -> Awaitable[Response]:
+        """Begin an invocation; its response is to be awaited at once. As `invoke_cold`.
+
+        The warm path: no task, no coroutine but the caller's.
+        """
+        worker = self._pool.take(function)
+        if worker is not None:
+            try:
+                return worker.invoke(request_id, body, context)
+            except WorkerGone:
+                pass  # it died while it was idle
+        return self.invoke_cold(function, body, wait, context, request_id)
 
     async def invoke_cold(
         self,

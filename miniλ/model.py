@@ -56,8 +56,20 @@ _RESERVED = frozenset(
 )
 
 
+class Attached(msgspec.Struct, frozen=True):
+    """A layer version that a function has: its ARN, the size of its archive, where it is."""
+
+    arn: str
+    code_size: int
+    path: str
+
+
 class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as Lambda's FunctionConfiguration has it; `revision` is new at each update."""
+    """One version of a function as Lambda's FunctionConfiguration has it.
+
+    `revision` is new at each update. `state` is Pending, Active or Failed, and `update_status`
+    InProgress, Successful or Failed; each with why, as (code, text).
+    """
 
     name: str
     handler: str
@@ -77,6 +89,18 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     last_modified: str = ""
     # For functions of the embedding app: where it imports from. Else empty.
     python_path: list[str] = []
+    version: str = LATEST
+    description: str = ""
+    role: str = ""
+    layers: list[Attached] = []
+    # All layers as /opt shows them; empty without.
+    layers_path: str = ""
+    state: str = "Active"
+    state_reason: tuple[str, str] = ("", "")
+    update_status: str = "Successful"
+    update_reason: tuple[str, str] = ("", "")
+    # What clients may say and are told again, and what changes nothing here: VpcConfig and so on.
+    told: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         """Refuse what Lambda would refuse, and say the value and the bounds."""
@@ -96,6 +120,11 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         if not _is_number(self.keep_alive) or self.keep_alive < 0:
             msg = f"keep_alive must be a number of seconds from 0, got {self.keep_alive!r}"
             raise InvalidParameterValue(msg)
+
+    @property
+    def qualified(self) -> str:
+        """The name by which this version, and no other, is invoked: `hello` or `hello:3`."""
+        return self.name if self.version == LATEST else f"{self.name}:{self.version}"
 
 
 def _is_whole(value: object) -> bool:

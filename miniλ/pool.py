@@ -22,7 +22,7 @@ from miniλ import journal, watch
 from miniλ.errors import LambdaError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
-from miniλ.shares import Share, Shares
+from miniλ.shares import UNRESERVED, Share, Shares
 from miniλ.states import AVAILABLE
 from miniλ.worker import Worker
 
@@ -73,13 +73,13 @@ class _Worth:
 class _Version:
     """What the pool knows of one version: its idle workers, the last one to become idle last."""
 
-    __slots__ = ("code_path", "idle", "is_current", "share", "worth")
+    __slots__ = ("function", "idle", "is_current", "share", "worth")
 
-    def __init__(self, code_path: str, share: Share, worth: _Worth) -> None:
-        self.code_path = code_path
+    def __init__(self, function: FunctionConfiguration, share: Share, worth: _Worth) -> None:
+        self.function = function
         self.idle: list[Worker] = []
         self.is_current = True
-        # A version keeps its share to its end: what it took from it, it gives back to it.
+        # What the next invocation takes from; a worker gives back to the one that it took from.
         self.share = share
         self.worth = worth
 
@@ -124,22 +124,30 @@ class Pool:
     # Versions
 
     def publish(self, function: FunctionConfiguration) -> None:
-        """Make this the current version of its function; idle workers of the last one end."""
-        before = self._versions.get(self._current.get(function.name, ""))
+        """Make this the current one of its name and version; idle workers of the last one end."""
+        before = self._versions.get(self._current.get(function.qualified, ""))
         worth = _Worth() if before is None else before.worth
-        self._current[function.name] = function.revision
-        share = self._shares.publish(function)
-        self._versions[function.revision] = _Version(function.code_path, share, worth)
+        self._current[function.qualified] = function.revision
+        share = self._shares.of(function.name)
+        self._versions[function.revision] = _Version(function, share, worth)
         if before is not None:
             before.is_current = False
         self._retire(function.name)
         self._replan()
 
-    def withdraw(self, name: str) -> None:
-        """Forget a function; its idle workers end, its busy ones when they have answered."""
-        self._versions[self._current.pop(name)].is_current = False
-        self._shares.withdraw(name)
-        self._retire(name)
+    def withdraw(self, function: FunctionConfiguration) -> None:
+        """Forget a version; its idle workers end, its busy ones when they have answered."""
+        self._versions[self._current.pop(function.qualified)].is_current = False
+        self._retire(function.name)
+
+    def reserve(self, name: str, limit: int | None) -> None:
+        """Let a function have so much concurrency for itself, in all its versions; None: none."""
+        self._shares.reserve(name, limit)
+        share = self._shares.of(name)
+        for version in self._versions.values():
+            if version.function.name == name:
+                version.share = share
+        self._replan()
 
     def reservable(self, name: str) -> int:
         """Return the concurrency that may be reserved for a function: one must stay for others."""
@@ -147,7 +155,8 @@ class Pool:
 
     def code_in_use(self) -> set[str]:
         """Return the packages of current versions, and of old ones whose workers still live."""
-        return {version.code_path for version in self._versions.values()}
+        functions = [version.function for version in self._versions.values()]
+        return {path for f in functions for path in (f.code_path, f.layers_path) if path}
 
     def _version(self, worker: Worker) -> _Version:
         return self._versions[worker.function.revision]
@@ -194,6 +203,7 @@ class Pool:
             worker = version.idle.pop()
             if worker.state in AVAILABLE:
                 share.used += 1
+                worker.share = share
                 self._occupy(worker, version)
                 return worker
         return None
@@ -226,7 +236,7 @@ class Pool:
         if share.used >= share.limit and (
             wait <= 0 or self._queue_length() >= self._settings.queue_size
         ):
-            raise self._throttled(function)
+            raise self._throttled(function, share)
         self._number += 1
         waiting = _Waiting(self._number, function, share, self._loop.create_future())
         self._waiting[waiting.number] = waiting
@@ -250,11 +260,10 @@ class Pool:
 
     def _give_up(self, waiting: _Waiting) -> None:
         if not waiting.admitted and not waiting.future.done():
-            waiting.future.set_exception(self._throttled(waiting.function))
+            waiting.future.set_exception(self._throttled(waiting.function, waiting.share))
 
-    def _throttled(self, function: FunctionConfiguration) -> Throttled:
-        reserved = function.reserved_concurrency is not None
-        reason = RESERVED_REASON if reserved else UNRESERVED_REASON
+    def _throttled(self, function: FunctionConfiguration, share: Share) -> Throttled:
+        reason = UNRESERVED_REASON if share.name == UNRESERVED else RESERVED_REASON
         self._host.journal.record(journal.Throttled(function=function.name, reason=reason))
         return Throttled(reason)
 
@@ -267,7 +276,7 @@ class Pool:
         self._busy.discard(worker)
         function = worker.function
         version = self._versions[function.revision]
-        version.share.used -= 1
+        worker.share.used -= 1
         if worker.state == "idle":
             if self._closed or not version.is_current:
                 worker.stop("its function was updated or deleted")
@@ -331,6 +340,7 @@ class Pool:
 
     def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
         del self._waiting[waiting.number]
+        worker.share = waiting.share
         self._occupy(worker, self._version(worker))
         waiting.future.set_result(worker)
 
@@ -346,6 +356,7 @@ class Pool:
         """Start a worker in place of one whose init phase failed, for the same invocation."""
         worker = Worker(self._host, failed.function, self.release, timeout, phase="invoke")
         self._busy.discard(failed)
+        worker.share = failed.share
         self._occupy(worker, self._version(worker))
         self._orphan(failed)
         self._live(worker)

@@ -1,9 +1,12 @@
-"""This module is the registry: functions and the ledger, SQLite behind plain functions.
+"""This module is the registry: resources and the ledger, SQLite behind plain functions.
 
 Rule 1: one connection writes (WAL, synchronous=FULL), on one thread, so that an fsync never
 holds the event loop; a function's row is on disk before `create_function` returns.
 
-Rule 2: reads are from memory. The database is read once, when it is opened.
+Rule 2: reads are from memory. The database is read once, when it is opened, and what was read
+is never changed in place: who changes a resource writes another one.
+
+Rule 3: what belongs together is written together: changes of one `write` are all there or none.
 
 The ledger adds up usage by month, function and memory size, for all price books, and writes
 it at most a second later: a crash costs at most that second.
@@ -16,16 +19,18 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from miniλ import billing, journal
 from miniλ.errors import InvalidParameterValue, ServiceError
-from miniλ.model import FunctionConfiguration, Invoked
+from miniλ.model import Invoked
+from miniλ.resources import KINDS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 # How long usage may be in memory only.
@@ -35,6 +40,16 @@ NOTED = 16
 
 T = TypeVar("T")
 _Key: TypeAlias = tuple[str, str, int]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Change(NamedTuple):
+    """One resource as it is to be; a value of None deletes it."""
+
+    kind: Kind[Any]
+    name: str
+    part: str
+    value: Any
 
 
 def _blocks() -> dict[str, str]:
@@ -44,24 +59,25 @@ def _blocks() -> dict[str, str]:
 
 
 class Registry:
-    """The functions of one state directory, and what they used."""
+    """The resources of one state directory, and what its functions used."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         """Open or make the database; `durable=False` is for a state that nobody keeps."""
         self.path = path
         self._sql = _blocks()
+        # By kind, name and part.
+        self._resources: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         # Opened here and used there: the thread is the only one that touches it afterwards.
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             try:
-                loaded = self._load(durable=durable)
+                self._load(durable=durable)
             except BaseException:
                 self._database.close()
                 raise
         except (sqlite3.Error, msgspec.MsgspecError, InvalidParameterValue) as exc:
             msg = f"The registry {path} cannot be read: {exc}"
             raise ServiceError(msg) from exc
-        self.functions: dict[str, FunctionConfiguration] = {f.name: f for f in loaded}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
         self._loop = asyncio.get_running_loop()
         # Invocations that are not added up yet; what the last second's add up to, by function
@@ -73,31 +89,66 @@ class Registry:
         self._flushing: asyncio.Task[None] | None = None
         self._closing = False
 
-    def _load(self, *, durable: bool) -> list[FunctionConfiguration]:
+    def _load(self, *, durable: bool) -> None:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._database.executescript(self._sql["schema"])
-        rows = self._database.execute(self._sql["functions"]).fetchall()
-        return [msgspec.json.decode(row[0], type=FunctionConfiguration) for row in rows]
+        self._migrate()
+        for kind, name, part, document in self._database.execute(self._sql["resources"]):
+            value = msgspec.json.decode(document, type=KINDS[kind].type)
+            self._resources[kind].setdefault(name, {})[part] = value
 
-    async def put(self, function: FunctionConfiguration) -> None:
-        """Keep a function; it is on disk when this returns."""
-        document = msgspec.json.encode(function).decode()
-        await self._write(self._sql["put_function"], [(function.name, document)])
-        self.functions[function.name] = function
+    def _migrate(self) -> None:
+        done = int(self._database.execute("PRAGMA user_version").fetchone()[0])
+        last = sum(name.startswith("migration ") for name in self._sql)
+        if done > last:
+            msg = f"it was written by a later version (schema {done}, known up to {last})"
+            raise InvalidParameterValue(msg)
+        for number in range(done + 1, last + 1):
+            steps = self._sql[f"migration {number}"]
+            self._database.executescript(
+                f"BEGIN IMMEDIATE; {steps} PRAGMA user_version={number}; COMMIT;"
+            )
 
-    async def delete(self, name: str) -> None:
-        """Forget a function."""
-        await self._write(self._sql["delete_function"], [(name,)])
-        self.functions.pop(name, None)
+    # Resources
 
-    async def _write(self, sql: str, rows: list[tuple[object, ...]]) -> None:
+    def get(self, kind: Kind[T], name: str, part: str = "") -> T | None:
+        """Return one resource, or None."""
+        parts = self._resources[kind.name].get(name)
+        return None if parts is None else parts.get(part)
+
+    def parts(self, kind: Kind[T], name: str) -> Mapping[str, T]:
+        """Return the resources of this name, by part."""
+        return self._resources[kind.name].get(name, _NOTHING)
+
+    def names(self, kind: Kind[Any]) -> list[str]:
+        """Return the names that have resources of this kind, sorted."""
+        return sorted(self._resources[kind.name])
+
+    async def write(self, *changes: Change) -> None:
+        """Carry out changes, all or none; they are on disk when this returns."""
+        puts, deletes = [], []
+        for kind, name, part, value in changes:
+            if value is None:
+                deletes.append((kind.name, name, part))
+            else:
+                document = msgspec.json.encode(value).decode()
+                puts.append((kind.name, name, part, document))
+
         def write() -> None:
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
-                self._database.executemany(sql, rows)
+                self._database.executemany(self._sql["delete_resource"], deletes)
+                self._database.executemany(self._sql["put_resource"], puts)
 
         await self._run(write)
+        for kind, name, part, value in changes:
+            names = self._resources[kind.name]
+            if value is not None:
+                names.setdefault(name, {})[part] = value
+            elif name in names:
+                names[name].pop(part, None)
+                if not names[name]:
+                    del names[name]
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:

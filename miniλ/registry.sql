@@ -1,6 +1,8 @@
 -- All SQL of the registry, in named blocks.
 
--- name: schema
+-- What a database goes through that is older than we are, in this order; user_version counts them.
+
+-- name: migration 1
 CREATE TABLE IF NOT EXISTS functions (
     name TEXT PRIMARY KEY,
     document TEXT NOT NULL
@@ -16,15 +18,26 @@ CREATE TABLE IF NOT EXISTS usage (
     PRIMARY KEY (month, function, memory_size_mb)
 ) STRICT, WITHOUT ROWID;
 
--- name: functions
-SELECT document FROM functions ORDER BY name;
+-- name: migration 2
+CREATE TABLE resources (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    part TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (kind, name, part)
+) STRICT, WITHOUT ROWID;
+INSERT INTO resources SELECT 'function', name, '$LATEST', document FROM functions;
+DROP TABLE functions;
 
--- name: put_function
-INSERT INTO functions (name, document) VALUES (?, ?)
-ON CONFLICT (name) DO UPDATE SET document = excluded.document;
+-- name: resources
+SELECT kind, name, part, document FROM resources ORDER BY kind, name, part;
 
--- name: delete_function
-DELETE FROM functions WHERE name = ?;
+-- name: put_resource
+INSERT INTO resources VALUES (?, ?, ?, ?)
+ON CONFLICT (kind, name, part) DO UPDATE SET document = excluded.document;
+
+-- name: delete_resource
+DELETE FROM resources WHERE kind = ? AND name = ? AND part = ?;
 
 -- name: add_usage
 INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?)

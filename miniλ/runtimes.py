@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniλ.errors import InvalidParameterValue
-from miniλ.model import LATEST
 from miniλ.sandbox import namespaces
 
 if TYPE_CHECKING:
@@ -143,11 +142,11 @@ def environment(
         "AWS_DEFAULT_REGION": settings.region,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": LATEST,
+        "AWS_LAMBDA_FUNCTION_VERSION": function.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
-        "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{LATEST}]{worker_id}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{function.version}]{worker_id}",
         "LAMBDA_TASK_ROOT": root,
         "LAMBDA_RUNTIME_DIR": f"{namespaces.RUNTIME}/python"
         if root == namespaces.TASK_ROOT

@@ -7,11 +7,6 @@ the reservations leave, which all others have together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from miniλ.model import FunctionConfiguration
-
 # The share of every function that has no reserved concurrency.
 UNRESERVED = ""
 
@@ -40,17 +35,19 @@ class Shares:
         # Of functions that gave up their reservation: their invocations may still run.
         self._former: dict[str, Share] = {}
 
-    def publish(self, function: FunctionConfiguration) -> Share:
-        """Follow what a function reserves now; return the share that its invocations take from."""
-        name, limit = function.name, function.reserved_concurrency
+    def of(self, name: str) -> Share:
+        """Return the share that invocations of a function take from now."""
+        return self._reserved.get(name) or self._unreserved
+
+    def reserve(self, name: str, limit: int | None) -> None:
+        """Follow what a function reserves from now on; None is nothing."""
         if limit is None:
             self.withdraw(name)
-            return self._unreserved
+            return
         share = self._reserved.get(name) or self._former.pop(name, None) or Share(name, limit)
         share.limit = limit
         self._reserved[name] = share
         self._share_out()
-        return share
 
     def withdraw(self, name: str) -> None:
         """Give what a function had reserved back to the others."""

@@ -15,21 +15,15 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import uuid
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from miniλ import billing, journal, model, packages, runtimes, state, walls
+from miniλ import billing, journal, model, names, runtimes, state, walls
 from miniλ.embedded import Function, import_path, importable
-from miniλ.errors import (
-    InvalidParameterValue,
-    ResourceConflict,
-    ResourceNotFound,
-)
-from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host, WorkerGone
+from miniλ.errors import InvalidParameterValue, ResourceConflict
+from miniλ.functions import Functions, new_revision, over_reserved
+from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool import Pool, closed
@@ -83,13 +77,13 @@ class Supervisor:
         self._settings = settings
         self._decorated: list[tuple[Function[Any], dict[str, Any]]] = []
         self._undo: contextlib.AsyncExitStack | None = None
-        self._functions: dict[str, FunctionConfiguration] = {}
+        self._live: dict[str, FunctionConfiguration] = {}
         self._invoker: Invoker | None = None
 
     def __repr__(self) -> str:
         if self._undo is None:
             return "<Supervisor closed>"
-        return f"<Supervisor {len(self._functions)} functions, {self._pool!r}>"
+        return f"<Supervisor {len(self.functions.all())} functions, {self._pool!r}>"
 
     # Open and close
 
@@ -111,8 +105,6 @@ class Supervisor:
 
     async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings or load_settings()
-        # A lock belongs to a loop, and each opening may be on another one.
-        self._changing = asyncio.Lock()
         held, remains = await _take_state(self._state_path)
         undo.push_async_callback(asyncio.to_thread, held.close)
         self._state = held
@@ -155,12 +147,12 @@ class Supervisor:
         self._pool = Pool(host, self._collect_code)
         undo.push_async_callback(self._pool.close)
         self._invoker = Invoker(self._pool)
-        self._arn = model.arn(settings.region, settings.account, "")
-        self._functions = dict(self.registry.functions)
-        in_use = {function.code_path for function in self._functions.values()}
-        await asyncio.to_thread(held.collect, in_use)
-        for function in self._functions.values():
-            self._pool.publish(function)
+        place = names.Place(settings.region, settings.account)
+        self.functions = Functions(self.registry, self._pool, held, place, self._prepare)
+        undo.push_async_callback(self.functions.close)
+        self._live = self.functions.live
+        await asyncio.to_thread(held.collect, self.functions.code_in_use())
+        self.functions.open()
 
     async def _open_volumes(
         self, choice: levels.Choice, directory: str, undo: contextlib.AsyncExitStack
@@ -239,7 +231,7 @@ class Supervisor:
             name=name,
             handler=handler,
             runtime=runtime or runtimes.own(),
-            revision=str(uuid.uuid4()),
+            revision=new_revision(),
             code_sha256="",
             code_size=0,
             code_path="",
@@ -255,25 +247,14 @@ class Supervisor:
             network=network,
             last_modified=model.now_iso(),
         )
-        async with self._changing:
-            self._check_new(name)
-            await self._check(draft)
-            package = await asyncio.to_thread(packages.publish, code, self._state.code)
-            function = _with_package(draft, package)
-            await self._put(function)
-        return function
+        return await self.functions.create(draft, code)
 
     async def update_function_code(
         self, name: str, code: str | os.PathLike[str]
     ) -> FunctionConfiguration:
         """Give a function new code. Invocations that run end on the old one."""
         self._opened()
-        async with self._changing:
-            before = self._find(name)
-            package = await asyncio.to_thread(packages.publish, code, self._state.code)
-            function = _with_package(_revised(before), package)
-            await self._put(function)
-        return function
+        return await self.functions.update_code(name, code)
 
     async def update_function_configuration(
         self,
@@ -286,54 +267,50 @@ class Supervisor:
         if unknown:
             msg = f"Unknown: {', '.join(unknown)}; can change: {', '.join(sorted(CHANGEABLE))}"
             raise InvalidParameterValue(msg)
-        async with self._changing:
-            function = _revised(self._find(name), **changes)
-            await self._check(function)
-            await self._put(function)
-        return function
+        return await self.functions.update(name, changes)
 
     async def delete_function(self, name: str) -> None:
         """Delete a function; its workers end when they have answered."""
         self._opened()
-        async with self._changing:
-            self._find(name)
-            await self.registry.delete(name)
-            del self._functions[name]
-            self._pool.withdraw(name)
+        await self.functions.delete(name)
+
+    async def publish_version(self, name: str, description: str = "") -> FunctionConfiguration:
+        """Make an immutable version of a function as it is now, to invoke as `name:number`.
+
+        The last one again, if nothing has changed since.
+        """
+        self._opened()
+        return await self.functions.publish_version(name, description=description)
 
     async def _collect_code(self) -> None:
         """Remove packages that no version has, while functions cannot change.
 
         A package that is on its way into a function is nobody's yet.
         """
-        async with self._changing:
-            await asyncio.to_thread(self._state.collect, self._pool.code_in_use())
+        async with self.functions.changing:
+            await asyncio.to_thread(self._state.collect, self.functions.code_in_use())
 
     def get_function(self, name: str) -> FunctionConfiguration:
         """Return a function's configuration; raises `ResourceNotFound`."""
         self._opened()
-        return self._find(name)
+        return self.functions.get(*names.function(name, None, self.functions.place))
 
     def list_functions(self) -> list[FunctionConfiguration]:
         """Return all functions by name."""
         self._opened()
-        return [self._functions[name] for name in sorted(self._functions)]
+        return self.functions.all()
 
-    def _find(self, name: str) -> FunctionConfiguration:
-        function = self._functions.get(name)
-        if function is None:
+    def _find(self, name: str) -> tuple[FunctionConfiguration, str | None]:
+        """Return what a name with a qualifier or an ARN means, and the ARN it is asked for by."""
+        if not isinstance(name, str):
             model.check_name(name)
-            msg = f"Function not found: {self._arn}{name}"
-            raise ResourceNotFound(msg)
-        return function
+        short, qualifier = names.function(name, None, self.functions.place)
+        function = self.functions.resolve(short, qualifier)
+        arn = self.functions.place.function(short, qualifier) if qualifier else None
+        return function, arn
 
-    def _check_new(self, name: str) -> None:
-        if name in self._functions:
-            msg = f"Function already exist: {name}. Update it, or delete it first"
-            raise ResourceConflict(msg)
-
-    async def _check(self, function: FunctionConfiguration) -> None:
-        """Refuse what only this host can refuse: a runtime, a concurrency it does not have."""
+    async def _prepare(self, function: FunctionConfiguration) -> None:
+        """Get ready what a worker of a function needs; refuse what this host does not have."""
         if function.runtime not in runtimes.KNOWN:
             await asyncio.to_thread(runtimes.check, function.runtime)
         if function.network == "none" and not self._choice.walls.namespaces:
@@ -341,22 +318,10 @@ class Supervisor:
             raise InvalidParameterValue(msg)
         reservable = self._pool.reservable(function.name)
         if (function.reserved_concurrency or 0) > reservable:
-            msg = (
-                f"ReservedConcurrentExecutions of {function.reserved_concurrency} would leave "
-                f"less than 1 for functions without; {reservable} can be reserved"
-            )
-            raise InvalidParameterValue(msg)
+            raise over_reserved(function.reserved_concurrency or 0, reservable)
         await self._zygotes.get(function.runtime)
         # The first /tmp of a size takes longest: not while an invocation waits for it.
         await self._scratches.make_ahead(function.ephemeral_storage)
-
-    async def _put(self, function: FunctionConfiguration) -> None:
-        await self.registry.put(function)
-        self._publish(function)
-
-    def _publish(self, function: FunctionConfiguration) -> None:
-        self._functions[function.name] = function
-        self._pool.publish(function)
 
     # Functions of the embedding app
 
@@ -392,13 +357,13 @@ class Supervisor:
 
     async def _create_decorated(self, function: Function[Any], options: dict[str, Any]) -> None:
         root, module, source = importable(function.handler)
-        if function.name in self._functions and not self._functions[function.name].python_path:
-            self._check_new(function.name)
+        if not self.functions.is_transient(function.name):
+            self.functions.check_new(function.name)
         configuration = model.FunctionConfiguration(
             name=function.name,
             handler=f"{module}.{function.handler.__name__}",
             runtime=runtimes.own(),
-            revision=str(uuid.uuid4()),
+            revision=new_revision(),
             code_sha256=hashlib.sha256(source).hexdigest(),
             code_size=len(source),
             code_path=root,
@@ -406,9 +371,9 @@ class Supervisor:
             python_path=import_path(),
             **options,
         )
-        await self._check(configuration)
+        await self._prepare(configuration)
         # Not in the registry: it comes and goes with the app.
-        self._publish(configuration)
+        self.functions.adopt(configuration)
 
     # Invocations
 
@@ -426,7 +391,8 @@ class Supervisor:
     ) -> Response:
         """Run a function on an event and return its response; a failure of it is a response.
 
-        `event` is anything that becomes JSON; `body` is JSON as bytes instead. `wait`: how
+        `name` is a function's, with `:` and a version or an alias, or an ARN. `event` is
+        anything that becomes JSON; `body` is JSON as bytes instead. `wait`: how
         many seconds to queue, first come first served, when the concurrency is used up.
 
         Raises `LambdaError` subclasses: `ResourceNotFound`, `Throttled` (at once unless
@@ -435,26 +401,21 @@ class Supervisor:
         invoker = self._invoker
         if invoker is None:
             raise closed()
-        function = self._functions.get(name) or self._find(name)
+        function, arn = self._live.get(name), None
+        if function is None:
+            function, arn = self._find(name)
         payload = encode_event(event) if body is None else check_event(body)
-        if client_context is None and identity is None and trace_id is None:
+        if client_context is None and identity is None and trace_id is None and arn is None:
             context = NO_CONTEXT
         else:
             if trace_id is not None:
                 check_id("trace_id", trace_id)
-            context = Context(_json(client_context), _json(identity), trace_id)
+            context = Context(_json(client_context), _json(identity), trace_id, arn)
         if request_id is None:
             request_id = new_request_id()
         else:
             check_id("request_id", request_id)
-        worker = self._pool.take(function)
-        if worker is not None:
-            # The warm path: no task, no coroutine but this one.
-            try:
-                return await worker.invoke(request_id, payload, context)
-            except WorkerGone:
-                pass  # it died while it was idle
-        return await invoker.invoke_cold(function, payload, wait, context, request_id)
+        return await invoker.invoke(function, payload, wait, context, request_id)
 
     async def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1
@@ -532,23 +493,6 @@ def _process_limit(choice: levels.Choice, limits: dict[str, str]) -> int | None:
     if limits["processes"].startswith("hard") or os.geteuid() == 0:
         return None
     return processes.tasks_of_user() + PROCESSES
-
-
-def _revised(function: FunctionConfiguration, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
-    return msgspec.structs.replace(
-        function, revision=str(uuid.uuid4()), last_modified=model.now_iso(), **changes
-    )
-
-
-def _with_package(
-    function: FunctionConfiguration, package: packages.Package
-) -> FunctionConfiguration:
-    return msgspec.structs.replace(
-        function,
-        code_sha256=package.sha256,
-        code_size=package.size,
-        code_path=package.path,
-    )
 
 
 def _json(value: object) -> str | None:

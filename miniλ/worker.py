@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from miniλ.failures import Outcome
     from miniλ.model import FunctionConfiguration
     from miniλ.scratch import Scratch
+    from miniλ.shares import Share
     from miniλ.states import State
     from miniλ.zygote import Exit
 
@@ -62,7 +63,7 @@ class Worker:
         "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase", "_pidfd",
         "_record", "_released", "_request_id", "_timer", "book", "ended_by", "function", "host",
         "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "peak", "pid",
-        "reported_rss", "scratch", "started", "state", "story", "worker_id",
+        "reported_rss", "scratch", "share", "started", "state", "story", "worker_id",
     )
     # fmt: on
 
@@ -98,6 +99,8 @@ class Worker:
         # Set by whoever ends the worker: what the next failure of it is to say.
         self.ended_by = ""
         self.keeps_scratch = False
+        # What its invocation takes from: see `shares`. The pool sets it.
+        self.share: Share
         # Its own /tmp. The pool sets it before the start if one survived a crash.
         self.scratch: Scratch | None = None
         self.limits = host.limits_of(function)
@@ -370,7 +373,7 @@ class Worker:
         if context is NO_CONTEXT:
             head = wire.Invoke(request_id, deadline_ms)
         else:
-            said = context.trace_id, context.client_context, context.identity
+            said = context.trace_id, context.client_context, context.identity, context.arn
             head = wire.Invoke(request_id, deadline_ms, *said)
         if not self._channel.send(wire.encode(head, body)):
             # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
@@ -519,8 +522,14 @@ class Worker:
         )
         self._record(invoked)
         self._released(self)
-        if not future.done():
-            future.set_result(Response(body, invoked, log, before if init is None else init.log))
+        keep = self.host.keep_log
+        if keep is not None or not future.done():
+            init_log = before if init is None else init.log
+            response = Response(body, invoked, log, init_log, function.version)
+            if keep is not None:
+                keep(response, time.time())
+            if not future.done():
+                future.set_result(response)
 
     # Freeze, thaw, end
 

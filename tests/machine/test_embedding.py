@@ -225,7 +225,7 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
     "taken name": (
         _create(name="echo"),
         miniλ.ResourceConflict,
-        ["echo", "Update it, or delete it"],
+        ["echo", "already exist: echo"],
     ),
     "unknown function": (
         _invoke(name="nobody"),

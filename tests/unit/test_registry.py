@@ -16,8 +16,9 @@ from miniλ import registry
 from miniλ.billing import BOOKS, Usage
 from miniλ.errors import ServiceError
 from miniλ.journal import Trouble
-from miniλ.model import FunctionConfiguration, Invoked
-from miniλ.registry import Registry, read_usage
+from miniλ.model import LATEST, FunctionConfiguration, Invoked
+from miniλ.registry import Change, Registry, read_usage
+from miniλ.resources import ALIAS, FUNCTION, NUMBER, TAGS, Alias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -51,6 +52,21 @@ def function(name: str, **changes: Any) -> FunctionConfiguration:
         "code_path": "/code/1",
     }
     return FunctionConfiguration(name=name, **{**fine, **changes})
+
+
+async def put(kept: Registry, one: FunctionConfiguration) -> None:
+    """Write $LATEST of a function."""
+    await kept.write(Change(FUNCTION, one.name, LATEST, one))
+
+
+async def delete(kept: Registry, name: str) -> None:
+    """Forget $LATEST of a function."""
+    await kept.write(Change(FUNCTION, name, LATEST, None))
+
+
+def functions(kept: Registry) -> dict[str, FunctionConfiguration]:
+    """Return $LATEST of all functions."""
+    return {name: kept.parts(FUNCTION, name)[LATEST] for name in kept.names(FUNCTION)}
 
 
 def invoked(
@@ -95,7 +111,7 @@ def test_a_new_registry_is_empty(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            assert kept.functions == {}
+            assert functions(kept) == {}
             assert await kept.usage("2025") == []
 
     asyncio.run(scenario())
@@ -108,11 +124,11 @@ def test_a_function_is_there_after_a_restart(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            await kept.put(function("bob"))
-            await kept.put(ada)
+            await put(kept, function("bob"))
+            await put(kept, ada)
         async with opened(path) as again:
-            assert list(again.functions) == ["ada", "bob"]
-            assert ada == again.functions["ada"]
+            assert list(functions(again)) == ["ada", "bob"]
+            assert ada == functions(again)["ada"]
 
     asyncio.run(scenario())
 
@@ -122,10 +138,10 @@ def test_a_function_is_on_disk_before_put_returns(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            await kept.put(function("ada"))
+            await put(kept, function("ada"))
 
             with closing(sqlite3.connect(path)) as other:
-                assert other.execute("SELECT name FROM functions").fetchall() == [("ada",)]
+                assert other.execute("SELECT name FROM resources").fetchall() == [("ada",)]
 
     asyncio.run(scenario())
 
@@ -135,12 +151,12 @@ def test_the_last_put_of_a_name_counts(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            await kept.put(function("ada", timeout=1))
-            await kept.put(function("ada", timeout=2))
-            assert kept.functions["ada"].timeout == 2
+            await put(kept, function("ada", timeout=1))
+            await put(kept, function("ada", timeout=2))
+            assert functions(kept)["ada"].timeout == 2
         async with opened(path) as again:
-            assert again.functions["ada"].timeout == 2
-            assert len(again.functions) == 1
+            assert functions(again)["ada"].timeout == 2
+            assert len(functions(again)) == 1
 
     asyncio.run(scenario())
 
@@ -150,12 +166,12 @@ def test_a_deleted_function_stays_deleted(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            await kept.put(function("ada"))
-            await kept.delete("ada")
-            await kept.delete("never")
-            assert kept.functions == {}
+            await put(kept, function("ada"))
+            await delete(kept, "ada")
+            await delete(kept, "never")
+            assert functions(kept) == {}
         async with opened(path) as again:
-            assert again.functions == {}
+            assert functions(again) == {}
 
     asyncio.run(scenario())
 
@@ -166,9 +182,9 @@ def test_puts_at_once_are_all_kept(path: Path) -> None:
     async def scenario() -> None:
         names = {f"f{number}" for number in range(30)}
         async with opened(path) as kept:
-            await asyncio.gather(*(kept.put(function(name)) for name in names))
+            await asyncio.gather(*(put(kept, function(name)) for name in names))
         async with opened(path) as again:
-            assert names == again.functions.keys()
+            assert names == functions(again).keys()
 
     asyncio.run(scenario())
 
@@ -178,11 +194,11 @@ def test_a_put_that_fails_is_not_remembered(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as kept:
-            kept._database.execute("DROP TABLE functions")
+            kept._database.execute("DROP TABLE resources")
 
             with pytest.raises(ServiceError, match="The registry cannot be written"):
-                await kept.put(function("ada"))
-            assert kept.functions == {}
+                await put(kept, function("ada"))
+            assert functions(kept) == {}
             assert not kept._database.in_transaction
 
     asyncio.run(scenario())
@@ -232,7 +248,9 @@ def test_a_row_that_is_no_function_is_refused(path: Path, document: str) -> None
         async with opened(path):
             pass
         with closing(sqlite3.connect(path)) as database, database:
-            database.execute("INSERT INTO functions VALUES ('f', ?)", (document,))
+            database.execute(
+                "INSERT INTO resources VALUES ('function', 'f', '$LATEST', ?)", (document,)
+            )
 
         with pytest.raises(ServiceError, match="cannot be read"):
             Registry(path, durable=False)
@@ -454,3 +472,74 @@ def test_a_month_is_that_of_utc(
     monkeypatch.undo()
 
     assert [usage.month for usage in read_usage(path, "2025")] == [expected]
+
+
+def test_changes_of_one_write_are_all_there_or_none(path: Path) -> None:
+    """A change that cannot be written takes those that came with it along."""
+
+    async def main() -> None:
+        async with opened(path) as kept:
+            with pytest.raises(TypeError):
+                await kept.write(
+                    Change(FUNCTION, "ada", LATEST, function("ada")),
+                    Change(TAGS, "ada", "", {"no": object()}),
+                )
+            assert {} == functions(kept)
+        async with opened(path) as again:
+            assert {} == functions(again)
+
+    asyncio.run(main())
+
+
+def test_a_resource_comes_back_as_it_was(path: Path) -> None:
+    """Each kind has its type, also after a restart; a part that was deleted is not there."""
+    alias = Alias(function="ada", name="prod", version="3", revision="r", weights={"2": 0.25})
+
+    async def main() -> None:
+        async with opened(path) as kept:
+            await kept.write(
+                Change(ALIAS, "ada", "prod", alias),
+                Change(ALIAS, "ada", "test", alias),
+                Change(NUMBER, "ada", "", 3),
+            )
+            await kept.write(Change(ALIAS, "ada", "test", None))
+        async with opened(path) as again:
+            assert {"prod": alias} == again.parts(ALIAS, "ada")
+            assert 3 == again.get(NUMBER, "ada")
+            assert None is again.get(ALIAS, "ada", "test")
+            assert {} == again.parts(ALIAS, "bob")
+
+    asyncio.run(main())
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    """Functions that an older miniλ wrote are still there; and it is not done twice."""
+    ada = function("ada")
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("CREATE TABLE functions (name TEXT PRIMARY KEY, document TEXT NOT NULL)")
+        old.execute(
+            "INSERT INTO functions VALUES (?, ?)", ("ada", msgspec.json.encode(ada).decode())
+        )
+        old.commit()
+
+    async def main() -> None:
+        for _ in range(2):
+            async with opened(path) as kept:
+                assert {"ada": ada} == functions(kept)
+
+    asyncio.run(main())
+
+
+def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:
+    """What a later miniλ wrote is refused with the reason, and not changed."""
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version=99")
+
+    async def main() -> None:
+        with pytest.raises(ServiceError, match=r"later version \(schema 99, known up to \d\)"):
+            Registry(path, durable=False)
+
+    asyncio.run(main())
+
+    with closing(sqlite3.connect(path)) as newer:
+        assert [] == newer.execute("SELECT * FROM sqlite_master").fetchall()

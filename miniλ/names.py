@@ -1,0 +1,101 @@
+"""This module is names: what a client may call a function, and what is meant by it. Pure.
+
+A function is asked for by its name, by a part of its ARN that ends in it, or by all of its ARN,
+each with or without a qualifier: `hello`, `hello:prod`, `000000000000:function:hello`,
+`arn:aws:lambda:us-east-1:000000000000:function:hello:3`. A qualifier is `$LATEST`, a version's
+number or an alias.
+
+Source: Lambda API reference, "Invoke", FunctionName and Qualifier.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from miniλ.errors import InvalidParameterValue, ResourceNotFound
+from miniλ.model import LATEST
+
+_FUNCTION = re.compile(
+    r"(?:arn:aws[a-zA-Z-]*:lambda:)?"
+    r"(?:(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d):)?"
+    r"(?:(?P<account>\d{12}):)?"
+    r"(?:function:)?"
+    r"(?P<name>[a-zA-Z0-9-_]{1,64})"
+    r"(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9-_]{1,128}))?"
+)
+_LAYER = re.compile(
+    r"arn:aws[a-zA-Z-]*:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
+    r":layer:(?P<name>[a-zA-Z0-9-_]{1,140})(?::(?P<version>\d+))?"
+)
+PLAIN = re.compile(r"[a-zA-Z0-9-_]{1,64}")
+
+
+class Place(NamedTuple):
+    """The region and account that ARNs of ours are in."""
+
+    region: str
+    account: str
+
+    def function(self, name: str, qualifier: str = "") -> str:
+        """Return the ARN of a function, of one version or of an alias."""
+        arn = f"arn:aws:lambda:{self.region}:{self.account}:function:{name}"
+        return f"{arn}:{qualifier}" if qualifier else arn
+
+    def layer(self, name: str, version: int | None = None) -> str:
+        """Return the ARN of a layer, or of one version of it."""
+        arn = f"arn:aws:lambda:{self.region}:{self.account}:layer:{name}"
+        return arn if version is None else f"{arn}:{version}"
+
+
+def function(text: str, qualifier: str | None, place: Place) -> tuple[str, str]:
+    """Return name and qualifier ("" for none) of what a client asks for.
+
+    Raises `InvalidParameterValue` for what is no name or has two qualifiers that differ, and
+    `ResourceNotFound` for another region's.
+    """
+    if PLAIN.fullmatch(text):
+        return text, qualifier or ""
+    found = _FUNCTION.fullmatch(text)
+    if found is None:
+        msg = (
+            "FunctionName must be 1 to 64 letters, digits, hyphens or underscores, or an ARN that "
+            f"ends in such a name, got {text!r}"
+        )
+        raise InvalidParameterValue(msg)
+    region, inside = found["region"], found["qualifier"]
+    if region and region != place.region:
+        msg = f"Functions from '{region}' are not reachable in this region ('{place.region}')"
+        raise ResourceNotFound(msg)
+    if inside and qualifier and inside != qualifier:
+        msg = "The derived qualifier from the function name does not match the specified qualifier."
+        raise InvalidParameterValue(msg)
+    return found["name"], qualifier or inside or ""
+
+
+def unqualified(text: str, place: Place) -> str:
+    """Return the name of a function for an operation that is about all of it."""
+    name, qualifier = function(text, None, place)
+    if qualifier:
+        msg = f"This operation does not take a version or an alias, got {qualifier!r} in {text!r}"
+        raise InvalidParameterValue(msg)
+    return name
+
+
+def layer(text: str, place: Place) -> tuple[str, int | None]:
+    """Return name and version (None without) of a layer, by its name or its ARN."""
+    found = _LAYER.fullmatch(text)
+    if found is None:
+        if re.fullmatch(r"[a-zA-Z0-9-_]{1,140}", text):
+            return text, None
+        msg = f"LayerName must be a name or an ARN of a layer, got {text!r}"
+        raise InvalidParameterValue(msg)
+    if found["region"] != place.region:
+        msg = f"Layers from '{found['region']}' are not reachable in this region"
+        raise InvalidParameterValue(f"{msg} ('{place.region}')")
+    return found["name"], int(found["version"]) if found["version"] else None
+
+
+def is_version(qualifier: str) -> bool:
+    """Return whether a qualifier is a version, and not an alias."""
+    return qualifier == LATEST or qualifier.isdecimal()
