@@ -1,45 +1,63 @@
 """This module is packages: code by its sha256, copied or unpacked once, published by rename.
 
+    <sha256>       the code, as workers see it
+    <sha256>.zip   the archive that it was, if it was one
+    .staging-...   what is on its way in or out; after a crash, what nobody needs
+
 Rule 1: what is published never changes. A function that is updated gets another directory, so
 a running worker never sees half of an update, and a source directory that is edited or deleted
 meanwhile hurts nobody.
 
-Rule 2: an archive is not trusted. Names are checked before anything is written, bytes are
-counted while they are inflated, links come last and only if they stay inside.
+Rule 2: what has its final name is whole, whenever the process ends; in a durable store also
+whenever the machine does. Whatever is written is in a staging directory until then.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
 import errno
 import hashlib
-import lzma
 import os
+import shutil
 import stat
 import uuid
 import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from miniλ.errors import InvalidParameterValue
+from miniλ import archives, symlinks
+from miniλ.archives import MAX_UNZIPPED
+from miniλ.errors import EntityTooLarge, InvalidParameterValue, ServiceError
 from miniλ.sandbox import tmp
 
-# Lambda quotas: 50 MB zipped for direct upload, 250 MB unzipped.
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+# Lambda's quota for a direct upload.
 MAX_ZIPPED = 52_428_800
-MAX_UNZIPPED = 262_144_000
-MAX_ENTRIES = 65_535
-MAX_NAME = 255
-MAX_DEPTH = 64
-MAX_LINK = 4095
 PIECE = 1 << 20
 
 # Never part of a deployment, and large.
 LEFT_OUT = frozenset({".git", ".hg", ".svn"})
 # Carried along, so that a warm cache stays warm, but not part of what the code is.
 CACHES = frozenset({"__pycache__"})
+
+# What a machine is short of is no fault of the code, nor is a disk that fails.
+_NOT_THE_CODE = frozenset(
+    {
+        *(errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+# Where a file can have no further name: on another file system, or it has too many already.
+_NO_LINK = frozenset({errno.EMLINK, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV})
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -50,46 +68,225 @@ class Package(msgspec.Struct, frozen=True):
     path: str
 
 
-def publish(source: str | os.PathLike[str], store: Path) -> Package:
+def publish(
+    source: str | os.PathLike[str], store: Path, *, durable: bool = True, uploaded: bool = False
+) -> Package:
     """Bring a directory or a .zip into the store; the same code twice is stored once.
 
-    Raises `InvalidParameterValue` with the path and what is wrong with it.
+    Of a .zip, sha256 and size are those of the file. If `durable`, the package is on disk when
+    this returns. If `uploaded`, the path is ours, and no message has it.
+
+    Raises `InvalidParameterValue` with what is wrong with the code, `EntityTooLarge` for a zip
+    above 50 MB, `ServiceError` where the code cannot be written. Nothing of it is left then.
     """
     if not os.fspath(source):
         msg = "The code must be a directory or a .zip file, got an empty path"
         raise InvalidParameterValue(msg)
     path = Path(source)
-    staging = store / f".staging-{uuid.uuid4().hex}"
-    staging.mkdir(mode=0o755)
+    is_directory = path.is_dir()
+    if not is_directory and not path.is_file():
+        msg = f"The code is neither a directory nor a .zip file: {path}"
+        raise InvalidParameterValue(msg)
     try:
-        if path.is_dir():
-            digest, size = _Copy(path, staging, store).run()
-        elif path.is_file():
-            digest, size = _unpack(path, staging)
-        else:
-            msg = f"The code is neither a directory nor a .zip file: {path}"
-            raise InvalidParameterValue(msg)
-        # Whatever our umask is: a worker may be another user.
-        for directory, _, _ in os.walk(staging):
-            os.chmod(directory, 0o755)  # noqa: S103 - the directory above is ours alone
-        target = store / digest.hex()
-        # Who comes second with the same code finds it there: its own copy is dropped.
-        if not target.is_dir():
-            try:
-                staging.rename(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-    except (OSError, ValueError) as exc:
-        msg = f"The code {path} cannot be read: {exc}"
+        with _staging(store) as (staging, descriptor):
+            if is_directory:
+                digest, size = _Copy(path, staging / "code", store).run()
+            else:
+                digest, size = _copy_archive(path, staging / "zip")
+                if not (store / digest.hex()).is_dir():
+                    archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
+            target = store / digest.hex()
+            _settle(staging, target, descriptor if durable else None)
+    except InvalidParameterValue as exc:
+        if uploaded:
+            raise
+        msg = f"{exc} ({path})"
         raise InvalidParameterValue(msg) from exc
-    finally:
-        tmp.remove(str(staging))
+    except (OSError, ValueError) as exc:
+        number = exc.errno if isinstance(exc, OSError) else None
+        msg = f"The code {path} cannot be read: {exc}"
+        if uploaded:
+            msg = f"Uploaded file cannot be read: {os.strerror(number or errno.EINVAL)}"
+        raise (ServiceError if number in _NOT_THE_CODE else InvalidParameterValue)(msg) from exc
     return Package(base64.b64encode(digest).decode(), size, str(target))
 
 
-def _too_large() -> InvalidParameterValue:
-    return InvalidParameterValue(f"Unzipped size must be smaller than {MAX_UNZIPPED} bytes")
+def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
+    """Bring what several packages hold together into the store, later ones over earlier ones.
+
+    This is what /opt shows of a function's layers. Files are further names of the parts' own.
+    Raises `InvalidParameterValue` for more than Lambda's 250 MB, or where links of one lead out
+    through those of another; `ServiceError` where it cannot be written.
+    """
+    names = "\0".join(["layers", *(part.name for part in parts)])
+    target = store / hashlib.sha256(names.encode()).hexdigest()
+    try:
+        with _staging(store) as (staging, descriptor):
+            if not target.is_dir():
+                _lay_over_each_other(parts, staging / "code")
+            _settle(staging, target, descriptor if durable else None)
+    except OSError as exc:
+        msg = f"The layers cannot be merged: {exc}"
+        raise ServiceError(msg) from exc
+    return target
+
+
+def unzipped_size(package: Path) -> int:
+    """Return the bytes of files and links of a published package."""
+    return sum(
+        entry.stat(follow_symlinks=False).st_size
+        for _, entry in _walk(package)
+        if not entry.is_dir(follow_symlinks=False)
+    )
+
+
+def kept_archive(package: Path) -> Path:
+    """Return where the archive of a package is, if it was uploaded as one."""
+    return Path(f"{package}.zip")
+
+
+def archive(package: Path, target: Path) -> None:
+    """Make a zip of a package that was none, always the same bytes; `target` must not exist.
+
+    Caches are not in it, as they are not in the sha256. Raises `InvalidParameterValue` for names
+    that a zip cannot hold; there is no `target` then.
+    """
+    try:
+        with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as packed:
+            for relative, entry in _walk(package):
+                if not CACHES.intersection(relative.split("/")):
+                    _pack(packed, relative, entry)
+    except UnicodeEncodeError as exc:
+        target.unlink()
+        msg = f"The code has a name that is no UTF-8, so no zip can hold it: {exc.object!r}"
+        raise InvalidParameterValue(msg) from exc
+
+
+def _pack(packed: zipfile.ZipFile, relative: str, entry: os.DirEntry[str]) -> None:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    # Its time is 1980, the first that a zip can have, unless one is given.
+    info = zipfile.ZipInfo(f"{relative}/" if stat.S_ISDIR(mode) else relative)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = mode << 16
+    if not stat.S_ISREG(mode):
+        packed.writestr(info, os.readlink(entry.path) if stat.S_ISLNK(mode) else "")
+        return
+    with open(entry.path, "rb") as reader, packed.open(info, "w") as writer:
+        shutil.copyfileobj(reader, writer, PIECE)
+
+
+def collect(store: Path, in_use: AbstractSet[str]) -> None:
+    """Remove whatever is not one of these packages, or the archive of one.
+
+    Nobody may publish meanwhile: what is on its way is nobody's yet.
+    """
+    for entry in store.iterdir():
+        if str(entry.with_suffix("")) in in_use:
+            continue
+        # A final name goes first, so that half a package never has one.
+        with _staging(store) as (staging, _):
+            entry.rename(staging / "code")
+
+
+@contextlib.contextmanager
+def _staging(store: Path) -> Iterator[tuple[Path, int]]:
+    """Make a staging directory that is removed in the end; give the store, opened, as well.
+
+    Opened first: since Linux 5.8, syncfs(2) tells of all errors from then on.
+    """
+    descriptor = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    staging = store / f".staging-{uuid.uuid4().hex}"
+    try:
+        staging.mkdir(mode=0o700)
+        yield staging, descriptor
+    finally:
+        tmp.remove(str(staging))
+        os.close(descriptor)
+
+
+def _settle(staging: Path, target: Path, durable: int | None) -> None:
+    """Give what was staged its final names; `durable` is the opened store if it has to stay.
+
+    The archive comes first: code whose archive is missing was a directory.
+    """
+    names = ((staging / "zip", kept_archive(target)), (staging / "code", target))
+    fresh = [(old, new) for old, new in names if old.exists() and not new.exists()]
+    # One call for all of it: an fsync each takes ten times as long, on a slow disk a hundred.
+    if durable is not None and fresh and _libc.syncfs(durable) != 0:
+        raise OSError(ctypes.get_errno(), "syncfs")
+    for old, new in fresh:
+        try:
+            old.rename(new)
+        except OSError:
+            # Who comes second with the same code finds it there: its own copy is dropped.
+            if not new.exists():
+                raise
+    if durable is not None:
+        os.fsync(durable)
+
+
+def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
+    """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while data := reader.read(PIECE):
+            size += len(data)
+            if size > MAX_ZIPPED:
+                msg = f"Zipped size must be smaller than {MAX_ZIPPED} bytes"
+                raise EntityTooLarge(msg)
+            digest.update(data)
+            writer.write(data)
+    return digest.digest(), size
+
+
+def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
+    if sum(map(unzipped_size, parts)) > MAX_UNZIPPED:
+        # As recorded from AWS.
+        msg = f"Layers consume more than the available size of {MAX_UNZIPPED} bytes"
+        raise InvalidParameterValue(msg)
+    _make_directory(code)
+    for part in parts:
+        for relative, entry in _walk(part):
+            place = code / relative
+            directory = place.is_dir() and not place.is_symlink()
+            if entry.is_dir(follow_symlinks=False):
+                if not directory:
+                    place.unlink(missing_ok=True)
+                    _make_directory(place)
+                continue
+            if directory:
+                tmp.remove(str(place))
+            place.unlink(missing_ok=True)
+            try:
+                os.link(entry.path, place, follow_symlinks=False)
+            except OSError as exc:
+                if exc.errno not in _NO_LINK:
+                    raise
+                shutil.copy2(entry.path, place, follow_symlinks=False)
+    merged = dict(_walk(code))
+    symlinks.check(
+        {name: os.readlink(entry.path) for name, entry in merged.items() if entry.is_symlink()},
+        {name for name, entry in merged.items() if entry.is_dir(follow_symlinks=False)},
+    )
+
+
+def _make_directory(path: Path) -> None:
+    # Whatever our umask is: a worker may be another user.
+    path.mkdir()
+    path.chmod(0o755)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield everything below by its relative path, directories first, always in this order."""
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(root / above) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            yield above + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{above}{entry.name}/")
 
 
 class _Copy:
@@ -111,11 +308,14 @@ class _Copy:
 
     def run(self) -> tuple[bytes, int]:
         """Copy all of it; return the digest and the bytes of code and data."""
+        _make_directory(self._target)
         waiting = [Path()]
         while waiting:
             directory = waiting.pop()
-            if len(directory.parts) > MAX_DEPTH:
-                msg = f"The code is nested deeper than {MAX_DEPTH} directories: {directory}"
+            if len(directory.parts) > archives.MAX_DEPTH:
+                msg = (
+                    f"The code is nested deeper than {archives.MAX_DEPTH} directories: {directory}"
+                )
                 raise InvalidParameterValue(msg)
             with os.scandir(self._source / directory) as entries:
                 names = sorted({entry.name for entry in entries} - LEFT_OUT)
@@ -133,8 +333,8 @@ class _Copy:
         """Copy one entry; return whether it is a directory to go into."""
         # As many as an archive may have: links that fan out would else never end.
         self._entries += 1
-        if self._entries > MAX_ENTRIES:
-            msg = f"The code has more than {MAX_ENTRIES} files and directories"
+        if self._entries > archives.MAX_ENTRIES:
+            msg = f"The code has more than {archives.MAX_ENTRIES} files and directories"
             raise InvalidParameterValue(msg)
         path, place = self._source / relative, self._target / relative
         try:
@@ -152,7 +352,7 @@ class _Copy:
         if stat.S_ISDIR(found.st_mode):
             if (found.st_dev, found.st_ino) in self._left_out:
                 return False
-            place.mkdir(mode=0o755)
+            _make_directory(place)
             self._note("directory", relative)
             return True
         self._file(relative, path, place, found)
@@ -175,147 +375,10 @@ class _Copy:
             while data := reader.read(PIECE):
                 self._size += len(data)
                 if self._size > MAX_UNZIPPED:
-                    raise _too_large()
+                    raise archives.too_large(MAX_UNZIPPED)
                 if counted:
                     self._digest.update(data)
                 writer.write(data)
         place.chmod(0o755 if executable else 0o644)
         # A .pyc knows its source by modification time and size.
         os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def _unpack(source: Path, target: Path) -> tuple[bytes, int]:
-    size = source.stat().st_size
-    if size > MAX_ZIPPED:
-        msg = f"Zipped size must be smaller than {MAX_ZIPPED} bytes, {source} has {size}"
-        raise InvalidParameterValue(msg)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    try:
-        with zipfile.ZipFile(source) as archive:
-            _extract(archive, target)
-    # Each of the decompressors has its own error for damaged data; ValueError is a name or a
-    # link that is no text.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-    ) as exc:
-        msg = f"Could not unzip uploaded file {source}: {exc}"
-        raise InvalidParameterValue(msg) from exc
-    return digest, size
-
-
-def _extract(archive: zipfile.ZipFile, target: Path) -> None:
-    entries = archive.infolist()
-    if len(entries) > MAX_ENTRIES:
-        msg = f"The archive has {len(entries)} entries, at most {MAX_ENTRIES} are allowed"
-        raise InvalidParameterValue(msg)
-    seen: set[str] = set()
-    links: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
-    left = MAX_UNZIPPED
-    for entry in entries:
-        name = _checked_name(entry, seen)
-        place = target / name
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir():
-            place.mkdir(mode=0o755, parents=True, exist_ok=True)
-        elif kind == stat.S_IFLNK:
-            links.append((entry, name))
-        elif kind in (0, stat.S_IFREG):
-            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with archive.open(entry) as reader, place.open("xb") as writer:
-                left -= _inflate(reader, writer, left)
-            place.chmod(0o755 if entry.external_attr >> 16 & 0o111 else 0o644)
-        else:
-            msg = f"The archive holds something that is no file: {entry.filename!r}"
-            raise InvalidParameterValue(msg)
-    for entry, name in links:
-        left -= _link(archive, entry, target / name, target)
-        if left < 0:
-            raise _too_large()
-    # Together they may lead where none leads alone.
-    real = target.resolve()
-    for _, name in links:
-        _check_link(target / name, name, real)
-
-
-def _check_link(place: Path, name: PurePosixPath, real: Path) -> None:
-    """Refuse a link that leads out of `real`, whatever other links it goes through."""
-    try:
-        # The kernel follows 40 links at most: beyond that, or in a circle, nor do we.
-        place.stat()
-    except OSError as exc:
-        if exc.errno == errno.ELOOP:
-            msg = f"The archive holds a link that leads to itself: {str(name)!r}"
-            raise InvalidParameterValue(msg) from exc
-    if not Path(os.path.realpath(place)).is_relative_to(real):
-        msg = f"The archive holds a link that leads out of it: {str(name)!r}"
-        raise InvalidParameterValue(msg)
-
-
-def _link(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, target: Path) -> int:
-    """Make a link of the archive, never through another link; return the bytes of its text."""
-    with archive.open(entry) as reader:
-        data = reader.read(MAX_LINK + 1)
-    if len(data) > MAX_LINK:
-        msg = f"The archive holds a link of more than {MAX_LINK} bytes: {entry.filename!r}"
-        raise InvalidParameterValue(msg)
-    link = data.decode()
-    inside = place.relative_to(target)
-    if not _stays_inside(inside, link):
-        msg = f"The archive holds a link that leads out of it: {entry.filename!r} -> {link[:80]!r}"
-        raise InvalidParameterValue(msg)
-    for parent in inside.parents:
-        if (target / parent).is_symlink():
-            msg = f"The archive holds a link below another link: {entry.filename!r}"
-            raise InvalidParameterValue(msg)
-    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    place.symlink_to(link)
-    return len(data)
-
-
-def _inflate(reader: IO[bytes], writer: IO[bytes], left: int) -> int:
-    written = 0
-    while data := reader.read(PIECE):
-        written += len(data)
-        if written > left:
-            raise _too_large()
-        writer.write(data)
-    return written
-
-
-def _checked_name(entry: zipfile.ZipInfo, seen: set[str]) -> PurePosixPath:
-    # zipfile cuts a name at its first NUL and keeps the whole one in orig_filename.
-    raw = entry.orig_filename
-    path = PurePosixPath(raw)
-    bad = (
-        not raw
-        or "\0" in raw
-        or "\\" in raw
-        or path.is_absolute()
-        or ".." in path.parts
-        or len(path.parts) > MAX_DEPTH
-        or any(len(part.encode(errors="surrogateescape")) > MAX_NAME for part in path.parts)
-        or raw in seen
-    )
-    if bad:
-        msg = f"The archive holds a name that cannot be unpacked safely: {raw!r}"
-        raise InvalidParameterValue(msg)
-    if entry.flag_bits & 1:
-        msg = f"The archive is encrypted: {raw!r}"
-        raise InvalidParameterValue(msg)
-    seen.add(raw)
-    return path
-
-
-def _stays_inside(where: Path, link: str) -> bool:
-    """Say whether a link at `where` (relative) leads to somewhere inside, by its text alone."""
-    if os.path.isabs(link):
-        return False
-    target = os.path.normpath(os.path.join(where.parent, link))
-    return target != ".." and not target.startswith("../")

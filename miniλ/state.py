@@ -4,6 +4,8 @@
     instance.json  the instance's id and cgroups, so that a later life can sweep them
     registry.db    functions and the ledger
     code/          packages, by sha256
+    uploads/       what is on its way in over HTTP
+    logs/          what functions printed, where it is kept
     tmp/           one directory or volume for each worker's /tmp
     walls/         empty: zygotes put the root of their workers together on it, unseen from here
 
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from miniλ import packages
 from miniλ.errors import ServiceError, StateInUse
 from miniλ.sandbox import cgroups, processes, tmp, volumes
 
@@ -52,6 +55,8 @@ class State:
         self.code = path / "code"
         self.tmp = path / "tmp"
         self.walls = path / "walls"
+        self.uploads = path / "uploads"
+        self.logs = path / "logs"
         self.registry = path / "registry.db"
         self._lock = lock
 
@@ -72,10 +77,8 @@ class State:
         os.close(self._lock)
 
     def collect(self, in_use: set[str]) -> None:
-        """Remove packages that no function has, and copies that a crash left half-made."""
-        for entry in self.code.iterdir():
-            if str(entry) not in in_use:
-                tmp.remove(str(entry))
+        """Remove packages that nobody has, and what a crash left on its way."""
+        packages.collect(self.code, in_use)
 
 
 def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains]]:
@@ -107,6 +110,8 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
     state.walls.mkdir(exist_ok=True)
+    state.uploads.mkdir(exist_ok=True, mode=0o700)
+    tmp.empty(str(state.uploads))
     return state, remains
 
 
