@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A larger buffer would be mapped and unmapped by malloc for each read: 13 us instead of 1.
 PIECE = 65536
+# A worker that writes without end does not hold the loop: after so many reads others have a turn.
+READS = 32
 
 
 class Channel:
@@ -29,6 +31,7 @@ class Channel:
         "_loop",
         "_on_broken",
         "_on_frame",
+        "_paused",
         "_pending",
         "_pieces",
         "_request",
@@ -51,6 +54,7 @@ class Channel:
         self._on_broken = on_broken
         self._decoder = wire.Decoder()
         self._pieces = False
+        self._paused = False
         self._pending = memoryview(b"")
         loop.add_reader(answer, self.receive)
 
@@ -92,7 +96,9 @@ class Channel:
 
     def receive(self) -> None:
         """Read what is there; also called once more when the worker has exited."""
-        while self._answer >= 0:
+        for _ in range(READS):
+            if self._answer < 0 or self._paused:
+                return
             try:
                 data = os.read(self._answer, PIECE)
             except BlockingIOError:
@@ -122,6 +128,18 @@ class Channel:
             self._pieces = len(self._decoder) > 0
             if not self._pieces:
                 return
+
+    def pause(self) -> None:
+        """Read nothing for now: whoever takes what the worker sends has enough."""
+        if self._answer >= 0 and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._answer)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._answer >= 0 and self._paused:
+            self._paused = False
+            self._loop.add_reader(self._answer, self.receive)
 
     def close(self) -> None:
         """Close both pipes; a worker that still lives sees the end of its requests."""

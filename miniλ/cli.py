@@ -3,6 +3,10 @@
 Exit codes: 0, 1 the function failed, 2 usage, 3 the runtime is not here, 69 miniλ could not do
 its part, 75 the state directory is in use, 78 the host falls short of --require, 124 timed out, 137
 killed. Payloads go to stdout; logs, REPORT and everything for people to stderr.
+
+The commands in here run functions themselves; those that ask a server are in `commands`, and have
+the same codes: 2 is also what a server refuses, 69 that it is not there or could not, and 1 that a
+function did not become Active (deploy), or was not there to be deleted (rm).
 """
 
 from __future__ import annotations
@@ -10,25 +14,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 import miniλ
-from miniλ import billing, doctor, model, registry, runtimes
-from miniλ.errors import (
-    LambdaError,
-    NotEnforced,
-    ResourceConflict,
-    RuntimeMissing,
-    StateInUse,
-    Throttled,
-)
+from miniλ import billing, commands, doctor, model, registry, remote, runtimes
+from miniλ.errors import LambdaError, ResourceConflict
+from miniλ.exits import FAILED, KILLED, TIMED_OUT, fail, usage
 from miniλ.invoker import check_event
 from miniλ.sandbox import levels
 from miniλ.settings import Settings
@@ -41,16 +41,14 @@ if TYPE_CHECKING:
 
     from miniλ.model import Response
 
-FAILED = 1
-USAGE = 2
-NO_RUNTIME = 3
-UNAVAILABLE = 69  # sysexits.h: EX_UNAVAILABLE
-NOT_ENFORCED = 78  # sysexits.h: EX_CONFIG
-IN_USE = 75  # sysexits.h: EX_TEMPFAIL
-TIMED_OUT = 124  # as timeout(1)
-KILLED = 137  # as a shell: 128 + SIGKILL
 # So much of a bad event is repeated to its author.
 SHOWN = 200
+# The options of `invoke` that are for a function on a server, and those that are for any.
+OF_SERVER = frozenset({"endpoint_url", "kind", "qualifier"})
+OF_BOTH = frozenset({"target", "event", "as_json"})
+
+# A name or an ARN, with a qualifier or without: neither has the dot of a handler or of a path.
+_NAMED = re.compile(r"[a-zA-Z0-9-_:$]+")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,10 +61,12 @@ def sandbox_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what may be said of the sandbox to a command; it arrives as `settings`."""
 
     @click.option("--sandbox", type=click.Choice(["auto", *levels.LEVELS]), help="At most this.")
+    @click.option("--config", type=click.Path(path_type=Path), help="Settings, a TOML file.")
     @click.option("--without", help=f"Leave out, parted by commas: {', '.join(levels.MECHANISMS)}.")
     @click.option("--require", help="Refuse to start unless, as in memory:hard,files:hard.")
     @functools.wraps(command)
     def with_settings(
+        config: Path | None,
         sandbox: str | None,
         without: str | None,
         require: str | None,
@@ -75,18 +75,18 @@ def sandbox_options(command: Callable[..., None]) -> Callable[..., None]:
         said = {"sandbox": sandbox, "without": without, "require": require}
         try:
             settings = msgspec.structs.replace(
-                load_settings(),
+                load_settings(config),
                 **{name: value for name, value in said.items() if value is not None},
             )
         except LambdaError as exc:
-            _fail(exc)
+            fail(exc)
         command(settings=settings, **others)
 
     return with_settings
 
 
 @main.command()
-@click.argument("target", metavar="DIR:HANDLER")
+@click.argument("target", metavar="DIR:HANDLER|NAME[:QUALIFIER]")
 @click.option("-e", "--event", default="{}", help="A file, - for stdin, or JSON itself.")
 @click.option("--memory-size", type=int, default=128, show_default=True, help="MB.")
 @click.option("--timeout", type=int, default=3, show_default=True, help="Seconds.")
@@ -98,6 +98,16 @@ def sandbox_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--state", type=click.Path(path_type=Path), help="Keep the ledger here.")
 @click.option("--network", type=click.Choice(model.NETWORKS), default="share", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Payload, log and report as one document.")
+@click.option("--qualifier", help="On a server: a version or an alias.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["RequestResponse", "Event", "DryRun"]),
+    default="RequestResponse",
+    show_default=True,
+    help="On a server: the invocation type.",
+)
+@commands.endpoint_option
 @sandbox_options
 def invoke(
     target: str,
@@ -107,18 +117,32 @@ def invoke(
     concurrency: int,
     state: Path | None,
     settings: Settings,
+    qualifier: str | None,
+    kind: str,
+    endpoint_url: str,
     *,
     as_json: bool,
     **limits: Any,  # noqa: ANN401 - as Supervisor.create_function's
 ) -> None:
     """Run HANDLER (module.function) from the code in DIR (or a .zip) on an event.
 
+    Without a dot in it, it is NAME or NAME:QUALIFIER: a function on a server (`minilambda serve`).
     The payload goes to stdout, the log with its REPORT line to stderr.
     """
     directory, colon, handler = target.rpartition(":")
-    if not colon or not directory:
-        _usage(f"DIR:HANDLER is a directory or .zip, a colon and module.function, got {target!r}")
-    variables = dict(_variable(item) for item in environment)
+    is_local = bool(colon) and "." in handler
+    if not (directory if is_local else _NAMED.fullmatch(target)):
+        usage(
+            "DIR:HANDLER is a directory or .zip, a colon and module.function; "
+            f"NAME or NAME:QUALIFIER is a function on a server; got {target!r}"
+        )
+    _check_options(target, is_local=is_local)
+    if not is_local:
+        said: dict[str, Any] = {"kind": kind, "qualifier": qualifier, "as_json": as_json}
+        with commands.explaining():
+            server = remote.server(endpoint_url)
+            sys.exit(commands.invoke(server, target, _event(event), **said))
+    variables = commands.variables(environment)
     body = _event(event)
 
     async def run() -> int:
@@ -139,6 +163,19 @@ def invoke(
             return await _repeat(supervisor, name, body, repeat, concurrency, as_json=as_json)
 
     sys.exit(_run(run()))
+
+
+def _check_options(target: str, *, is_local: bool) -> None:
+    """Refuse options that were given and would do nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        of_server = name in OF_SERVER
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in OF_BOTH and of_server == is_local:
+            runs = "runs here" if is_local else "is a function on a server"
+            place = "functions on a server, NAME" if of_server else "what runs here, DIR:HANDLER"
+            usage(f"{option.opts[0]} is for {place}, but {target!r} {runs}")
 
 
 async def _repeat(
@@ -204,6 +241,44 @@ def _summary(durations: list[float], elapsed: float, cold: int) -> dict[str, flo
     }
 
 
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9001,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="Keep functions, logs and the ledger here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Say the address as JSON.")
+@sandbox_options
+def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_json: bool) -> None:
+    """Be Lambda for AWS clients: `aws lambda ... --endpoint-url`. SIGTERM ends it.
+
+    Invocations that run then are answered first; nothing of them is left.
+    """
+    from miniλ.gateway.server import Gateway  # noqa: PLC0415 - aiohttp costs the others 0.1 s
+
+    stop = asyncio.Event()
+    settings = msgspec.structs.replace(settings, keep_logs=True)
+
+    async def run() -> int:
+        async with Supervisor(state, settings) as supervisor, Gateway(supervisor, host, port) as up:
+            if as_json:
+                said = {"address": up.address, "state": str(supervisor.state), "pid": os.getpid()}
+                click.echo(msgspec.json.encode(said))
+            else:
+                click.echo(f"listening on {up.address}")
+                click.echo(f"try: aws lambda list-functions --endpoint-url {up.address}", err=True)
+            await stop.wait()
+        return 0
+
+    sys.exit(_run(run(), stop))
+
+
 @main.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @sandbox_options
@@ -248,11 +323,11 @@ def bill(state: Path, book: str, *, as_json: bool) -> None:
     """Say what Lambda would charge for what the functions of a state directory used."""
     path = state / "registry.db"
     if not path.is_file():
-        _usage(f"There is no ledger in {state}: it is made by running functions with --state")
+        usage(f"There is no ledger in {state}: it is made by running functions with --state")
     try:
         bills = billing.bills(registry.read_usage(path, book), billing.BOOKS[book])
     except LambdaError as exc:
-        _fail(exc)
+        fail(exc)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(bills)).decode())
         return
@@ -275,15 +350,28 @@ def bill(state: Path, book: str, *, as_json: bool) -> None:
         )
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
-    """Run to the end on a loop of our own; SIGTERM and SIGINT close what is open first."""
+for _command in (commands.deploy, commands.ls, commands.rm, commands.logs):
+    main.add_command(_command)
+
+
+def _run(work: Coroutine[Any, Any, int], stop: asyncio.Event | None = None) -> int:
+    """Run to the end on a loop of our own; SIGTERM and SIGINT close what is open first.
+
+    With `stop` the first of them sets that instead, and the work ends by itself.
+    """
     with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
+
+        def end(task: asyncio.Future[int], number: int) -> None:
+            if stop is None or stop.is_set():
+                task.cancel(number)
+            else:
+                stop.set()
 
         async def until_signal() -> int:
             task = asyncio.ensure_future(work)
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, task.cancel, number)
+                loop.add_signal_handler(number, end, task, number)
             return await task
 
         try:
@@ -291,26 +379,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         except asyncio.CancelledError as exc:
             return 128 + int(exc.args[0] if exc.args else signal.SIGTERM)
         except LambdaError as exc:
-            _fail(exc)
-
-
-def _fail(error: LambdaError) -> NoReturn:
-    click.echo(f"{error.code}: {error}", err=True)
-    match error:
-        case RuntimeMissing():
-            sys.exit(NO_RUNTIME)
-        case StateInUse():
-            sys.exit(IN_USE)
-        case NotEnforced():
-            sys.exit(NOT_ENFORCED)
-        case Throttled():
-            sys.exit(UNAVAILABLE)
-    sys.exit(USAGE if error.status < 500 else UNAVAILABLE)  # noqa: PLR2004 - HTTP's own border
-
-
-def _usage(text: str) -> NoReturn:
-    click.echo(f"Error: {text}", err=True)
-    sys.exit(USAGE)
+            fail(exc)
 
 
 def _exit_code(response: Response) -> int:
@@ -345,18 +414,11 @@ def _event(text: str) -> bytes:
             return check_event(os.fsencode(text))
         except LambdaError as exc:
             shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-            _usage(f"--event is neither a file nor JSON: {shown!r} ({exc})")
+            usage(f"--event is neither a file nor JSON: {shown!r} ({exc})")
     try:
         return Path(text).read_bytes()
     except OSError as exc:
-        _usage(f"--event: {exc}")
-
-
-def _variable(item: str) -> tuple[str, str]:
-    name, equals, value = item.partition("=")
-    if not equals:
-        _usage(f"--env is K=V, got {item!r}")
-    return name, value
+        usage(f"--event: {exc}")
 
 
 def _name(directory: str) -> str:

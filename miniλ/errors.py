@@ -4,6 +4,7 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
 
     LambdaError
     ├── ValidationFailed         400  a parameter that breaks the service model's constraints
+    ├── SerializationFailed      400  a request that is no JSON, or of the wrong types
     ├── InvalidParameterValue    400  a configuration that Lambda would refuse
     ├── InvalidRequestContent    400  an event that is not JSON
     ├── ResourceInUse            400  the resource is being changed or deleted
@@ -14,6 +15,7 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
     │   ├── NoProvisioned        404  no provisioned concurrency of that version or alias
     │   └── UnknownOperation     404  no operation of that path
     ├── MethodNotAllowed         405  an operation's path, with another method
+    ├── RequestTimedOut          408  a body that came too slowly
     ├── ResourceConflict         409  the name is taken, or the function cannot run as it is now
     ├── PreconditionFailed       412  the RevisionId is not the current one
     ├── RequestTooLarge          413  an event above 6 MB, or 1 MB for Event
@@ -44,6 +46,13 @@ class ValidationFailed(LambdaError):
     """Parameters break the constraints of the service model; the message lists each of them."""
 
     code = "ValidationException"
+    status = 400
+
+
+class SerializationFailed(LambdaError):
+    """The request is no JSON object, or a value of it has a type that its member cannot have."""
+
+    code = "SerializationException"
     status = 400
 
 
@@ -121,6 +130,13 @@ class MethodNotAllowed(LambdaError):
 
     code = "MethodNotAllowedException"
     status = 405
+
+
+class RequestTimedOut(LambdaError):
+    """The body of the request did not arrive in time."""
+
+    code = "RequestTimeoutException"
+    status = 408
 
 
 class ResourceConflict(LambdaError):

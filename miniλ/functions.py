@@ -15,13 +15,16 @@ into a function from being collected.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import model, names, packages
+from miniλ import model, names, packages, runtimes
+from miniλ.archives import MAX_UNZIPPED
 from miniλ.errors import (
     InvalidParameterValue,
     LambdaError,
@@ -35,7 +38,6 @@ from miniλ.registry import Change
 from miniλ.resources import ALIAS, FUNCTION, LAYER, NUMBER, OF_FUNCTION, TAGS, Alias
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Awaitable, Callable
 
     from miniλ.pool import Pool
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
     from miniλ.state import State
 
 CREATING = ("Creating", "The function is being created.")
+READY: dict[str, Any] = {
+    "state": "Active",
+    "state_reason": ("", ""),
+    "update_status": "Successful",
+    "update_reason": ("", ""),
+}
 # What two versions may differ in and still be the same: `publish_version` compares the rest.
 _INCIDENTAL: dict[str, Any] = {
     "version": "",
@@ -50,10 +58,7 @@ _INCIDENTAL: dict[str, Any] = {
     "description": "",
     "last_modified": "",
     "reserved_concurrency": None,
-    "state": "Active",
-    "state_reason": ("", ""),
-    "update_status": "Successful",
-    "update_reason": ("", ""),
+    **READY,
 }
 
 
@@ -165,8 +170,7 @@ class Functions:
         known = self.registry.get(FUNCTION, name, version)
         if known is None:
             raise self._missing(name, qualifier or LATEST)
-        msg = "The operation cannot be performed at this time. The function is currently in the "
-        raise ResourceConflict(f"{msg}following state: {known.state}")
+        raise not_now(known.state)
 
     def _missing(self, name: str, qualifier: str) -> ResourceNotFound:
         model.check_name(name)
@@ -191,7 +195,9 @@ class Functions:
             self.check_new(draft.name)
             if not settle:
                 await self._prepare(draft)
-            function = with_package(draft, await self._publish_code(code))
+            function = with_package(draft, await self.publish_code(code))
+            if function.layers:
+                function = await self._with_layers(function)
             if settle:
                 function = replace(function, state="Pending", state_reason=CREATING)
             first = replace(function, version="1", revision=new_revision()) if publish else None
@@ -220,10 +226,14 @@ class Functions:
         """Give a function new code. Invocations that run end on the old one."""
         async with self.changing:
             before = self._changeable(name, revision)
-            package = await self._publish_code(code)
+            package = await self.publish_code(code)
             function = with_package(_revised(before, **changes), package)
+            if function.layers:
+                await asyncio.to_thread(_check_unzipped, package.path, function.layers_path)
             if dry_run:
                 return function
+            if not settle:
+                await self._prepare(function)
             return await self._update(before, function, settle=settle)
 
     async def update(
@@ -238,6 +248,8 @@ class Functions:
         async with self.changing:
             before = self._changeable(name, revision)
             function = _revised(before, **changes)
+            if function.layers != before.layers:
+                function = await self._with_layers(function)
             if not settle:
                 await self._prepare(function)
             return await self._update(before, function, settle=settle)
@@ -245,10 +257,8 @@ class Functions:
     async def _update(
         self, before: FunctionConfiguration, function: FunctionConfiguration, *, settle: bool
     ) -> FunctionConfiguration:
-        status = {"update_status": "Successful", "update_reason": ("", "")}
-        if settle:
-            status = {"update_status": "InProgress", "update_reason": CREATING}
-        function = replace(function, **status)
+        status = {"update_status": "InProgress", "update_reason": CREATING}
+        function = replace(function, **(status if settle else READY))
         await self.registry.write(Change(FUNCTION, function.name, LATEST, function))
         self._settle_or_live(function, before, settle=settle)
         return function
@@ -272,7 +282,11 @@ class Functions:
             function = self.get(name, version)
             if version:
                 self._check_version_free(name, version)
-                changes = [Change(FUNCTION, name, version, None)]
+                changes = [
+                    Change(kind, name, version, None)
+                    for kind in OF_FUNCTION
+                    if version in self.registry.parts(kind, name)
+                ]
                 gone = [function]
             else:
                 gone = self.versions(name)
@@ -311,6 +325,8 @@ class Functions:
         """Make a version of $LATEST as it is now; the last one, if nothing has changed since."""
         async with self.changing:
             latest = self._changeable(name, revision)
+            if latest.state != "Active":
+                raise not_now(latest.state)
             if sha256 and sha256 != latest.code_sha256:
                 msg = (
                     f"CodeSHA256 ({sha256}) is different from current CodeSHA256 in $LATEST "
@@ -350,18 +366,32 @@ class Functions:
         """Return whether a function is the embedding app's own."""
         return name in self._transient
 
-    async def _publish_code(self, code: str | os.PathLike[str]) -> packages.Package:
-        return await asyncio.to_thread(packages.publish, code, self._state.code)
+    async def publish_code(self, code: str | os.PathLike[str]) -> packages.Package:
+        """Bring code, of a function or a layer, into the store.
+
+        Under `changing`, until somebody has it. Raises what `packages.publish` raises.
+        """
+        return await asyncio.to_thread(
+            packages.publish,
+            code,
+            self._state.code,
+            durable=self._state.kept,
+            uploaded=os.path.dirname(code) == str(self._state.uploads),
+        )
+
+    async def _with_layers(self, function: FunctionConfiguration) -> FunctionConfiguration:
+        """Return a function with all its layers in one directory."""
+        path = await asyncio.to_thread(
+            _put_together, function, self._state.code, durable=self._state.kept
+        )
+        return replace(function, layers_path=path)
 
     def _changeable(self, name: str, revision: str) -> FunctionConfiguration:
         """Return $LATEST of a function that may be changed now."""
         function = self.get(name)
         check_revision(revision, function.revision)
         if function.state == "Pending":
-            msg = (
-                "The operation cannot be performed at this time. The function is currently in the "
-            )
-            raise ResourceConflict(f"{msg}following state: Pending")
+            raise not_now(function.state)
         if function.update_status == "InProgress":
             msg = (
                 "The operation cannot be performed at this time. An update is in progress for "
@@ -397,17 +427,12 @@ class Functions:
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
     ) -> None:
         """Finish a change: Active or Successful, or Failed and why; `before` is then as it was."""
-        ready: dict[str, Any] = {
-            "state": "Active",
-            "state_reason": ("", ""),
-            "update_status": "Successful",
-            "update_reason": ("", ""),
-        }
         try:
             await self._prepare(function)
-            done = replace(function, **ready)
+            done = replace(function, **READY)
         except LambdaError as exc:
-            code = "InvalidRuntime" if isinstance(exc, RuntimeMissing) else "InternalError"
+            is_runtime = isinstance(exc, RuntimeMissing) or function.runtime not in runtimes.KNOWN
+            code = "InvalidRuntime" if is_runtime else "InternalError"
             why = (code, str(exc))
             if before is None:
                 done = replace(function, state="Failed", state_reason=why)
@@ -421,6 +446,12 @@ class Functions:
             await self.registry.write(Change(FUNCTION, function.name, function.version, done))
             if done.state == "Active" and done.update_status == "Successful":
                 self._go_live(done)
+
+
+def not_now(state: str) -> ResourceConflict:
+    """Return the error for what a function in this state cannot do."""
+    msg = "The operation cannot be performed at this time. The function is currently in the "
+    return ResourceConflict(f"{msg}following state: {state}")
 
 
 def new_revision() -> str:
@@ -453,6 +484,32 @@ def with_package(
     return replace(
         function, code_sha256=package.sha256, code_size=package.size, code_path=package.path
     )
+
+
+def _put_together(function: FunctionConfiguration, store: Path, *, durable: bool) -> str:
+    """Return the directory that all layers of a function are, the later over the earlier. Slow."""
+    if not function.layers:
+        return ""
+    for layer in function.layers:
+        # Its version may have been deleted since it was looked up.
+        if not os.path.isdir(layer.path):
+            msg = f"Layer version {layer.arn} does not exist."
+            raise InvalidParameterValue(msg)
+    paths = [Path(layer.path) for layer in function.layers]
+    path = paths[0] if len(paths) == 1 else packages.merge(paths, store, durable=durable)
+    _check_unzipped(function.code_path, str(path))
+    return str(path)
+
+
+def _check_unzipped(code: str, layers: str) -> None:
+    """Refuse code and layers that are, together, larger than Lambda unpacks. Slow."""
+    size = packages.unzipped_size(Path(code)) + packages.unzipped_size(Path(layers))
+    if size > MAX_UNZIPPED:
+        msg = (
+            "Function code combined with layers exceeds the maximum allowed size of "
+            f"{MAX_UNZIPPED} bytes. The actual size is {size} bytes."
+        )
+        raise InvalidParameterValue(msg)
 
 
 def replace(function: FunctionConfiguration, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401

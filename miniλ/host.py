@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from miniλ import runtimes
-from miniλ.model import MB
-from miniλ.sandbox import Sandbox, levels, rlimits
+from miniλ import runtimes, wire
+from miniλ.model import MB, arn
+from miniλ.sandbox import Sandbox, levels, namespaces, rlimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from miniλ.sandbox.levels import Choice
     from miniλ.scratch import Scratches
     from miniλ.settings import Settings
+    from miniλ.streams import Stream
     from miniλ.zygote import Zygotes
 
 
@@ -46,10 +47,11 @@ class WorkerGone(Exception):
 class Context:
     """What a caller may say beside the event: JSON texts for `client_context` and `identity`.
 
-    `arn` is what the function was asked for by, where that is not its unqualified ARN.
+    `arn` is what the function was asked for by, where that is not its unqualified ARN; `stream`
+    takes the pieces of an answer that comes in pieces.
     """
 
-    __slots__ = ("arn", "client_context", "identity", "trace_id")
+    __slots__ = ("arn", "client_context", "identity", "stream", "trace_id")
 
     def __init__(
         self,
@@ -57,8 +59,10 @@ class Context:
         identity: str | None = None,
         trace_id: str | None = None,
         arn: str | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self.arn = arn
+        self.stream = stream
         self.client_context = client_context
         self.identity = identity
         self.trace_id = trace_id
@@ -94,6 +98,32 @@ class Host(msgspec.Struct, frozen=True):
                 own["processes"] = self.hierarchy.limits["processes"]
         return {**self.limits, **own} if own else self.limits
 
+    def introduction(
+        self, function: FunctionConfiguration, worker_id: str, program: str, scratch: str
+    ) -> bytes:
+        """Return the first frame for a worker: who it is, and the environment of its function.
+
+        `program` is its interpreter, `scratch` its /tmp as the supervisor sees it.
+        """
+        inside = bool(self.choice.walls.namespaces)
+        task_root = namespaces.TASK_ROOT if inside else function.code_path
+        head = wire.Init(
+            handler=function.handler,
+            task_root=task_root,
+            arn=arn(self.settings.region, self.settings.account, function.name),
+            measure_rss=not self.limits["memory"].startswith("hard"),
+            layers=runtimes.layers(function, task_root),
+        )
+        environment = runtimes.environment(
+            function,
+            self.settings,
+            worker_id,
+            program,
+            task_root,
+            namespaces.TMP if inside else scratch,
+        )
+        return wire.encode(head, msgspec.json.encode(environment))
+
     def sandbox(
         self,
         function: FunctionConfiguration,
@@ -118,4 +148,5 @@ class Host(msgspec.Struct, frozen=True):
             visible=runtimes.visible(function),
             user=user,
             network=function.network != "none",
+            layers=function.layers_path,
         )

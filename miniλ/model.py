@@ -26,6 +26,8 @@ MEMORY_MB = (128, 10240)
 TIMEOUT_SECONDS = (1, 900)
 EPHEMERAL_MB = (512, 10240)
 ENVIRONMENT_BYTES = 4096
+# AWS tells all of an environment that is too large; it may be megabytes, and is the caller's own.
+MEASURED_SHOWN = 2 * ENVIRONMENT_BYTES
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
 NETWORKS = ("share", "none")
@@ -105,7 +107,7 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what Lambda would refuse, and say the value and the bounds."""
         check_name(self.name)
-        check_handler(self.handler)
+        check_handler(self.handler, self.runtime)
         _check_range("MemorySize", self.memory_size, MEMORY_MB, "MB")
         _check_range("Timeout", self.timeout, TIMEOUT_SECONDS, "seconds")
         _check_range("EphemeralStorage", self.ephemeral_storage, EPHEMERAL_MB, "MB")
@@ -142,8 +144,8 @@ def check_name(name: object) -> None:
         raise InvalidParameterValue(msg)
 
 
-def check_handler(handler: object) -> None:
-    """Refuse a handler that cannot be one: `module.function`, or `folder/module.function`.
+def check_handler(handler: object, runtime: object) -> None:
+    """Refuse a handler that cannot be one: in Python `module.function`, `folder/module.function`.
 
     Lambda takes a handler without a dot and fails each invocation with
     Runtime.MalformedHandlerName; knowing it now, we say it now.
@@ -151,6 +153,8 @@ def check_handler(handler: object) -> None:
     if not isinstance(handler, str) or not re.fullmatch(r"[^\s\ud800-\udfff]{1,128}", handler):
         msg = f"Handler must be 1 to {HANDLER_LENGTH} characters without spaces, got {handler!r}"
         raise InvalidParameterValue(msg)
+    if isinstance(runtime, str) and not runtime.startswith("python"):
+        return  # other languages have names of other kinds: bootstrap, Hello::run
     module, dot, function = handler.rpartition(".")
     if not (module and dot and function):
         msg = f"Handler must be 'module.function', like app.handler, got {handler!r}"
@@ -183,11 +187,12 @@ def _check_environment(environment: object) -> None:
             f"for modification. Reserved keys used in this request: {', '.join(taken)}"
         )
         raise InvalidParameterValue(msg)
-    size = len(msgspec.json.encode(environment))
-    if size > ENVIRONMENT_BYTES:
+    measured = msgspec.json.encode(environment)
+    if len(measured) > ENVIRONMENT_BYTES:
         msg = (
             "Lambda was unable to configure your environment variables because the environment "
-            f"variables you have provided exceeded the {ENVIRONMENT_BYTES} bytes limit: {size}"
+            "variables you have provided exceeded the 4KB limit. String measured: "
+            f"{measured[:MEASURED_SHOWN].decode(errors='ignore')}"
         )
         raise InvalidParameterValue(msg)
 

@@ -77,7 +77,11 @@ def unqualified(text: str, place: Place) -> str:
     """Return the name of a function for an operation that is about all of it."""
     name, qualifier = function(text, None, place)
     if qualifier:
-        msg = f"This operation does not take a version or an alias, got {qualifier!r} in {text!r}"
+        msg = (
+            "This operation is permitted on Lambda functions only. Aliases and versions do not "
+            "support this operation. Please specify either a function name or an unqualified "
+            "function ARN."
+        )
         raise InvalidParameterValue(msg)
     return name
 

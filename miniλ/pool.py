@@ -12,6 +12,7 @@ in FaasCache: the cheapest to make again, per MB, goes first), and `close`.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ import psutil
 from miniλ import journal, watch
 from miniλ.errors import LambdaError, SupervisorClosed, Throttled
 from miniλ.model import MB
+from miniλ.notes import Version, Waiting, Worth
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
 from miniλ.shares import UNRESERVED, Share, Shares
 from miniλ.states import AVAILABLE
@@ -40,50 +42,6 @@ RESERVED_REASON = "ReservedFunctionConcurrentInvocationLimitExceeded"
 UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
 
 
-class _Waiting:
-    """An Ask with what carries it out."""
-
-    __slots__ = ("admitted", "function", "future", "number", "share")
-
-    def __init__(
-        self,
-        number: int,
-        function: FunctionConfiguration,
-        share: Share,
-        future: asyncio.Future[Worker],
-    ) -> None:
-        self.number = number
-        self.function = function
-        self.share = share
-        self.future = future
-        self.admitted = False
-
-
-class _Worth:
-    """What greedy-dual knows of a function: how often it is used, and what a cold start costs."""
-
-    __slots__ = ("clock", "cold_seconds", "uses")
-
-    def __init__(self) -> None:
-        self.uses = 0
-        self.cold_seconds = 0.0
-        self.clock = 0.0
-
-
-class _Version:
-    """What the pool knows of one version: its idle workers, the last one to become idle last."""
-
-    __slots__ = ("function", "idle", "is_current", "share", "worth")
-
-    def __init__(self, function: FunctionConfiguration, share: Share, worth: _Worth) -> None:
-        self.function = function
-        self.idle: list[Worker] = []
-        self.is_current = True
-        # What the next invocation takes from; a worker gives back to the one that it took from.
-        self.share = share
-        self.worth = worth
-
-
 class Pool:
     """All workers of one supervisor."""
 
@@ -96,13 +54,13 @@ class Pool:
         self.capacity = host.settings.concurrency or default_concurrency()
         self._workers: dict[str, Worker] = {}
         # By revision: current ones, and old ones whose invocations still run.
-        self._versions: dict[str, _Version] = {}
+        self._versions: dict[str, Version] = {}
         self._current: dict[str, str] = {}
         self._shares = Shares(self.capacity)
         self._busy: set[Worker] = set()
         self._coming: Counter[str] = Counter()
         self._lives: dict[str, asyncio.Task[None]] = {}
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._number = 0
         # A /tmp whose worker crashed, for its replacement: (worker, since) by revision.
         self._orphaned: dict[str, list[tuple[Worker, float]]] = {}
@@ -126,13 +84,15 @@ class Pool:
     def publish(self, function: FunctionConfiguration) -> None:
         """Make this the current one of its name and version; idle workers of the last one end."""
         before = self._versions.get(self._current.get(function.qualified, ""))
-        worth = _Worth() if before is None else before.worth
+        worth = Worth() if before is None else before.worth
         self._current[function.qualified] = function.revision
         share = self._shares.of(function.name)
-        self._versions[function.revision] = _Version(function, share, worth)
+        version = self._versions[function.revision] = Version(function, share, worth)
         if before is not None:
             before.is_current = False
+            version.provisioned = before.provisioned
         self._retire(function.name)
+        self._fill(version)
         self._replan()
 
     def withdraw(self, function: FunctionConfiguration) -> None:
@@ -149,6 +109,43 @@ class Pool:
                 version.share = share
         self._replan()
 
+    def provision(self, function: FunctionConfiguration, count: int) -> None:
+        """Keep so many workers of a version initialised, whoever comes or not; 0 ends it."""
+        version = self._versions[self._current[function.qualified]]
+        version.provisioned, version.failed = count, ""
+        self._fill(version)
+        self._arm(self._settings.freeze_after)
+
+    def provisioned(self, function: FunctionConfiguration) -> tuple[int, str]:
+        """Return how many of a version's workers are initialised, and what its init phase said."""
+        version = self._versions[self._current[function.qualified]]
+        ready = [worker for worker in self._of(version) if worker.state != "starting"]
+        return min(version.provisioned, len(ready)), version.failed
+
+    def provisionable(self, function: FunctionConfiguration) -> int:
+        """Return how many workers may be kept for a version: others' invocations need one."""
+        current = [version for version in self._versions.values() if version.is_current]
+        others = sum(v.provisioned for v in current if v.function.qualified != function.qualified)
+        return max(0, self.capacity - others - 1)
+
+    def _of(self, version: Version) -> list[Worker]:
+        """Return the workers of a version that are there, or are coming."""
+        revision = version.function.revision
+        over = ("stopping", "gone")
+        return [
+            w
+            for w in self._workers.values()
+            if w.function.revision == revision and w.state not in over
+        ]
+
+    def _fill(self, version: Version) -> None:
+        """Start what provisioned concurrency lacks; if the init phase fails, it stays short."""
+        if self._closed or not version.is_current or version.failed or not version.provisioned:
+            return
+        missing = version.provisioned - len(self._of(version))
+        for _ in range(min(missing, self.capacity - len(self._workers))):
+            self._start(version.function)
+
     def reservable(self, name: str) -> int:
         """Return the concurrency that may be reserved for a function: one must stay for others."""
         return self._shares.reservable(name)
@@ -158,7 +155,7 @@ class Pool:
         functions = [version.function for version in self._versions.values()]
         return {path for f in functions for path in (f.code_path, f.layers_path) if path}
 
-    def _version(self, worker: Worker) -> _Version:
+    def _version(self, worker: Worker) -> Version:
         return self._versions[worker.function.revision]
 
     def _retire(self, name: str) -> None:
@@ -208,7 +205,7 @@ class Pool:
                 return worker
         return None
 
-    def _occupy(self, worker: Worker, version: _Version) -> None:
+    def _occupy(self, worker: Worker, version: Version) -> None:
         """Count a worker as busy: for the keep-alive of its function, and to be looked after."""
         self._busy.add(worker)
         worth = version.worth
@@ -238,7 +235,7 @@ class Pool:
         ):
             raise self._throttled(function, share)
         self._number += 1
-        waiting = _Waiting(self._number, function, share, self._loop.create_future())
+        waiting = Waiting(self._number, function, share, self._loop.create_future())
         self._waiting[waiting.number] = waiting
         self._replan()
         if not waiting.admitted and waiting.number in self._waiting:
@@ -258,7 +255,7 @@ class Pool:
     def _queue_length(self) -> int:
         return sum(not waiting.admitted for waiting in self._waiting.values())
 
-    def _give_up(self, waiting: _Waiting) -> None:
+    def _give_up(self, waiting: Waiting) -> None:
         if not waiting.admitted and not waiting.future.done():
             waiting.future.set_exception(self._throttled(waiting.function, waiting.share))
 
@@ -338,7 +335,7 @@ class Pool:
                 case Start(number):
                     self._start(self._waiting[number].function)
 
-    def _hand_over(self, worker: Worker, waiting: _Waiting) -> None:
+    def _hand_over(self, worker: Worker, waiting: Waiting) -> None:
         del self._waiting[waiting.number]
         worker.share = waiting.share
         self._occupy(worker, self._version(worker))
@@ -388,6 +385,7 @@ class Pool:
         failed = future.cancelled() or error is not None or worker.state != "idle"
         if not failed:
             version = self._version(worker)
+            version.failed = ""
             version.worth.cold_seconds = worker.initialised.result().seconds
             version.idle.append(worker)
             worker.idle_since = time.monotonic()
@@ -395,6 +393,7 @@ class Pool:
             # Not now: somebody waits for this worker.
             self._loop.call_later(0.001, self._after_cold_start, function.ephemeral_storage)
         else:
+            self._version(worker).failed = "FUNCTION_ERROR_INIT_FAILURE"
             waiting = next(
                 (
                     w
@@ -428,6 +427,7 @@ class Pool:
             version.idle.remove(worker)  # it died while it was idle
         if not version.is_current:
             self._forget_versions()
+        self._fill(version)
         if not task.cancelled() and task.exception() is not None:
             what = f"{worker!r}: {task.exception()!r}"
             self._host.journal.record(journal.Trouble(what=what))
@@ -457,11 +457,15 @@ class Pool:
         worker.stop(reason)
 
     def _evict(self, worker: Worker, reason: str) -> None:
-        self._clock = max(self._clock, self._priority(worker))
+        if not self._version(worker).provisioned:
+            self._clock = max(self._clock, self._priority(worker))
         self._stop(worker, reason)
 
     def _priority(self, worker: Worker) -> float:
-        worth = self._version(worker).worth
+        version = self._version(worker)
+        if version.provisioned:
+            return math.inf
+        worth = version.worth
         return worth.clock + worth.uses * worth.cold_seconds / worker.function.memory_size
 
     # Housekeeping
@@ -482,10 +486,11 @@ class Pool:
         due: list[float] = []
         for worker in self._idle_workers():
             age = now - worker.idle_since
-            if age >= worker.function.keep_alive:
+            if age >= worker.function.keep_alive and not self._is_provisioned(worker):
                 self._stop(worker, "its keep-alive is over")
                 continue
-            due.append(worker.function.keep_alive - age)
+            if age < worker.function.keep_alive:
+                due.append(worker.function.keep_alive - age)
             if worker.state == "idle":
                 if age >= self._settings.freeze_after:
                     worker.freeze()
@@ -499,6 +504,10 @@ class Pool:
         if due:
             # A timer that fires early by rounding would only come back: give it a millisecond.
             self._arm(min(due) + 0.001)
+
+    def _is_provisioned(self, worker: Worker) -> bool:
+        version = self._version(worker)
+        return version.provisioned > 0 and len(self._of(version)) <= version.provisioned
 
     def _expire_orphans(self, now: float) -> list[float]:
         """Remove each /tmp that waited a keep-alive in vain; return when others are due."""
@@ -533,7 +542,7 @@ class Pool:
         memory = psutil.virtual_memory()
         missing = memory.total * self._settings.memory_reserve - memory.available
         for worker in sorted(self._idle_workers(), key=self._priority):
-            if missing <= 0:
+            if missing <= 0 or self._is_provisioned(worker):
                 return
             missing -= max(worker.reported_rss, MB)
             self._evict(worker, "the host is short of memory")

@@ -102,6 +102,12 @@ def visible(function: FunctionConfiguration) -> tuple[str, ...]:
     return tuple(found)
 
 
+def layers(function: FunctionConfiguration, root: str) -> str:
+    """Return where a worker finds its layers, by where it finds its code; "" without layers."""
+    inside = bool(function.layers_path) and root == namespaces.TASK_ROOT
+    return namespaces.LAYERS if inside else function.layers_path
+
+
 def environment(
     function: FunctionConfiguration,
     settings: Settings,
@@ -120,12 +126,13 @@ def environment(
     """
     day = time.strftime("%Y/%m/%d", time.gmtime())
     programs = os.path.dirname(os.path.realpath(program))
+    opt = layers(function, root) or namespaces.LAYERS
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "TZ": ":UTC",
-        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/opt/bin",
-        "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:{opt}/bin",
+        "LD_LIBRARY_PATH": f"{root}:{root}/lib:{opt}/lib",
         "HOME": scratch,
         "TMPDIR": scratch,
         "TEMP": scratch,

@@ -27,6 +27,20 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may call over HTTP: the file of access keys (see `gateway.keys`)."""
+
+    keys: str
+
+
+class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where code comes from that is not sent along: an endpoint that speaks S3."""
+
+    endpoint: str
+    access_key_id: str = ""
+    secret_access_key: str = ""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Choices for one supervisor.
 
@@ -57,6 +71,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 1024 * 1024
     # Which price book the billed duration and the ledger follow: see `billing`.
     price_book: Literal["2018", "2020", "2025"] = "2025"
+    # Keep what functions print, to be read after the response; `minilambda serve` does.
+    keep_logs: bool = False
+    # Over HTTP: who may call (None: who can reach loopback), where S3Bucket and S3Key are from.
+    auth: Auth | None = None
+    s3: S3 | None = None
     # Below this share of free RAM idle workers are ended before their keep-alive.
     memory_reserve: Share = 0.1
 

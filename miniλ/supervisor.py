@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import billing, journal, model, names, runtimes, state, walls
 from miniλ.embedded import Function, import_path, importable
-from miniλ.errors import InvalidParameterValue, ResourceConflict
+from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, ServiceError
 from miniλ.functions import Functions, new_revision, over_reserved
 from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
+from miniλ.logbook import Logbook
 from miniλ.pool import Pool, closed
 from miniλ.registry import Registry
+from miniλ.resources import PROVISIONED
 from miniλ.sandbox import hierarchies, levels, processes, volumes
 from miniλ.sandbox.users import Users
 from miniλ.sandbox.volumes import Volumes
@@ -37,7 +39,7 @@ from miniλ.settings import load as load_settings
 from miniλ.zygote import Zygotes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -59,6 +61,8 @@ CHANGEABLE = frozenset(
         "network",
     }
 )
+# What functions print is on disk after so long, where it is kept.
+LOG_SECONDS = 1.0
 # `map` queues for concurrency as long as any function may run (900 s, Lambda's longest).
 MAP_WAIT = 900.0
 
@@ -104,7 +108,7 @@ class Supervisor:
         return self
 
     async def _open(self, undo: contextlib.AsyncExitStack) -> None:
-        settings = self._settings or load_settings()
+        settings = self.settings = self._settings or load_settings()
         held, remains = await _take_state(self._state_path)
         undo.push_async_callback(asyncio.to_thread, held.close)
         self._state = held
@@ -130,6 +134,8 @@ class Supervisor:
         undo.push_async_callback(zygotes.close)
         users = Users() if choice.users else None
         self._scratches = Scratches(str(held.tmp), opened, users, zygotes.release)
+        self.state, self.uploads, self.code_store = held.path, held.uploads, held.code
+        self.logbook = Logbook(held.logs if held.kept and settings.keep_logs else None)
         host = Host(
             settings=settings,
             journal=self.journal,
@@ -140,6 +146,7 @@ class Supervisor:
             instance=held.instance,
             limits=limits,
             process_limit=_process_limit(choice, limits),
+            keep_log=self.logbook.note if settings.keep_logs else None,
         )
         self.limits = limits
         self._choice = choice
@@ -153,6 +160,36 @@ class Supervisor:
         self._live = self.functions.live
         await asyncio.to_thread(held.collect, self.functions.code_in_use())
         self.functions.open()
+        await self._provision_again()
+        if self.logbook.is_kept:
+            flushing = asyncio.create_task(self._flush_logs())
+            undo.push_async_callback(self._end_logs, flushing)
+
+    async def _provision_again(self) -> None:
+        """Keep workers initialised as an earlier life was told to."""
+        for name in self.registry.names(PROVISIONED):
+            for qualifier, config in self.registry.parts(PROVISIONED, name).items():
+                try:
+                    await self.provision(name, qualifier, config["Requested"])
+                except LambdaError as exc:
+                    what = f"No provisioned concurrency for {name}:{qualifier}: {exc}"
+                    self.journal.record(journal.Trouble(what=what))
+
+    async def _flush_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_SECONDS)
+            await self._flush_logs_once()
+
+    async def _flush_logs_once(self) -> None:
+        try:
+            await self.logbook.flush()
+        except ServiceError as exc:
+            self.journal.record(journal.Trouble(what=f"logs are not written: {exc}"))
+
+    async def _end_logs(self, flushing: asyncio.Task[None]) -> None:
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await self._flush_logs_once()
 
     async def _open_volumes(
         self, choice: levels.Choice, directory: str, undo: contextlib.AsyncExitStack
@@ -375,6 +412,35 @@ class Supervisor:
         # Not in the registry: it comes and goes with the app.
         self.functions.adopt(configuration)
 
+    async def provision(self, name: str, version: str, count: int) -> None:
+        """Keep so many workers of a version initialised; 0 ends it.
+
+        Raises `InvalidParameterValue` for more than this host runs at once.
+        """
+        function = self.functions.resolve(name, version)
+        most = self._pool.provisionable(function)
+        if count > most:
+            msg = (
+                f"ProvisionedConcurrentExecutions of {count} is more than the {most} that are left"
+            )
+            raise InvalidParameterValue(msg)
+        self._pool.provision(function, count)
+
+    def provisioned(self, name: str, version: str) -> tuple[int, str]:
+        """Return how many of them are initialised; and why no more are, "" while all is well."""
+        self._opened()
+        return self._pool.provisioned(self.functions.resolve(name, version))
+
+    @property
+    def capacity(self) -> int:
+        """How many invocations may run at once, all functions together."""
+        return self._pool.capacity
+
+    @property
+    def unreserved(self) -> int:
+        """How much of it functions without reserved concurrency share."""
+        return self._pool.reservable("") + 1
+
     # Invocations
 
     async def invoke(
@@ -402,7 +468,7 @@ class Supervisor:
         if invoker is None:
             raise closed()
         function, arn = self._live.get(name), None
-        if function is None:
+        if function is None or function.version != model.LATEST:
             function, arn = self._find(name)
         payload = encode_event(event) if body is None else check_event(body)
         if client_context is None and identity is None and trace_id is None and arn is None:
@@ -416,6 +482,23 @@ class Supervisor:
         else:
             check_id("request_id", request_id)
         return await invoker.invoke(function, payload, wait, context, request_id)
+
+    def run(
+        self,
+        function: FunctionConfiguration,
+        payload: bytes,
+        context: Context = NO_CONTEXT,
+        request_id: str | None = None,
+        wait: float = 0.0,
+    ) -> Awaitable[Response]:
+        """Run a version on an event that is JSON already; for who has resolved and checked both.
+
+        To be awaited at once. Raises as `invoke` does.
+        """
+        invoker = self._invoker
+        if invoker is None:
+            raise closed()
+        return invoker.invoke(function, payload, wait, context, request_id or new_request_id())
 
     async def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1

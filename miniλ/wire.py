@@ -38,7 +38,7 @@ class WireError(Exception):
     """The bytes are not frames: whoever sent them cannot be trusted with another one."""
 
 
-class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init"):
+class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defaults=True):
     """Supervisor to worker, first and once: who you are. The body is the environment as JSON."""
 
     handler: str
@@ -46,6 +46,8 @@ class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init"):
     arn: str
     # Where no cgroup counts memory, the worker says with each answer what it has used.
     measure_rss: bool = False
+    # Where the function's layers are, if it has any.
+    layers: str = ""
 
 
 class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_defaults=True):
@@ -58,6 +60,8 @@ class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_d
     identity: str | None = None
     # Only where it was asked for by another name than Init's: by a version or an alias.
     arn: str | None = None
+    # Whether the answer may come in chunks.
+    stream: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
@@ -85,7 +89,15 @@ class Fault(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
     max_rss_kb: Kilobytes = 0
 
 
-FromWorker: TypeAlias = Ready | Answer | Fault
+class Chunk(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
+    """Worker to supervisor: the body is the next piece of the answer, where it may come so."""
+
+    id: str
+    # What the answer is, with its first piece.
+    content_type: str = ""
+
+
+FromWorker: TypeAlias = Ready | Answer | Fault | Chunk
 ToWorker: TypeAlias = Init | Invoke
 
 _encode = msgspec.json.Encoder().encode

@@ -20,17 +20,15 @@ import signal
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
-from miniλ import billing, failures, journal, logs, runtimes, wire
+from miniλ import billing, failures, journal, logs, wire
 from miniλ.channel import Channel
 from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.host import MB_PER_CPU, NO_CONTEXT, PROCESSES, Context, Host, Init, WorkerGone
-from miniλ.model import MB, Invoked, Response, arn
-from miniλ.sandbox import namespaces
+from miniλ.model import MB, Invoked, Response
 from miniλ.sandbox.cgroups import Group
 from miniλ.states import TRANSITIONS
+from miniλ.streams import MAX_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,9 +59,9 @@ class Worker:
     __slots__ = (
         "_call", "_channel", "_cpus", "_deadline", "_early", "_gone", "_group", "_init_timeout",
         "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase", "_pidfd",
-        "_record", "_released", "_request_id", "_timer", "book", "ended_by", "function", "host",
-        "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "peak", "pid",
-        "reported_rss", "scratch", "share", "started", "state", "story", "worker_id",
+        "_record", "_released", "_request_id", "_stream", "_timer", "book", "ended_by", "function",
+        "host", "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "peak",
+        "pid", "reported_rss", "scratch", "share", "started", "state", "story", "worker_id",
     )
     # fmt: on
 
@@ -200,22 +198,12 @@ class Worker:
         # The init phase is the worker's: what it is given is ours to have ready.
         started = time.monotonic()
         # Written before the worker exists: it finds its name when it first looks.
-        inside = bool(host.choice.walls.namespaces)
-        task_root = namespaces.TASK_ROOT if inside else function.code_path
-        scratch = namespaces.TMP if inside else self.scratch.path
-        head = wire.Init(
-            handler=function.handler,
-            task_root=task_root,
-            arn=arn(host.settings.region, host.settings.account, function.name),
-            measure_rss=not host.limits["memory"].startswith("hard"),
+        self._channel.send(
+            host.introduction(function, self.worker_id, zygote.program, self.scratch.path)
         )
-        environment = runtimes.environment(
-            function, host.settings, self.worker_id, zygote.program, task_root, scratch
-        )
-        self._channel.send(wire.encode(head, msgspec.json.encode(environment)))
         given = [request, answer, log]
         try:
-            volume = self.scratch.open_mount() if inside else None
+            volume = self.scratch.open_mount() if host.choice.walls.namespaces else None
             if volume is not None:
                 given.append(volume)
             sandbox = self.host.sandbox(
@@ -370,11 +358,14 @@ class Worker:
         if self._timer is None:
             self._timer = self._loop.call_later(timeout, self._watch_deadline)
         deadline_ms = int((time.time() + timeout) * 1000)
+        stream = self._stream = context.stream
         if context is NO_CONTEXT:
             head = wire.Invoke(request_id, deadline_ms)
         else:
             said = context.trace_id, context.client_context, context.identity, context.arn
-            head = wire.Invoke(request_id, deadline_ms, *said)
+            head = wire.Invoke(request_id, deadline_ms, *said, stream is not None)
+            if stream is not None:
+                stream.attach(self._channel.pause, self._channel.resume)
         if not self._channel.send(wire.encode(head, body)):
             # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
             self._call = None
@@ -403,20 +394,33 @@ class Worker:
                 self._complete(body, FAILED if type(head) is wire.Fault else ANSWERED, peak)
                 return
         elif self.state == "starting":
-            if not self.pid:
-                self._early.append((head, body))
+            if self._on_first(head, body):
                 return
-            if isinstance(head, wire.Ready):
-                self._on_ready()
-                return
-            if isinstance(head, wire.Fault) and not self.initialised.done():
-                kind = failures.parse_failure(body).error_type
-                self.kill("the init phase failed")
-                self._init_failed("error", body, kind)
-                return
+        elif isinstance(head, wire.Chunk) and self._takes(head.id):
+            assert self._stream is not None
+            if not self._stream.put(body, head.content_type):
+                self._too_large()
+            return
         if self.state in ("stopping", "gone"):
             return
         self._violated(f"the worker sent a {type(head).__name__} that nobody waits for")
+
+    def _takes(self, request_id: str) -> bool:
+        """Return whether a piece of an answer is of one that may come in pieces."""
+        return self.state == "busy" and self._stream is not None and request_id == self._request_id
+
+    def _on_first(self, head: wire.FromWorker, body: bytes) -> bool:
+        """Take what ends the init phase; return whether that is what it was."""
+        if not self.pid:
+            self._early.append((head, body))
+        elif isinstance(head, wire.Ready):
+            self._on_ready()
+        elif isinstance(head, wire.Fault) and not self.initialised.done():
+            self.kill("the init phase failed")
+            self._init_failed("error", body, failures.parse_failure(body).error_type)
+        else:
+            return False
+        return True
 
     def _on_broken(self, what: str) -> None:
         """The pipes are of no more use. If the worker is exiting, its exit status says more."""
@@ -435,6 +439,12 @@ class Worker:
         if self._call is not None:
             self.keeps_scratch = True
             self._fail("Runtime.TruncatedResponse", what)
+
+    def _too_large(self) -> None:
+        self.kill("its answer is too large")
+        self.keeps_scratch = True
+        text = f"Response payload size exceeded maximum allowed payload size ({MAX_STREAM} bytes)."
+        self._complete(failures.failure_body("Function.ResponseSizeTooLarge", text), FAILED, 0)
 
     def _watch_deadline(self) -> None:
         """See whether the deadline has come: a timer stays, and if it came too early, is set again.

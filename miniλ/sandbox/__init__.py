@@ -49,8 +49,9 @@ class Walls(NamedTuple):
 class Sandbox(NamedTuple):
     """What is around one worker. Sizes are bytes; `group` rebuilds its cgroup on this side.
 
-    `code` is the directory of its function, `visible` are others that it may read; `user` is None
-    for the supervisor's own. `network` is whether it shares the host's.
+    `code` is the directory of its function, `layers` of its layers, "" for none; `visible` are
+    others that it may read. `user` is None for the supervisor's own. `network` is whether it shares
+    the host's.
     """
 
     worker_id: str
@@ -65,6 +66,7 @@ class Sandbox(NamedTuple):
     visible: tuple[str, ...] = ()
     user: int | None = None
     network: bool = True
+    layers: str = ""
 
 
 class Handed(NamedTuple):
@@ -118,6 +120,8 @@ def places(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
     /tmp is the first: one of the others may be inside it.
     """
     own = [(sandbox.tmp, namespaces.TMP, False), (sandbox.code, namespaces.TASK_ROOT, True)]
+    if sandbox.layers:
+        own.append((sandbox.layers, namespaces.LAYERS, True))
     return own + [(path, path, True) for path in sandbox.visible]
 
 
@@ -172,6 +176,8 @@ def _confine(ruleset: landlock.Ruleset, sandbox: Sandbox, walls: Walls) -> None:
     if not walls.namespaces:
         for path in (sandbox.code, *sandbox.visible):
             ruleset.allow_reading(path)
+        if sandbox.layers:
+            ruleset.allow_reading(sandbox.layers)
     ruleset.allow_writing(namespaces.TMP if walls.namespaces else sandbox.tmp)
     ruleset.enforce()
 

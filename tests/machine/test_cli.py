@@ -201,7 +201,7 @@ def test_the_exit_code_says_how_the_function_ended(
     ("arguments", "said"),
     [
         (["invoke", "{gone}"], "gone"),
-        (["invoke", "no-colon"], "DIR:HANDLER"),
+        (["invoke", "no/colon"], "DIR:HANDLER"),
         (["invoke", "{subject}", "-e", "{"], "neither a file nor JSON: '{' ("),
         (["invoke", "{subject}", "-e", "gone.json"], "neither a file nor JSON: 'gone.json'"),
         (["invoke", "{subject}", "-e", "x" * 5000], "neither a file nor JSON: 'xxx"),

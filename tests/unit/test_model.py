@@ -163,6 +163,19 @@ def test_a_handler_that_cannot_be_one_is_refused(handler: object) -> None:
         function(handler=handler)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "handler"),
+    [("provided.al2023", "bootstrap"), ("java21", "Hello::run"), ("nodejs22.x", "index.handler")],
+)
+def test_a_handler_is_one_of_its_language(runtime: str, handler: str) -> None:
+    """Only Python's have to have a dot; spaces have no place in any."""
+    assert handler == function(runtime=runtime, handler=handler).handler
+    with pytest.raises(InvalidParameterValue, match="Handler must be"):
+        function(handler="bootstrap")
+    with pytest.raises(InvalidParameterValue, match="without spaces"):
+        function(runtime=runtime, handler=f"{handler} x")
+
+
 def test_a_handler_that_cannot_be_utf_8_is_refused() -> None:
     """A handler goes to the worker as JSON: a lone surrogate has no way there."""
     with pytest.raises(InvalidParameterValue, match="Handler must be"):
@@ -228,17 +241,31 @@ def test_keys_that_are_not_reserved_may_be_set(name: str) -> None:
 
 
 def test_an_environment_of_4_kb_is_the_largest() -> None:
-    """As JSON it may have 4,096 bytes, and the one after is refused with its number."""
+    """As JSON it may have 4,096 bytes; one more is refused in the words of Lambda."""
     room = 4096 - len('{"AB":""}')
+    expected = (
+        "Lambda was unable to configure your environment variables because the environment "
+        "variables you have provided exceeded the 4KB limit. String measured: "
+        f'{{"AB":"{"x" * (room + 1)}"}}'
+    )
 
     assert function(environment={"AB": "x" * room})
-    with pytest.raises(InvalidParameterValue, match=r"4096 bytes limit: 4097$"):
+    with pytest.raises(InvalidParameterValue) as refused:
         function(environment={"AB": "x" * (room + 1)})
+    assert expected == str(refused.value)
+
+
+def test_of_an_environment_that_is_much_too_large_the_beginning_is_told() -> None:
+    """A message is no copy of a megabyte, and ends with a whole character."""
+    with pytest.raises(InvalidParameterValue) as refused:
+        function(environment={"AB": "λ" * 1_000_000})
+
+    assert str(refused.value).endswith('String measured: {"AB":"' + "λ" * 4092)
 
 
 def test_an_environment_is_measured_in_bytes() -> None:
     """2,100 characters of two bytes each are more than 4 KB."""
-    with pytest.raises(InvalidParameterValue, match="4096 bytes limit"):
+    with pytest.raises(InvalidParameterValue, match="exceeded the 4KB limit"):
         function(environment={"AB": "λ" * 2100})
 
 

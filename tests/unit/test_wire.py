@@ -51,11 +51,13 @@ def test_a_frame_is_two_lengths_a_head_and_a_body() -> None:
 
 
 def test_init_names_the_handler_and_the_task_root() -> None:
-    """The first frame to a worker says where its code is."""
+    """The first frame to a worker says where its code is, and its layers if there are any."""
     init = wire.Init(handler="app.handler", task_root="/code", arn="arn:x")
+    layered = msgspec.structs.replace(init, layers="/opt")
 
     head = b'{"type":"init","handler":"app.handler","task_root":"/code","arn":"arn:x"'
-    assert raw(head + b',"measure_rss":false}', b"{}") == wire.encode(init, b"{}")
+    assert raw(head + b"}", b"{}") == wire.encode(init, b"{}")
+    assert raw(head + b',"layers":"/opt"}', b"{}") == wire.encode(layered, b"{}")
 
 
 def test_what_nobody_set_is_not_sent_with_an_invocation() -> None:

@@ -33,6 +33,10 @@ PIECE = 65536
 
 # 6 MB and 100 bytes: what Lambda's runtime API lets a function answer.
 MAX_RESPONSE = 6 * 1024 * 1024 + 100
+# A piece of a streamed answer is sent in frames of so much.
+CHUNK = 256 * 1024
+# What an answer is that begins with status and headers, as Lambda's client for Node.js says it.
+PRELUDE = "application/vnd.awslambda.http-integration-response"
 # What the head of every invoke has: type, id, deadline_ms.
 ALWAYS = 3
 # A failure's message (characters) and trace (frames) are for people: beyond this they are cut.
@@ -80,7 +84,7 @@ def main() -> int:
         return 0
     head, environment = frame
     os.register_at_fork(after_in_child=_mark_child)
-    _settle(head["task_root"], head["arn"], _loads(environment))
+    _settle(head["task_root"], head["arn"], _loads(environment), head.get("layers", ""))
     try:
         handler = load_handler(head["handler"])
     except _Fault as fault:
@@ -206,20 +210,28 @@ def _encoder(*, ascii_only: bool):  # noqa: ANN202 - a function from an object t
 # Init phase
 
 
-def _settle(task_root: str, arn: str, environment: dict[str, str]) -> None:
+def _settle(task_root: str, arn: str, environment: dict[str, str], layers: str = "") -> None:
     """Take on the function's identity: environment, directory, import path, logging."""
     global _encode  # noqa: PLW0603 - one process is one function
     os.environ.update(environment)
     time.tzset()
     os.chdir(task_root)
     extra = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:0] = [task_root, *extra]
+    sys.path[:0] = [task_root, *(_layers_path(layers) if layers else ()), *extra]
     sys.argv = [sys.executable]
     _reseed()
     _name_function(environment, arn)
     # AWS sends non-ASCII characters as they are from Python 3.12 on.
     _encode = _encoder(ascii_only=sys.version_info < (3, 12))
     _set_up_logging(environment)
+
+
+def _layers_path(layers: str) -> list[str]:
+    """Return where layers have modules, as Lambda looks for them (developer guide, "Layers")."""
+    python = os.path.join(layers, "python")
+    version = "python%d.%d" % sys.version_info[:2]
+    packages = os.path.join(python, "lib", version, "site-packages")
+    return [path for path in (packages, python) if os.path.isdir(path)]
 
 
 def _reseed() -> None:
@@ -286,7 +298,10 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
         except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
             raise _Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {exc}") from None
         result = handler(event, context)
-        answer = result if isinstance(result, bytes) else _to_json(result)
+        if "stream" in head and hasattr(result, "send"):
+            answer = _stream(result, request_id)
+        else:
+            answer = result if isinstance(result, bytes) else _to_json(result)
     except _Fault as fault:
         failure = describe_failure(fault.type, fault.message, fault.trace, request_id)
     except Exception as exc:  # noqa: BLE001 - the handler raised: that is the answer
@@ -302,6 +317,31 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
         return "failure", _dumps(failure).encode()
     _log_failure(failure)
     return "failure", _dumps(failure).encode()
+
+
+def _stream(pieces, request_id: str) -> bytes:  # noqa: ANN001 - a generator
+    """Send what a generator yields as it comes; return what is left for the answer: nothing.
+
+    Lambda streams for Node.js and its own runtime API; a Python handler that yields is ours. For a
+    function URL the first piece may be a dict with statusCode, headers and cookies.
+    """
+    head = f'{{"type": "chunk", "id": {_quote(request_id)}}}'
+    is_first = True
+    for piece in pieces:
+        if _is_child:
+            os._exit(0)
+        data = piece if isinstance(piece, bytes) else _piece(piece)
+        if is_first and isinstance(piece, dict) and "statusCode" in piece:
+            write_frame(f'{head[:-1]}, "content_type": "{PRELUDE}"}}', data + bytes(8))
+            data = b""
+        is_first = False
+        for start in range(0, len(data), CHUNK):
+            write_frame(head, data[start : start + CHUNK])
+    return b""
+
+
+def _piece(piece: object) -> bytes:
+    return piece.encode() if isinstance(piece, str) else _to_json(piece)
 
 
 def _set_trace_id(trace_id: str | None) -> None:
