@@ -1,0 +1,118 @@
+"""This module is a call: one request of an operation, checked, and what it may act upon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from miniλ import names
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from miniλ.functions import Functions
+    from miniλ.gateway.links import Links
+    from miniλ.gateway.operations import Operation
+    from miniλ.names import Place
+    from miniλ.registry import Registry
+    from miniλ.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+class Api:
+    """What operations act upon: the supervisor, and what the gateway itself knows."""
+
+    __slots__ = ("base_url", "events", "links", "supervisor", "uploads")
+
+    def __init__(self, supervisor: Supervisor, uploads: Path, links: Links) -> None:
+        self.supervisor = supervisor
+        # Where requests that are too large for memory, and archives, arrive.
+        self.uploads = uploads
+        self.links = links
+        # Known once a port is bound: http://127.0.0.1:9001
+        self.base_url = ""
+        # Asynchronous invocations that are not over.
+        self.events: set[asyncio.Task[None]] = set()
+
+    def url_of(self, url_id: str) -> str:
+        """Return the address of a function URL, which resolves on this machine."""
+        return f"{self.base_url}/_url/{url_id}/"
+
+    @property
+    def functions(self) -> Functions:
+        """The control plane."""
+        return self.supervisor.functions
+
+    @property
+    def registry(self) -> Registry:
+        """What is kept."""
+        return self.supervisor.registry
+
+
+class Call:
+    """One request of an operation.
+
+    `params` are its parameters by the names of the service model, checked; those that were not
+    given are absent. `place` has the account of who asks. `upload` is the archive that came with
+    it, a file that is removed afterwards.
+    """
+
+    __slots__ = (
+        "api",
+        "key_id",
+        "operation",
+        "params",
+        "place",
+        "request_id",
+        "upload",
+        "verify",
+    )
+
+    def __init__(
+        self,
+        api: Api,
+        operation: Operation,
+        params: dict[str, Any],
+        place: Place,
+        request_id: str,
+        key_id: str,
+    ) -> None:
+        self.api = api
+        self.operation = operation
+        self.params = params
+        self.place = place
+        self.request_id = request_id
+        self.key_id = key_id
+        self.upload: Path | None = None
+        # Where keys are asked for: to be called with the sha256 (hex) of a body that is read.
+        self.verify: Callable[[str], None] | None = None
+
+    def function(self) -> tuple[str, str]:
+        """Return name and qualifier ("" for none) of the function that is asked for."""
+        params = self.params
+        return names.function(params["FunctionName"], params.get("Qualifier"), self.place)
+
+    def name(self) -> str:
+        """Return the name of the function that is asked for, for what has no qualifier."""
+        return names.unqualified(self.params["FunctionName"], self.place)
+
+
+def page(
+    call: Call, items: list[T], key: str, document: Callable[[T], Any], most: int = 50
+) -> dict[str, Any]:
+    """Return one page of a list as {key: [document(item), ...], NextMarker}.
+
+    A marker is the place of the next item. Items are made into documents only when they are
+    on the page.
+    """
+    params = call.params
+    marker = params.get("Marker", "")
+    start = int(marker) if marker.isdecimal() else 0
+    size = min(params.get("MaxItems", most), most)
+    shown = items[start : start + size]
+    answer: dict[str, Any] = {key: [document(item) for item in shown]}
+    if start + size < len(items):
+        answer["NextMarker"] = str(start + size)
+    return answer

@@ -1,0 +1,201 @@
+"""This module is the operations on concurrency: reserved for a function, provisioned for a version.
+
+A PROVISIONED document is {"Requested": n, "LastModified": as it is shown}; its part is the version
+or the alias that it was asked for. The workers are the supervisor's: it is told how many of which
+version (of an alias: the one that it points to), and tells how many of them are ready.
+
+Rule: a version has provisioned concurrency by one name only, its own or one alias'.
+
+Source: Lambda API reference, and messages as the service has them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from miniλ.errors import InvalidParameterValue, NoProvisioned, ResourceConflict
+from miniλ.gateway.call import page
+from miniλ.model import LATEST
+from miniλ.registry import Change
+from miniλ.resources import ALIAS, PROVISIONED
+
+if TYPE_CHECKING:
+    from miniλ.gateway.call import Call
+
+
+async def put_function_concurrency(call: Call) -> dict[str, Any]:
+    """Keep concurrency for a function alone, which is also the most that it may have."""
+    name, limit = _whole_function(call), call.params["ReservedConcurrentExecutions"]
+    provisioned = _requested(call, name)
+    if limit < provisioned:
+        msg = (
+            f"ReservedConcurrentExecutions {limit} should not be lower than function's total "
+            f"provisioned concurrency [{provisioned}]."
+        )
+        raise InvalidParameterValue(msg)
+    await call.api.functions.reserve(name, limit)
+    return {"ReservedConcurrentExecutions": limit}
+
+
+async def get_function_concurrency(call: Call) -> dict[str, Any]:
+    """Tell the concurrency that is kept for a function; nothing if none is."""
+    limit = call.api.functions.get(_whole_function(call)).reserved_concurrency
+    return {} if limit is None else {"ReservedConcurrentExecutions": limit}
+
+
+async def delete_function_concurrency(call: Call) -> None:
+    """Let a function have of what all others have."""
+    await call.api.functions.reserve(_whole_function(call), None)
+
+
+def _whole_function(call: Call) -> str:
+    name, qualifier = call.function()
+    if qualifier:
+        msg = (
+            "This operation is permitted on Lambda functions only. Aliases and versions do not "
+            "support this operation. Please specify either a function name or an unqualified "
+            "function ARN."
+        )
+        raise InvalidParameterValue(msg)
+    return name
+
+
+async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
+    """Keep workers of a version ready; answered while they are started."""
+    name, qualifier = call.function()
+    if qualifier == LATEST:
+        msg = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+        raise InvalidParameterValue(msg)
+    count = call.params["ProvisionedConcurrentExecutions"]
+    async with call.api.functions.changing:
+        version = call.api.functions.get(name, qualifier).version
+        _check_only(call, name, qualifier)
+        _check_room(call, name, count + _requested(call, name, but=qualifier))
+        # It refuses what there is no room for, so it is asked before anything is kept.
+        await call.api.supervisor.provision(name, version, count)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+        config = {"Requested": count, "LastModified": moment}
+        await call.api.registry.write(Change(PROVISIONED, name, qualifier, config))
+    return _document(call, name, qualifier)
+
+
+def _check_only(call: Call, name: str, qualifier: str) -> None:
+    """Refuse a second name for a version, and an alias of two."""
+    registry = call.api.registry
+    alias = registry.get(ALIAS, name, qualifier)
+    if alias is not None and alias.weights:
+        msg = "Alias with weights can not be used with Provisioned Concurrency"
+        raise InvalidParameterValue(msg)
+    version = _version(call, name, qualifier)
+    for other in registry.parts(PROVISIONED, name):
+        if other == qualifier or _version(call, name, other) != version:
+            continue
+        if alias is None:
+            msg = "Version is pointed by a Provisioned Concurrency alias"
+        else:
+            msg = "Alias can't be used for Provisioned Concurrency configuration on an already "
+            msg += "Provisioned version"
+        raise ResourceConflict(msg)
+
+
+def _check_room(call: Call, name: str, count: int) -> None:
+    """Refuse more than a function may run at once."""
+    reserved = call.api.functions.get(name).reserved_concurrency
+    if reserved is not None:
+        if count > reserved:
+            msg = (
+                "Requested Provisioned Concurrency should not be greater than the "
+                "reservedConcurrentExecution for function"
+            )
+            raise InvalidParameterValue(msg)
+        return
+    unreserved = call.api.supervisor.unreserved
+    if count > unreserved:
+        msg = (
+            "Specified ConcurrentExecutions for function is greater than account's unreserved "
+            f"concurrency [{unreserved}]."
+        )
+        raise InvalidParameterValue(msg)
+
+
+async def get_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
+    """Tell how many workers of a version were asked for, and how many are ready."""
+    name, qualifier = _published(call)
+    if call.api.registry.get(PROVISIONED, name, qualifier) is None:
+        msg = "No Provisioned Concurrency Config found for this function"
+        raise NoProvisioned(msg)
+    return _document(call, name, qualifier)
+
+
+async def delete_provisioned_concurrency_config(call: Call) -> None:
+    """Keep no workers ready any more; what nobody asked for is deleted already."""
+    name, qualifier = _published(call)
+    async with call.api.functions.changing:
+        if call.api.registry.get(PROVISIONED, name, qualifier) is None:
+            return
+        await call.api.supervisor.provision(name, _version(call, name, qualifier), 0)
+        await call.api.registry.write(Change(PROVISIONED, name, qualifier, None))
+
+
+async def list_provisioned_concurrency_configs(call: Call) -> dict[str, Any]:
+    """List the provisioned concurrency of all versions and aliases of a function."""
+    name, _ = call.function()
+    call.api.functions.get(name)
+    return page(
+        call,
+        sorted(call.api.registry.parts(PROVISIONED, name)),
+        "ProvisionedConcurrencyConfigs",
+        lambda qualifier: {
+            "FunctionArn": call.place.function(name, qualifier),
+            **_document(call, name, qualifier),
+        },
+    )
+
+
+def _published(call: Call) -> tuple[str, str]:
+    """Return name and qualifier of a published version, or of an alias, that is there."""
+    name, qualifier = call.function()
+    if qualifier == LATEST:
+        msg = "The function resource provided must be an alias or a published version."
+        raise InvalidParameterValue(msg)
+    call.api.functions.get(name, qualifier)
+    return name, qualifier
+
+
+def _version(call: Call, name: str, qualifier: str) -> str:
+    alias = call.api.registry.get(ALIAS, name, qualifier)
+    return qualifier if alias is None else alias.version
+
+
+def _requested(call: Call, name: str, *, but: str = "") -> int:
+    """Return what is provisioned for a function, by all names or by all but one."""
+    configs = call.api.registry.parts(PROVISIONED, name)
+    return sum(config["Requested"] for part, config in configs.items() if part != but)
+
+
+def _document(call: Call, name: str, qualifier: str) -> dict[str, Any]:
+    config = call.api.registry.parts(PROVISIONED, name)[qualifier]
+    wanted = config["Requested"]
+    ready, reason = call.api.supervisor.provisioned(name, _version(call, name, qualifier))
+    document: dict[str, Any] = {
+        "RequestedProvisionedConcurrentExecutions": wanted,
+        "AvailableProvisionedConcurrentExecutions": ready,
+        "AllocatedProvisionedConcurrentExecutions": ready,
+        "Status": "READY" if ready == wanted else "IN_PROGRESS",
+    }
+    if reason:
+        document["Status"], document["StatusReason"] = "FAILED", reason
+    document["LastModified"] = config["LastModified"]
+    return document
+
+
+OPERATIONS = {
+    "PutFunctionConcurrency": put_function_concurrency,
+    "GetFunctionConcurrency": get_function_concurrency,
+    "DeleteFunctionConcurrency": delete_function_concurrency,
+    "PutProvisionedConcurrencyConfig": put_provisioned_concurrency_config,
+    "GetProvisionedConcurrencyConfig": get_provisioned_concurrency_config,
+    "DeleteProvisionedConcurrencyConfig": delete_provisioned_concurrency_config,
+    "ListProvisionedConcurrencyConfigs": list_provisioned_concurrency_configs,
+}

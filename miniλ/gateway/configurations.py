@@ -1,0 +1,157 @@
+"""This module is configurations: what a client says of a function, as the function's own fields.
+
+What `validate` has let through can still be wrong: a runtime that is no more, a layer that is not
+there, something that nothing here does. `documents` is the way back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from miniλ import names
+from miniλ.errors import InvalidParameterValue, ValidationFailed
+from miniλ.gateway import shapes
+from miniλ.gateway.constraints import shown
+from miniλ.model import Attached
+from miniλ.resources import LAYER
+
+if TYPE_CHECKING:
+    from miniλ.gateway.call import Call
+
+# Lambda quotas: 5 layers; names, where they are no ARNs, of 64 characters.
+MAX_LAYERS = 5
+MAX_NAME = 64
+# What AWS does not let anybody create any more (developer guide, "Deprecated runtimes"), and what
+# nothing here could run.
+DEPRECATED = frozenset(
+    (
+        *("nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x"),
+        *("nodejs12.x", "nodejs14.x", "nodejs16.x", "java8", "go1.x", "provided"),
+        *("python2.7", "python3.6", "python3.7", "python3.8", "ruby2.5", "ruby2.7"),
+        *("dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1", "dotnet5.0"),
+        "dotnet6",
+    )
+)
+RUNTIMES = [runtime for runtime in shapes.Runtime.values if runtime not in DEPRECATED]
+# Source: developer guide, "Improving startup performance with Lambda SnapStart".
+SNAP_STARTED = ("java11", "java17", "java21", "java25", "python3.12", "python3.13", "python3.14")
+# What would change how a function runs, and what nothing here does.
+NOT_OFFERED = (
+    "PublishTo",
+    "ImageConfig",
+    "TenancyConfig",
+    "CapacityProviderConfig",
+    "DurableConfig",
+    "RuntimeConfig",
+    "AcceleratorConfig",
+)
+# Parameters that are kept as they are said: nothing here acts upon them.
+KEPT = (
+    "VpcConfig",
+    "DeadLetterConfig",
+    "KMSKeyArn",
+    "TracingConfig",
+    "FileSystemConfigs",
+    "SnapStart",
+    "LoggingConfig",
+    "Architectures",
+)
+# A parameter and the field of a FunctionConfiguration that it is.
+FIELDS = {
+    "Handler": "handler",
+    "Runtime": "runtime",
+    "Description": "description",
+    "Role": "role",
+    "Timeout": "timeout",
+    "MemorySize": "memory_size",
+}
+
+
+def check_name(name: str) -> None:
+    """Refuse a plain name that is longer than the model's FunctionName, which has room for ARNs."""
+    if ":" not in name and len(name) > MAX_NAME:
+        msg = (
+            f"1 validation error detected: Value '{name}' at 'functionName' failed to satisfy "
+            f"constraint: Member must have length less than or equal to {MAX_NAME}"
+        )
+        raise ValidationFailed(msg)
+
+
+def check_package_type(params: dict[str, Any]) -> None:
+    """Refuse container images: workers are processes."""
+    if params.get("PackageType", "Zip") != "Zip" or "ImageUri" in params.get("Code", {}):
+        msg = "Container images cannot run here: use the package type Zip"
+        raise InvalidParameterValue(msg)
+
+
+def check_offered(params: dict[str, Any]) -> None:
+    """Refuse what would have to be acted upon, and is not."""
+    for name in NOT_OFFERED:
+        if name in params:
+            msg = f"{name} is not offered here: leave it out"
+            raise InvalidParameterValue(msg)
+
+
+def fields(call: Call, runtime: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that the parameters of a create or an update say.
+
+    `runtime` is what the function will have, and `told` what it was told before.
+    """
+    params = call.params
+    check_offered(params)
+    changes = {field: params[name] for name, field in FIELDS.items() if name in params}
+    if "Runtime" in params:
+        _check_runtime(runtime)
+    snap_start = params.get("SnapStart", {}).get("ApplyOn", "None")
+    if snap_start != "None" and runtime not in SNAP_STARTED:
+        msg = f"{runtime} is not supported for SnapStart enabled functions."
+        raise InvalidParameterValue(msg)
+    if "Environment" in params:
+        changes["environment"] = params["Environment"].get("Variables", {})
+    if "EphemeralStorage" in params:
+        changes["ephemeral_storage"] = params["EphemeralStorage"]["Size"]
+    if "Layers" in params:
+        changes["layers"] = _layers(call, params["Layers"])
+    said = {name: params[name] for name in KEPT if name in params}
+    if said:
+        changes["told"] = {**told, **said}
+    return changes
+
+
+def _check_runtime(runtime: str) -> None:
+    if runtime in DEPRECATED:
+        msg = (
+            f"The runtime parameter of {runtime} is no longer supported for creating or updating "
+            "AWS Lambda functions. We recommend you use a supported runtime while creating or "
+            "updating functions."
+        )
+        raise InvalidParameterValue(msg)
+    if runtime not in RUNTIMES:
+        msg = (
+            f"Value {shown(runtime)} at 'runtime' failed to satisfy constraint: Member must "
+            f"satisfy enum value set: [{', '.join(RUNTIMES)}] or be a valid ARN"
+        )
+        raise InvalidParameterValue(msg)
+
+
+def _layers(call: Call, arns: list[str]) -> list[Attached]:
+    if len(arns) > MAX_LAYERS:
+        msg = f"Cannot reference more than {MAX_LAYERS} layers."
+        raise InvalidParameterValue(msg)
+    attached: list[Attached] = []
+    seen: dict[str, str] = {}
+    for arn in arns:
+        name, version = names.layer(arn, call.place)
+        if name in seen:
+            msg = (
+                "Two different versions of the same layer are not allowed to be referenced in the "
+                f"same function. {seen[name]} and {arn} are versions of the same layer."
+            )
+            raise InvalidParameterValue(msg)
+        seen[name] = arn
+        layer = call.api.registry.get(LAYER, name, str(version))
+        if layer is None:
+            msg = f"Layer version {arn} does not exist."
+            raise InvalidParameterValue(msg)
+        attached.append(Attached(arn, layer.code_size, layer.code_path))
+    return attached

@@ -1,0 +1,161 @@
+"""This module is the operations on asynchronous invocations: retries, age, and where results go.
+
+An EVENT_INVOKE document has the members of the service model, of which those that nobody said are
+absent, and `LastModified` in seconds since 1970. Its part is the version or alias that it is for,
+"" for $LATEST, which is what no qualifier means too.
+
+Source: Lambda API reference, "PutFunctionEventInvokeConfig", and messages as the service has them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from miniλ import names
+from miniλ.errors import InvalidParameterValue, LambdaError, ResourceNotFound
+from miniλ.gateway.call import page
+from miniλ.gateway.sources import service
+from miniλ.model import LATEST
+from miniλ.registry import Change
+from miniλ.resources import EVENT_INVOKE
+
+if TYPE_CHECKING:
+    from miniλ.gateway.call import Call
+    from miniλ.resources import Document
+
+# What may be told the end of an event, as an ARN names it. Amazon S3 takes failures only.
+SUCCESSES = ("sqs", "sns", "lambda", "events")
+FAILURES = (*SUCCESSES, "s3")
+
+
+async def put_function_event_invoke_config(call: Call) -> dict[str, Any]:
+    """Say what becomes of events; what was said before is forgotten."""
+    name, part = _asked(call)
+    said = _said(call)
+    async with call.api.functions.changing:
+        try:
+            call.api.functions.get(name, part)
+        except ResourceNotFound as exc:
+            msg = "The function doesn't exist."
+            raise ResourceNotFound(msg) from exc
+        return await _write(call, said)
+
+
+async def update_function_event_invoke_config(call: Call) -> dict[str, Any]:
+    """Say it in part; the rest stays."""
+    said = _said(call)
+    async with call.api.functions.changing:
+        return await _write(call, {**_find(call), **said})
+
+
+async def get_function_event_invoke_config(call: Call) -> dict[str, Any]:
+    """Tell what becomes of the events of a version or an alias."""
+    return _document(call, *_asked(call), _find(call))
+
+
+async def delete_function_event_invoke_config(call: Call) -> None:
+    """Let Lambda's own rules hold again: two retries, six hours."""
+    async with call.api.functions.changing:
+        _find(call)
+        await call.api.registry.write(Change(EVENT_INVOKE, *_asked(call), None))
+
+
+async def list_function_event_invoke_configs(call: Call) -> dict[str, Any]:
+    """List what was said of the events of a function, by version and alias."""
+    name, _ = call.function()
+    call.api.functions.get(name)
+    return page(
+        call,
+        sorted(call.api.registry.parts(EVENT_INVOKE, name).items()),
+        "FunctionEventInvokeConfigs",
+        lambda each: _document(call, name, *each),
+    )
+
+
+def _asked(call: Call) -> tuple[str, str]:
+    """Return name and part of what is asked for."""
+    name, qualifier = call.function()
+    return name, "" if qualifier == LATEST else qualifier
+
+
+def _find(call: Call) -> Document:
+    name, part = _asked(call)
+    config = call.api.registry.get(EVENT_INVOKE, name, part)
+    if config is None:
+        arn = call.place.function(name, part or LATEST)
+        msg = f"The function {arn} doesn't have an EventInvokeConfig"
+        raise ResourceNotFound(msg)
+    return config
+
+
+async def _write(call: Call, config: Document) -> dict[str, Any]:
+    config["LastModified"] = round(time.time(), 3)
+    name, part = _asked(call)
+    await call.api.registry.write(Change(EVENT_INVOKE, name, part, config))
+    return _document(call, name, part, config)
+
+
+def _document(call: Call, name: str, part: str, config: Document) -> dict[str, Any]:
+    return {
+        "FunctionArn": call.place.function(name, part or LATEST),
+        "DestinationConfig": {"OnSuccess": {}, "OnFailure": {}},
+        **config,
+    }
+
+
+def _said(call: Call) -> Document:
+    """Return what the parameters say, checked."""
+    members = ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
+    said = {member: call.params[member] for member in members if member in call.params}
+    if not said:
+        msg = "You must specify at least one of error handling or destination setting."
+        raise InvalidParameterValue(msg)
+    if "DestinationConfig" in said:
+        destinations = said["DestinationConfig"]
+        said["DestinationConfig"] = {
+            "OnSuccess": destination(call, destinations.get("OnSuccess", {}), SUCCESSES),
+            "OnFailure": destination(call, destinations.get("OnFailure", {}), FAILURES),
+        }
+        _check_other(call, said["DestinationConfig"])
+    return said
+
+
+def _check_other(call: Call, destinations: Document) -> None:
+    """Refuse a function that would be told of itself, for ever."""
+    name, _ = call.function()
+    for each in destinations.values():
+        arn = each.get("Destination", "")
+        if service(arn) == "lambda" and names.function(arn, None, call.place)[0] == name:
+            msg = "You can't specify the function as a destination for itself."
+            raise InvalidParameterValue(msg)
+
+
+def destination(call: Call, said: Document, services: tuple[str, ...]) -> Document:
+    """Return an OnSuccess or OnFailure, checked; an empty ARN is none.
+
+    Raises `InvalidParameterValue` if it is of none of the services, or a function that is not
+    there.
+    """
+    arn = said.get("Destination", "")
+    if not arn:
+        return {}
+    if service(arn) not in services:
+        msg = f"The destination ARN {arn} is invalid: it must be of {', '.join(services)}"
+        raise InvalidParameterValue(msg)
+    if service(arn) == "lambda":
+        try:
+            call.api.functions.get(*names.function(arn, None, call.place))
+        except LambdaError as exc:
+            msg = f"The destination ARN {arn} is invalid: {exc}"
+            raise InvalidParameterValue(msg) from exc
+    return {"Destination": arn}
+
+
+OPERATIONS = {
+    "PutFunctionEventInvokeConfig": put_function_event_invoke_config,
+    "UpdateFunctionEventInvokeConfig": update_function_event_invoke_config,
+    "GetFunctionEventInvokeConfig": get_function_event_invoke_config,
+    "DeleteFunctionEventInvokeConfig": delete_function_event_invoke_config,
+    "ListFunctionEventInvokeConfigs": list_function_event_invoke_configs,
+}

@@ -1,0 +1,244 @@
+"""This module is the filter patterns of CloudWatch Logs: which messages FilterLogEvents returns.
+
+    ERROR "not found"            each of them is in the message; case matters
+    ?ERROR ?WARN                 one of them is
+    ERROR -EXPECTED              and this one is not
+    { $.level = "ERROR" }        the message is JSON, and has this value there
+    { ($.ms >= 100 && $.path = "/v1/*") || $.level != INFO }
+
+Rule: a pattern comes from a client and a message from a function. Neither can make matching
+take more than a few passes over the message: no regular expression is made of them.
+
+Patterns of columns (`[ip, user]`), regular expressions (`%re%`) and the words IS, EXISTS and
+NOT are refused by name. Source: CloudWatch Logs user guide, "Filter pattern syntax".
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from miniλ.errors import InvalidParameterValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Matches: TypeAlias = Callable[[str], bool]
+    Condition: TypeAlias = Callable[[Any], bool]
+
+# Parentheses within parentheses: far below what Python's stack takes.
+MAX_DEPTH = 50
+
+_TERM = re.compile(r'\s*([?-]?)("(?:[^"\\]|\\.)*"|[^\s"]+)')
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<mark>\|\||&&|[(){}])
+      | (?P<selector>\$(?:\.[\w-]+|\[\d+\])+)
+      | (?P<operator>!=|<=|>=|=|<|>)
+      | (?P<text>"(?:[^"\\]|\\.)*")
+      | (?P<word>[^\s(){}"=<>!&|]+)
+    )""",
+    re.VERBOSE,
+)
+_STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_decode = msgspec.json.Decoder().decode
+
+
+def parse(pattern: str) -> Matches:
+    """Return what says of a message whether it matches. Raises `InvalidParameterValue`."""
+    text = pattern.strip()
+    if text.startswith("["):
+        raise _unsupported(pattern, "patterns of columns, [...],")
+    if text.startswith("{"):
+        condition = _Parser(pattern, text).whole()
+        return lambda message: _holds(condition, message)
+    return _terms(pattern, text)
+
+
+def _invalid(pattern: str, why: str) -> InvalidParameterValue:
+    return InvalidParameterValue(f"Invalid filter pattern {pattern!r}: {why}.")
+
+
+def _unsupported(pattern: str, what: str) -> InvalidParameterValue:
+    return _invalid(pattern, f"{what} are not supported here; use terms or {{ $.key = value }}")
+
+
+# Terms
+
+
+def _terms(pattern: str, text: str) -> Matches:
+    needed: list[str] = []
+    one_of: list[str] = []
+    excluded: list[str] = []
+    place = 0
+    while place < len(text):
+        found = _TERM.match(text, place)
+        if found is None:
+            raise _invalid(pattern, f"a quote is not closed in {text[place:]!r}")
+        sign, term = found.groups()
+        if term.startswith("%"):
+            raise _unsupported(pattern, "regular expressions, %...%,")
+        {"": needed, "?": one_of, "-": excluded}[sign].append(_unquoted(term))
+        place = found.end()
+    # As AWS has it, terms with "?" count only where there is nothing else.
+    if needed or excluded:
+        one_of = []
+
+    def matches(message: str) -> bool:
+        return (
+            all(term in message for term in needed)
+            and not any(term in message for term in excluded)
+            and (not one_of or any(term in message for term in one_of))
+        )
+
+    return matches
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+
+
+# JSON
+
+
+def _holds(condition: Condition, message: str) -> bool:
+    try:
+        document = _decode(message)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return condition(document)
+
+
+class _Parser:
+    """Reads `{ condition }`: "&&" binds closer than "||"."""
+
+    def __init__(self, pattern: str, text: str) -> None:
+        self._pattern = pattern
+        self._tokens: list[tuple[str, str]] = []
+        place = 0
+        while place < len(text):
+            found = _TOKEN.match(text, place)
+            if found is None:
+                raise _invalid(pattern, f"it cannot be read from {text[place:]!r} on")
+            kind = found.lastgroup or ""
+            self._tokens.append((kind, found[kind]))
+            place = found.end()
+        self._tokens.reverse()
+
+    def whole(self) -> Condition:
+        self._take("{")
+        condition = self._either(0)
+        self._take("}")
+        if self._tokens:
+            raise _invalid(self._pattern, f"nothing can follow '}}', got {self._tokens[-1][1]!r}")
+        return condition
+
+    def _next(self) -> str:
+        return self._tokens[-1][1] if self._tokens else ""
+
+    def _take(self, wanted: str) -> str:
+        """Take this mark, or a token of this kind."""
+        kind, text = self._tokens.pop() if self._tokens else ("end", "")
+        if wanted != (text if kind == "mark" else kind):
+            raise _invalid(self._pattern, f"expected {wanted}, got {text or 'its end'!r}")
+        return text
+
+    def _either(self, depth: int) -> Condition:
+        if depth > MAX_DEPTH:
+            raise _invalid(self._pattern, f"more than {MAX_DEPTH} parentheses in each other")
+        conditions = [self._both(depth)]
+        while self._next() == "||":
+            self._take("||")
+            conditions.append(self._both(depth))
+        return lambda document: any(condition(document) for condition in conditions)
+
+    def _both(self, depth: int) -> Condition:
+        conditions = [self._one(depth)]
+        while self._next() == "&&":
+            self._take("&&")
+            conditions.append(self._one(depth))
+        return lambda document: all(condition(document) for condition in conditions)
+
+    def _one(self, depth: int) -> Condition:
+        if self._next() == "(":
+            self._take("(")
+            condition = self._either(depth + 1)
+            self._take(")")
+            return condition
+        steps = [key or int(index) for key, index in _STEP.findall(self._take("selector"))]
+        if self._next().upper() in {"IS", "NOT", "EXISTS"}:
+            raise _unsupported(self._pattern, "the words IS, NOT and EXISTS")
+        sign = self._take("operator")
+        quoted = bool(self._tokens) and self._tokens[-1][0] == "text"
+        value = self._take("text" if quoted else "word")
+        if value.startswith("%"):
+            raise _unsupported(self._pattern, "regular expressions, %...%,")
+        number = _number(value)
+        if number is None and sign not in {"=", "!="}:
+            raise _invalid(self._pattern, f"{sign} compares numbers, got {value!r}")
+        text = _unquoted(value)
+        compare = _COMPARE[sign]
+
+        def holds(document: Any) -> bool:  # noqa: ANN401 - whatever JSON was printed
+            found = _at(document, steps)
+            # What is not there, or is no value, is neither equal nor different.
+            if found is None or isinstance(found, dict | list):
+                return False
+            if number is not None:
+                is_number = isinstance(found, int | float) and not isinstance(found, bool)
+                return is_number and compare(found, number)
+            return _fits(_text(found), text) == (sign == "=")
+
+        return holds
+
+
+def _number(word: str) -> int | float | None:
+    try:
+        found = _decode(word)
+    except msgspec.DecodeError:
+        return None
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    return found if is_number else None
+
+
+def _at(document: Any, steps: list[str | int]) -> Any:  # noqa: ANN401 - see `holds`
+    for step in steps:
+        if isinstance(document, dict):
+            document = document.get(step)
+        elif isinstance(document, list) and isinstance(step, int) and step < len(document):
+            document = document[step]
+        else:
+            return None
+    return document
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _fits(text: str, wanted: str) -> bool:
+    """Say whether the text is the wanted one, in which "*" stands for anything."""
+    first, *middle = wanted.split("*")
+    if not middle:
+        return text == wanted
+    last = middle.pop()
+    if not (text.startswith(first) and text.endswith(last)):
+        return False
+    place, end = len(first), len(text) - len(last)
+    for part in middle:
+        place = text.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    return place <= end

@@ -1,0 +1,194 @@
+"""This module is the operations on functions: create, read, update, delete, and their code."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from miniλ import model, names
+from miniλ.errors import InvalidParameterValue, NoCodeSigningConfig, ResourceNotFound
+from miniλ.functions import new_revision
+from miniλ.gateway import configurations, documents, s3
+from miniλ.gateway.attributes import check_tags
+from miniλ.gateway.call import page
+from miniλ.model import FunctionConfiguration
+from miniλ.resources import ALIAS, TAGS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miniλ.gateway.call import Call
+
+# An archive from S3 may be as large as what may be in it.
+MAX_OBJECT = 262_144_000
+
+
+async def create_function(call: Call) -> dict[str, Any]:
+    """Make a function; answered as Pending, and Active behind the answer."""
+    params = call.params
+    configurations.check_name(params["FunctionName"])
+    configurations.check_package_type(params)
+    if not {"Runtime", "Handler"} <= params.keys():
+        msg = "Runtime and Handler are mandatory parameters for functions created with "
+        raise InvalidParameterValue(f"{msg}deployment packages.")
+    if "CodeSigningConfigArn" in params:
+        msg = (
+            "The code signing configuration cannot be found. Check that the provided "
+            f"configuration is not deleted: {params['CodeSigningConfigArn']}."
+        )
+        raise NoCodeSigningConfig(msg)
+    draft = FunctionConfiguration(
+        name=call.name(),
+        revision=new_revision(),
+        code_sha256="",
+        code_size=0,
+        code_path="",
+        last_modified=model.now_iso(),
+        **configurations.fields(call, params["Runtime"], {}),
+    )
+    check_tags(call.params.get("Tags", {}))
+    call.api.functions.check_new(draft.name)
+    code = await archive(call, params["Code"])
+    function = await call.api.functions.create(
+        draft,
+        code,
+        settle=True,
+        publish=params.get("Publish", False),
+        tags=params.get("Tags"),
+    )
+    return documents.configuration(function, call.place)
+
+
+async def archive(call: Call, code: dict[str, Any]) -> Path:
+    """Return the archive that is a function's or a layer's code: sent along, or from S3."""
+    from_s3 = [name for name in ("S3Bucket", "S3Key") if name in code]
+    if call.upload is not None and from_s3:
+        msg = "Please do not provide other FunctionCode parameters when providing a ZipFile."
+        raise InvalidParameterValue(msg)
+    if call.upload is not None:
+        return call.upload
+    if len(from_s3) < 2:  # noqa: PLR2004 - both of them
+        msg = "Please provide a source for function code."
+        raise InvalidParameterValue(msg)
+    settings = call.api.supervisor.settings.s3
+    if settings is None:
+        msg = "No S3 endpoint is configured here: send the archive as ZipFile, or set [s3] endpoint"
+        raise InvalidParameterValue(msg)
+    call.upload = call.api.uploads / f"{uuid.uuid4().hex}.zip"
+    await s3.fetch(
+        settings.endpoint,
+        code["S3Bucket"],
+        code["S3Key"],
+        code.get("S3ObjectVersion"),
+        call.upload,
+        key_id=settings.access_key_id,
+        secret=settings.secret_access_key,
+        region=call.place.region,
+        limit=MAX_OBJECT,
+    )
+    return call.upload
+
+
+async def get_function(call: Call) -> dict[str, Any]:
+    """Tell all of a function: configuration, where its code can be had, tags, concurrency."""
+    function, qualifier = _version(call)
+    name = function.name
+    link = call.api.links.make(documents.hexadecimal(function.code_sha256))
+    document: dict[str, Any] = {
+        "Configuration": documents.configuration(function, call.place, qualifier),
+        "Code": {"RepositoryType": "S3", "Location": call.api.base_url + link},
+    }
+    tags = call.api.registry.get(TAGS, name)
+    if tags:
+        document["Tags"] = tags
+    reserved = call.api.functions.get(name).reserved_concurrency
+    if reserved is not None:
+        document["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
+    return document
+
+
+async def get_function_configuration(call: Call) -> dict[str, Any]:
+    """Tell the configuration of a version."""
+    function, qualifier = _version(call)
+    return documents.configuration(function, call.place, qualifier)
+
+
+def _version(call: Call) -> tuple[FunctionConfiguration, str]:
+    """Return the version that is asked for, and the qualifier that it is asked for by."""
+    name, qualifier = call.function()
+    is_alias = qualifier and not names.is_version(qualifier)
+    if is_alias and call.api.registry.get(ALIAS, name, qualifier) is None:
+        # Elsewhere Lambda says that there is no such alias; of these two recorded otherwise.
+        msg = f"Function not found: {call.place.function(name, qualifier)}"
+        raise ResourceNotFound(msg)
+    return call.api.functions.get(name, qualifier), qualifier
+
+
+async def update_function_configuration(call: Call) -> dict[str, Any]:
+    """Change what a function is given; answered as InProgress."""
+    functions = call.api.functions
+    before = functions.get(call.name())
+    function = await functions.update(
+        call.name(),
+        configurations.fields(call, call.params.get("Runtime", before.runtime), before.told),
+        settle=True,
+        revision=call.params.get("RevisionId", ""),
+    )
+    return documents.configuration(function, call.place)
+
+
+async def update_function_code(call: Call) -> dict[str, Any]:
+    """Give a function new code; answered as InProgress. `Publish` makes a version of it."""
+    params, functions = call.params, call.api.functions
+    configurations.check_offered(params)
+    configurations.check_package_type({"Code": params})
+    before = functions.get(call.name())
+    code = await archive(call, params)
+    publish = params.get("Publish", False)
+    changes: dict[str, Any] = {}
+    if "Architectures" in params:
+        changes["told"] = {**before.told, "Architectures": params["Architectures"]}
+    function = await functions.update_code(
+        call.name(),
+        code,
+        # A version is made of code that is there: then the answer waits.
+        settle=not publish,
+        revision=params.get("RevisionId", ""),
+        dry_run=params.get("DryRun", False),
+        **changes,
+    )
+    if publish and not params.get("DryRun", False):
+        function = await functions.publish_version(call.name())
+    return documents.configuration(function, call.place)
+
+
+async def delete_function(call: Call) -> None:
+    """Delete a function, or one version of it."""
+    name, qualifier = call.function()
+    await call.api.functions.delete(name, qualifier)
+
+
+async def list_functions(call: Call) -> dict[str, Any]:
+    """List $LATEST of all functions; with FunctionVersion=ALL all versions of them."""
+    functions = call.api.functions
+    found = functions.all()
+    if call.params.get("FunctionVersion") == "ALL":
+        found = [version for function in found for version in functions.versions(function.name)]
+        return page(call, found, "Functions", lambda each: documents.listed(each, call.place))
+    return page(
+        call,
+        found,
+        "Functions",
+        lambda each: documents.listed(each, call.place, qualified=False),
+    )
+
+
+OPERATIONS = {
+    "CreateFunction": create_function,
+    "GetFunction": get_function,
+    "GetFunctionConfiguration": get_function_configuration,
+    "UpdateFunctionConfiguration": update_function_configuration,
+    "UpdateFunctionCode": update_function_code,
+    "DeleteFunction": delete_function,
+    "ListFunctions": list_functions,
+}

@@ -1,0 +1,254 @@
+"""This module is the operations on layers: versions of content for /opt, and who may have them.
+
+Rule 1: a number is given once. The last one outlives its version, and the layer.
+
+Rule 2: a function that has a layer version keeps it. Deleting one is about who asks for it next.
+
+A policy is kept and told, and asked by nobody: there is one account here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from miniλ import model, names
+from miniλ.errors import (
+    InvalidParameterValue,
+    PolicyLengthExceeded,
+    PreconditionFailed,
+    ResourceConflict,
+    ResourceNotFound,
+)
+from miniλ.functions import new_revision
+from miniλ.gateway import documents
+from miniλ.gateway.call import page
+from miniλ.gateway.functions import archive
+from miniλ.registry import Change
+from miniλ.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
+
+if TYPE_CHECKING:
+    from miniλ.gateway.call import Call
+    from miniλ.resources import Document
+
+# 20 KB (developer guide, "Lambda quotas").
+MAX_POLICY = 20_480
+
+
+async def publish_layer_version(call: Call) -> dict[str, Any]:
+    """Make a version of a layer of an archive; the first one makes the layer."""
+    params, functions, registry = call.params, call.api.functions, call.api.registry
+    name, _ = names.layer(params["LayerName"], call.place)
+    code = await archive(call, params["Content"])
+    async with functions.changing:
+        package = await functions.publish_code(code)
+        number = (registry.get(LAYER_NUMBER, name) or 0) + 1
+        found = LayerVersion(
+            name=name,
+            version=number,
+            code_sha256=package.sha256,
+            code_size=package.size,
+            code_path=package.path,
+            created=model.now_iso(),
+            description=params.get("Description", ""),
+            license_info=params.get("LicenseInfo", ""),
+            runtimes=params.get("CompatibleRuntimes", []),
+            architectures=params.get("CompatibleArchitectures", []),
+        )
+        await registry.write(
+            Change(LAYER, name, str(number), found), Change(LAYER_NUMBER, name, "", number)
+        )
+    return _document(call, found)
+
+
+async def get_layer_version(call: Call) -> dict[str, Any]:
+    """Tell a version of a layer, and where its archive can be had."""
+    return _document(call, _find(call, *_asked(call)))
+
+
+async def get_layer_version_by_arn(call: Call) -> dict[str, Any]:
+    """Tell a version of a layer by its ARN."""
+    name, version = names.layer(call.params["Arn"], call.place)
+    return _document(call, _find(call, name, version or 0))
+
+
+async def list_layer_versions(call: Call) -> dict[str, Any]:
+    """List the versions of a layer, newest first: all, or those that say they are compatible."""
+    name, _ = names.layer(call.params["LayerName"], call.place)
+    return page(
+        call,
+        _compatible(call, name),
+        "LayerVersions",
+        lambda each: documents.layer_version(each, call.place),
+    )
+
+
+async def list_layers(call: Call) -> dict[str, Any]:
+    """List the layers that have a version, or a compatible one, with the newest of those."""
+    found = [_compatible(call, name)[:1] for name in call.api.registry.names(LAYER)]
+    newest = [version for versions in found for version in versions]
+    return page(
+        call,
+        newest,
+        "Layers",
+        lambda each: {
+            "LayerName": each.name,
+            "LayerArn": call.place.layer(each.name),
+            "LatestMatchingVersion": documents.layer_version(each, call.place),
+        },
+    )
+
+
+async def delete_layer_version(call: Call) -> None:
+    """Delete a version of a layer; one that is not there is deleted already."""
+    name, version = _asked(call)
+    async with call.api.functions.changing:
+        await call.api.registry.write(
+            Change(LAYER, name, str(version), None), Change(LAYER_POLICY, name, str(version), None)
+        )
+
+
+async def add_layer_version_permission(call: Call) -> dict[str, Any]:
+    """Add a statement to the policy of a layer version."""
+    params = call.params
+    name, version = _asked(call)
+    async with call.api.functions.changing:
+        before = _policy(call, name, version)
+        for statement in before["Statement"]:
+            if statement["Sid"] == params["StatementId"]:
+                msg = (
+                    f"The statement id ({params['StatementId']}) provided already exists. Please "
+                    "provide a new statement id, or remove the existing statement."
+                )
+                raise ResourceConflict(msg)
+        statement = _statement(call, name, version)
+        policy = {"Statement": [*before["Statement"], statement], "RevisionId": new_revision()}
+        size = len(_text(policy))
+        if size > MAX_POLICY:
+            msg = f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY})."
+            raise PolicyLengthExceeded(msg)
+        await call.api.registry.write(Change(LAYER_POLICY, name, str(version), policy))
+    return {"Statement": _json(statement), "RevisionId": policy["RevisionId"]}
+
+
+async def get_layer_version_policy(call: Call) -> dict[str, Any]:
+    """Tell the policy of a layer version, as a JSON text."""
+    policy = _policy(call, *_asked(call))
+    if not policy["Statement"]:
+        msg = "No policy is associated with the given resource."
+        raise ResourceNotFound(msg)
+    return {"Policy": _text(policy), "RevisionId": policy["RevisionId"]}
+
+
+async def remove_layer_version_permission(call: Call) -> None:
+    """Remove a statement from the policy of a layer version."""
+    wanted = call.params["StatementId"]
+    name, version = _asked(call)
+    async with call.api.functions.changing:
+        before = _policy(call, name, version)
+        left = [statement for statement in before["Statement"] if statement["Sid"] != wanted]
+        if len(left) == len(before["Statement"]):
+            msg = f"Statement {wanted} is not found in resource policy."
+            raise ResourceNotFound(msg)
+        policy = {"Statement": left, "RevisionId": new_revision()} if left else None
+        await call.api.registry.write(Change(LAYER_POLICY, name, str(version), policy))
+
+
+def _asked(call: Call) -> tuple[str, int]:
+    """Return name and number of the layer version that is asked for."""
+    name, _ = names.layer(call.params["LayerName"], call.place)
+    version: int = call.params["VersionNumber"]
+    if version < 1:
+        msg = "Layer Version Cannot be less than 1."
+        raise InvalidParameterValue(msg)
+    return name, version
+
+
+def _find(call: Call, name: str, version: int) -> LayerVersion:
+    found = call.api.registry.get(LAYER, name, str(version))
+    if found is None:
+        msg = "The resource you requested does not exist."
+        raise ResourceNotFound(msg)
+    return found
+
+
+def _document(call: Call, found: LayerVersion) -> dict[str, Any]:
+    """Return a layer version as those see it who may download it."""
+    link = call.api.links.make(documents.hexadecimal(found.code_sha256))
+    return {
+        "Content": {
+            "Location": call.api.base_url + link,
+            "CodeSha256": found.code_sha256,
+            "CodeSize": found.code_size,
+        },
+        "LayerArn": call.place.layer(found.name),
+        **documents.layer_version(found, call.place),
+    }
+
+
+def _compatible(call: Call, name: str) -> list[LayerVersion]:
+    """Return the versions of a layer that a list is of, newest first."""
+    runtime = call.params.get("CompatibleRuntime")
+    architecture = call.params.get("CompatibleArchitecture")
+    found = [
+        version
+        for version in call.api.registry.parts(LAYER, name).values()
+        if (runtime is None or runtime in version.runtimes)
+        and (architecture is None or architecture in version.architectures)
+    ]
+    return sorted(found, key=lambda version: version.version, reverse=True)
+
+
+def _policy(call: Call, name: str, version: int) -> Document:
+    """Return statements and revision of a layer version's policy, if it is the one meant."""
+    if call.api.registry.get(LAYER, name, str(version)) is None:
+        msg = f"Layer version {call.place.layer(name, version)} does not exist."
+        raise ResourceNotFound(msg)
+    policy = call.api.registry.get(LAYER_POLICY, name, str(version))
+    policy = policy or {"Statement": [], "RevisionId": ""}
+    if call.params.get("RevisionId", policy["RevisionId"]) != policy["RevisionId"]:
+        msg = (
+            "The Revision Id provided does not match the latest Revision Id. Call the "
+            "GetLayerPolicy API to retrieve the latest Revision Id"
+        )
+        raise PreconditionFailed(msg)
+    return policy
+
+
+def _statement(call: Call, name: str, version: int) -> Document:
+    params = call.params
+    principal = params["Principal"]
+    if principal.isdecimal():
+        principal = f"arn:aws:iam::{principal}:root"
+    statement = {
+        "Sid": params["StatementId"],
+        "Effect": "Allow",
+        "Principal": principal if principal == "*" else {"AWS": principal},
+        "Action": params["Action"],
+        "Resource": call.place.layer(name, version),
+    }
+    if "OrganizationId" in params:
+        organization = params["OrganizationId"]
+        statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": organization}}
+    return statement
+
+
+def _text(policy: Document) -> str:
+    return _json({"Version": "2012-10-17", "Id": "default", "Statement": policy["Statement"]})
+
+
+def _json(document: Document) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+OPERATIONS = {
+    "PublishLayerVersion": publish_layer_version,
+    "GetLayerVersion": get_layer_version,
+    "GetLayerVersionByArn": get_layer_version_by_arn,
+    "ListLayerVersions": list_layer_versions,
+    "ListLayers": list_layers,
+    "DeleteLayerVersion": delete_layer_version,
+    "AddLayerVersionPermission": add_layer_version_permission,
+    "GetLayerVersionPolicy": get_layer_version_policy,
+    "RemoveLayerVersionPermission": remove_layer_version_permission,
+}

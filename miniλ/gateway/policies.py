@@ -1,0 +1,247 @@
+"""This module is resource policies: who else may invoke a function, a version or an alias.
+
+A POLICY document is {"Statement": [...], "RevisionId": ...} and is for the qualifier that is its
+part, "" for the function without one. Rule: one without statements is none; the last statement
+takes it along.
+
+What a statement means is decided in `allows`, which is pure. It knows the statements that
+AddPermission makes, and no others.
+
+Source: Lambda API reference, "AddPermission"; IAM user guide, "Condition operators"; messages as
+the service has them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from miniλ.errors import (
+    InvalidParameterValue,
+    PolicyLengthExceeded,
+    PreconditionFailed,
+    ResourceConflict,
+    ResourceNotFound,
+)
+from miniλ.functions import new_revision
+from miniλ.model import LATEST
+from miniλ.registry import Change
+from miniλ.resources import ALIAS, POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from miniλ.gateway.call import Call
+    from miniλ.resources import Document
+
+# Developer guide, "Lambda quotas": 20 KB.
+MAX_POLICY = 20_480
+
+_INVOKE_URL = "lambda:InvokeFunctionUrl"
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_SERVICE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.amazon(aws)?\.com(\.cn)?")
+_IDENTITY = re.compile(r"arn:aws[a-zA-Z-]*:(iam|sts)::(?P<account>[0-9]{12}|cloudfront):.+")
+# What a parameter of AddPermission is a condition of.
+_CONDITIONS = (
+    ("SourceArn", "ArnLike", "AWS:SourceArn"),
+    ("SourceAccount", "StringEquals", "AWS:SourceAccount"),
+    ("PrincipalOrgID", "StringEquals", "aws:PrincipalOrgID"),
+    ("EventSourceToken", "StringEquals", "lambda:EventSourceToken"),
+    ("FunctionUrlAuthType", "StringEquals", "lambda:FunctionUrlAuthType"),
+    ("InvokedViaFunctionUrl", "Bool", "lambda:InvokedViaFunctionUrl"),
+)
+
+
+async def add_permission(call: Call) -> dict[str, Any]:
+    """Add a statement that lets somebody do something."""
+    name, qualifier = _asked(call)
+    sid = call.params["StatementId"]
+    statement = _statement(call, name, qualifier)
+    async with call.api.functions.changing:
+        before = _find(call, name, qualifier)
+        _check_revision(call, name, qualifier, before)
+        statements = [] if before is None else before["Statement"]
+        if any(each["Sid"] == sid for each in statements):
+            msg = (
+                f"The statement id ({sid}) provided already exists. Please provide a new "
+                "statement id, or remove the existing statement."
+            )
+            raise ResourceConflict(msg)
+        policy = {"Statement": [*statements, statement], "RevisionId": new_revision()}
+        size = len(_text(policy))
+        if size > MAX_POLICY:
+            msg = f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY})."
+            raise PolicyLengthExceeded(msg)
+        await call.api.registry.write(Change(POLICY, name, qualifier, policy))
+    return {"Statement": _json(statement)}
+
+
+async def remove_permission(call: Call) -> None:
+    """Take a statement away."""
+    name, qualifier = _asked(call)
+    sid = call.params["StatementId"]
+    async with call.api.functions.changing:
+        before = _find(call, name, qualifier)
+        if before is None:
+            msg = "No policy is associated with the given resource."
+            raise ResourceNotFound(msg)
+        left = [each for each in before["Statement"] if each["Sid"] != sid]
+        if len(left) == len(before["Statement"]):
+            msg = f"Statement {sid} is not found in resource policy."
+            raise ResourceNotFound(msg)
+        _check_revision(call, name, qualifier, before)
+        policy = {"Statement": left, "RevisionId": new_revision()} if left else None
+        await call.api.registry.write(Change(POLICY, name, qualifier, policy))
+
+
+async def get_policy(call: Call) -> dict[str, Any]:
+    """Tell the whole policy, as the JSON text that it is."""
+    policy = _find(call, *_asked(call))
+    if policy is None:
+        msg = "The resource you requested does not exist."
+        raise ResourceNotFound(msg)
+    return {"Policy": _text(policy), "RevisionId": policy["RevisionId"]}
+
+
+def _asked(call: Call) -> tuple[str, str]:
+    """Return name and qualifier of a function, version or alias that may have a policy."""
+    name, qualifier = call.function()
+    if qualifier == LATEST:
+        msg = "We currently do not support adding policies for $LATEST."
+        raise InvalidParameterValue(msg)
+    return name, qualifier
+
+
+def _find(call: Call, name: str, qualifier: str) -> Document | None:
+    call.api.functions.get(name, qualifier)
+    return call.api.registry.get(POLICY, name, qualifier)
+
+
+def _check_revision(call: Call, name: str, qualifier: str, policy: Document | None) -> None:
+    """Refuse a change of a policy that somebody else has changed since.
+
+    Before there is a policy, what it is to belong to has the only revision that a client knows.
+    """
+    owner = call.api.registry.get(ALIAS, name, qualifier) or call.api.functions.get(name, qualifier)
+    current = owner.revision if policy is None else policy["RevisionId"]
+    if call.params.get("RevisionId", current) != current:
+        msg = (
+            "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy "
+            "API to retrieve the latest Revision Id"
+        )
+        raise PreconditionFailed(msg)
+
+
+def _statement(call: Call, name: str, qualifier: str) -> Document:
+    params = call.params
+    if "FunctionUrlAuthType" in params and params["Action"] != _INVOKE_URL:
+        msg = f"FunctionUrlAuthType is only supported for {_INVOKE_URL} action"
+        raise InvalidParameterValue(msg)
+    statement: Document = {
+        "Sid": params["StatementId"],
+        "Effect": "Allow",
+        "Principal": _principal(params["Principal"]),
+        "Action": params["Action"],
+        "Resource": call.place.function(name, qualifier),
+    }
+    conditions: dict[str, dict[str, str]] = {}
+    for parameter, operator, key in _CONDITIONS:
+        value = params.get(parameter)
+        if value is not None:
+            text = value if isinstance(value, str) else str(value).lower()
+            conditions.setdefault(operator, {})[key] = text
+    if conditions:
+        statement["Condition"] = conditions
+    return statement
+
+
+def _principal(said: str) -> str | dict[str, str]:
+    if said == "*":
+        return said
+    if _ACCOUNT.fullmatch(said):
+        return {"AWS": f"arn:aws:iam::{said}:root"}
+    if _IDENTITY.fullmatch(said):
+        return {"AWS": said}
+    if _SERVICE.fullmatch(said):
+        return {"Service": said}
+    msg = "The provided principal was invalid. Please check the principal and try again."
+    raise InvalidParameterValue(msg)
+
+
+def _text(policy: Document) -> str:
+    return _json({"Version": "2012-10-17", "Id": "default", "Statement": policy["Statement"]})
+
+
+def _json(document: Document) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+def allows(
+    policy: Document | None,
+    *,
+    action: str,
+    principal: str | None,
+    url_auth: str | None = None,
+    source_arn: str | None = None,
+    source_account: str | None = None,
+) -> bool:
+    """Return whether a policy lets a principal do an action, like lambda:InvokeFunctionUrl.
+
+    `principal` is an account id, an ARN of IAM or a service (`s3.amazonaws.com`); None or "*" is
+    nobody in particular. `url_auth` is the AuthType of the function URL that is asked, None
+    without one. A condition on what is not known here (an organization) does not hold.
+    """
+    known = {
+        "AWS:SourceArn": source_arn,
+        "AWS:SourceAccount": source_account,
+        "lambda:FunctionUrlAuthType": url_auth,
+        "lambda:InvokedViaFunctionUrl": "false" if url_auth is None else "true",
+    }
+    statements = [] if policy is None else policy["Statement"]
+    return any(
+        each["Action"] in (action, "lambda:*", "*")
+        and _is_meant(each["Principal"], principal)
+        and all(
+            _holds(operator, value, known.get(key))
+            for operator, pairs in each.get("Condition", {}).items()
+            for key, value in pairs.items()
+        )
+        for each in statements
+    )
+
+
+def _is_meant(stated: str | Mapping[str, str], principal: str | None) -> bool:
+    if isinstance(stated, str):
+        return True  # everybody
+    if principal is None:
+        return False
+    arn = stated.get("AWS", "")
+    if arn.endswith(":root"):
+        # All of the account.
+        found = _IDENTITY.fullmatch(principal)
+        account = principal if found is None else found["account"]
+        return arn.split(":")[4] == account
+    return principal in stated.values()
+
+
+def _holds(operator: str, wanted: str, value: str | None) -> bool:
+    if value is None:
+        return False
+    if operator != "ArnLike":
+        return wanted == value
+    # Each of the six parts of an ARN is held against its own pattern, in which "*" and "?" are
+    # wildcards and nothing else is.
+    wanted_parts, parts = wanted.split(":", 5), value.split(":", 5)
+    return len(wanted_parts) == len(parts) and all(
+        fnmatch.fnmatchcase(part, pattern.replace("[", "[[]"))
+        for pattern, part in zip(wanted_parts, parts, strict=True)
+    )
+
+
+OPERATIONS = {
+    "AddPermission": add_permission,
+    "RemovePermission": remove_permission,
+    "GetPolicy": get_policy,
+}

@@ -1,0 +1,270 @@
+"""This module is the gateway's server: from a request to the one who answers it.
+
+What comes in is, in this order: refused at the edge (`edges`), refused as a visitor (`guard`) or
+asked for a key (`auth`), one of Lambda's operations, a function URL, a link to a package, or one
+of the calls that clients make beside Lambda (CloudWatch Logs, STS, IAM).
+
+Rule 1: whatever happens, the answer is one that AWS's clients can read. A mistake of ours is a
+ServiceException and a Trouble in the journal, never a traceback to a client.
+
+Rule 2: a client that leaves changes nothing. What it began runs to its end, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import http_parser, web
+from multidict import MultiDict
+
+from miniλ import journal, names
+from miniλ.errors import (
+    InvalidParameterValue,
+    LambdaError,
+    SerializationFailed,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from miniλ.gateway import (
+    absent,
+    answers,
+    attributes,
+    beside,
+    concurrency,
+    edges,
+    event_invoke,
+    functions,
+    guard,
+    inputs,
+    invocations,
+    layers,
+    links,
+    mappings,
+    operations,
+    policies,
+    uploads,
+    urls,
+    validate,
+    versions,
+)
+from miniλ.gateway.auth import Auth, named
+from miniλ.gateway.call import Api, Call
+from miniλ.invoker import new_request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from miniλ.gateway.auth import Visitor
+    from miniλ.gateway.operations import Operation
+    from miniλ.supervisor import Supervisor
+
+# Requests without an archive: the largest are policies and environments.
+MAX_DOCUMENT = 1024 * 1024
+# Invocations that run when the gateway closes have so long to answer.
+DRAIN_SECONDS = 30.0
+
+DOCUMENTS: dict[str, Callable[[Call], Awaitable[Any]]] = {
+    **functions.OPERATIONS,
+    **versions.OPERATIONS,
+    **layers.OPERATIONS,
+    **urls.OPERATIONS,
+    **policies.OPERATIONS,
+    **concurrency.OPERATIONS,
+    **event_invoke.OPERATIONS,
+    **attributes.OPERATIONS,
+    **mappings.OPERATIONS,
+    **absent.OPERATIONS,
+}
+
+
+class Gateway:
+    """The HTTP front door of a supervisor. Use it with `async with`, inside the supervisor's.
+
+    `port` 0 takes a free one; `address` says which. Raises `InvalidParameterValue` for an address
+    that others reach while nobody is asked for a key, `ServiceError` where it cannot be had.
+    """
+
+    def __init__(self, supervisor: Supervisor, host: str = "127.0.0.1", port: int = 9001) -> None:
+        self._supervisor = supervisor
+        self._host = host
+        self._port = port
+        self._undo: contextlib.AsyncExitStack | None = None
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._host}:{self._port}>"
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as http://127.0.0.1:9001."""
+        return self._api.base_url
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        if "_http_parser" not in http_parser.HttpRequestParser.__module__:
+            # The parser in Python has had holes that the one in C had not.
+            msg = "aiohttp is here without its parser in C: install a wheel of it, or a compiler"
+            raise ServiceError(msg)
+        settings = self._supervisor.settings
+        self._auth = Auth(settings) if settings.auth is not None else None
+        guard.check_listening(self._host, has_auth=self._auth is not None)
+        self._api = Api(self._supervisor, self._supervisor.uploads, links.Links())
+        async with contextlib.AsyncExitStack() as undo:
+            server = edges.Server(self._answer)
+            runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
+            await runner.setup()
+            undo.push_async_callback(self._drain)
+            undo.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, self._host, self._port)
+            try:
+                await site.start()
+            except OSError as exc:
+                msg = f"Cannot listen on {self._host}:{self._port}: {exc.strerror}"
+                raise ServiceError(msg) from exc
+            self._port = runner.addresses[0][1]
+            shown = f"[{self._host}]" if ":" in self._host else self._host
+            self._api.base_url = f"http://{shown}:{self._port}"
+            self._undo = undo.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop listening; who is being answered is answered, and accepted events run."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            await undo.aclose()
+
+    async def _drain(self) -> None:
+        if self._api.events:
+            await asyncio.wait(self._api.events, timeout=DRAIN_SECONDS)
+        for event in self._api.events:
+            event.cancel()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        request_id = new_request_id()
+        try:
+            return await self._dispatch(request, request_id)
+        except LambdaError as exc:
+            return answers.error(exc, request_id)
+        except (ConnectionError, asyncio.CancelledError):
+            raise  # the client has left, or we are closing
+        except Exception as exc:  # noqa: BLE001 - rule 1
+            what = f"{request.method} {request.path}: {exc!r}"
+            self._supervisor.journal.record(journal.Trouble(what=what))
+            msg = f"The server made a mistake with request {request_id}: it is in its journal"
+            return answers.error(ServiceError(msg), request_id)
+
+    async def _dispatch(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        if self._auth is None:
+            name = invocations.plain_name(request)
+            if name is not None:
+                return await invocations.invoke_plainly(self._api, request, name, request_id)
+        path, _, query_text = request.raw_path.partition("?")
+        if not path.startswith("/20") or beside.is_url(request):
+            return await beside.answer(self._api, self._auth, self._host, request, request_id)
+        visitor = self._admit(request, path, query_text)
+        query: Any = MultiDict(parse_qsl(query_text, keep_blank_values=True)) if query_text else {}
+        operation, in_path = operations.match(request.method, path, query)
+        if "FunctionName" in in_path:
+            visitor.check_may(operation.name, in_path["FunctionName"])
+        run = invocations.OPERATIONS.get(operation.name)
+        if run is not None:
+            params = validate.parameters(operation, in_path, query, request.headers, None)
+            call = self._call(operation, params, visitor, request_id)
+            answer: web.StreamResponse = await run(call, request)
+            return answer
+        return await self._operate(request, operation, in_path, query, visitor, request_id)
+
+    def _admit(self, request: web.BaseRequest, path: str, query: str) -> Visitor:
+        if self._auth is not None:
+            return self._auth.admit(request, path, query)
+        guard.check_visitor(request.headers, self._host)
+        return named(request)
+
+    def _call(
+        self, operation: Operation, params: dict[str, Any], visitor: Visitor, request_id: str
+    ) -> Call:
+        place = self._api.functions.place
+        account = visitor.account
+        if account and account != place.account:
+            place = names.Place(place.region, account)
+        call = Call(self._api, operation, params, place, request_id, visitor.key_id)
+        call.verify = visitor.verify
+        return call
+
+    async def _operate(
+        self,
+        request: web.BaseRequest,
+        operation: Operation,
+        in_path: dict[str, str],
+        query: Any,  # noqa: ANN401 - a dict, or a dict with repeated keys
+        visitor: Visitor,
+        request_id: str,
+    ) -> web.StreamResponse:
+        """Answer an operation that takes a document and gives one."""
+        archive = None
+        try:
+            if operation.name in uploads.PARTS:
+                _check_media(request)
+                document, archive = await uploads.receive(
+                    request, operation.name, self._api.uploads, visitor.verify
+                )
+            else:
+                document = await self._document(request, operation.name, visitor)
+            handler = DOCUMENTS.get(operation.name)
+            if handler is None:
+                msg = f"{operation.name} is not offered here"
+                raise InvalidParameterValue(msg)
+            params = (
+                validate.parameters(operation, in_path, query, request.headers, document)
+                if operation.name in inputs.INPUTS
+                else in_path
+            )
+            if "FunctionName" not in in_path:
+                visitor.check_params(operation.name, params, self._api.registry)
+            call = self._call(operation, params, visitor, request_id)
+            call.upload = archive
+            try:
+                content = await handler(call)
+            finally:
+                archive = archive or call.upload
+        finally:
+            if archive is not None:
+                archive.unlink(missing_ok=True)
+        return answers.document(operation.status, content, request_id)
+
+    async def _document(self, request: web.BaseRequest, operation: str, visitor: Visitor) -> object:
+        body = await edges.read_body(request, MAX_DOCUMENT, operation)
+        if visitor.verify is not None:
+            visitor.verify(hashlib.sha256(body).hexdigest())
+        if not body:
+            return None
+        _check_media(request)
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            msg = f"Could not parse request body into json: {exc}"
+            raise SerializationFailed(msg) from exc
+
+
+def _check_media(request: web.BaseRequest) -> None:
+    """Refuse a document that says itself that it is none: a web form, a picture."""
+    kind = request.headers.get("Content-Type", "")
+    essence = kind.partition(";")[0].strip().lower()
+    if essence and "json" not in essence and essence not in _NEUTRAL:
+        msg = f"Unsupported Media Type: {essence[:80]}; send application/json"
+        raise UnsupportedMediaType(msg)
+
+
+# What clients say that do not think of it: curl's -d, and streams of bytes.
+_NEUTRAL = frozenset({"application/x-www-form-urlencoded", "application/octet-stream"})

@@ -1,0 +1,161 @@
+"""This module is uploads: requests that carry an archive as base64 inside JSON.
+
+A package of 50 MB is 67 MB of JSON. It is written to a file as it arrives, looked at through a
+memory map, and its archive is decoded into another file piece by piece, so that a deployment
+costs disk and not memory. All of it is done on a thread.
+
+Rule: nothing is made of a request before it is known to be small but for its archive. A document
+of 70 MB can be millions of objects, and gigabytes of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import mmap
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from miniλ.errors import EntityTooLarge, SerializationFailed
+from miniλ.gateway import edges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aiohttp import web
+
+# Where the archive is, in the operations that have one: in the document, or in a part of it.
+PARTS: dict[str, str] = {
+    "CreateFunction": "Code",
+    "UpdateFunctionCode": "",
+    "PublishLayerVersion": "Content",
+}
+# What AWS takes for these (recorded of CreateFunction); what is in them is counted elsewhere.
+LIMIT = 70_167_211
+# What there may be beside the archive: as much as where there is none.
+MAX_REST = 1024 * 1024
+ZIP_FILE = "ZipFile"
+# So much is decoded at a time.
+PIECE = 1 << 20
+# An escape in a string of JSON is as long as this: \\u002B.
+_ESCAPE = 6
+
+
+class _Part(msgspec.Struct, frozen=True, rename="pascal"):
+    """Where an archive may be. What else there is is passed over, and costs nothing."""
+
+    zip_file: msgspec.Raw = msgspec.Raw()
+
+
+class _Request(_Part, frozen=True, rename="pascal"):
+    code: _Part | None = None
+    content: _Part | None = None
+
+
+_request = msgspec.json.Decoder(_Request).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+async def receive(
+    request: web.BaseRequest,
+    operation: str,
+    directory: Path,
+    verify: Callable[[str], None] | None = None,
+) -> tuple[Any, Path | None]:
+    """Return the document of a request, without its archive, and the file that has that.
+
+    Whoever calls removes the file. `verify` is given the sha256 of the body (hex). Raises
+    `EntityTooLarge`, `SerializationFailed`, and what `edges.save_body` and `verify` do.
+    """
+    name = uuid.uuid4().hex
+    body, archive = directory / f"{name}.json", directory / f"{name}.zip"
+    try:
+        digest = await edges.save_body(request, LIMIT, operation, body)
+        if verify is not None:
+            verify(digest)
+        document, has_archive = await asyncio.to_thread(_split, body, archive, operation)
+    except BaseException:
+        archive.unlink(missing_ok=True)
+        raise
+    finally:
+        body.unlink(missing_ok=True)
+    return document, archive if has_archive else None
+
+
+def _split(body: Path, archive: Path, operation: str) -> tuple[Any, bool]:
+    """Write the archive of a request into a file; return the rest, and whether there was one."""
+    if not body.stat().st_size:
+        return None, False
+    part = PARTS[operation]
+    with body.open("rb") as file:
+        # It is closed with the last view of it, which may be in the traceback of an error.
+        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        text = _archive(whole, part)
+        size = len(whole) - len(text)
+        if size > MAX_REST:
+            msg = f"Beside its {ZIP_FILE} a request must be smaller than {MAX_REST} bytes"
+            raise EntityTooLarge(f"{msg} for the {operation} operation, got {size}")
+        document = _rest(whole, part) if text else msgspec.json.decode(whole)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        msg = f"Could not parse request body into json: {exc}"
+        raise SerializationFailed(msg) from exc
+    if text:
+        _decode(text[1:-1], archive)
+    return document, bool(text)
+
+
+def _archive(whole: mmap.mmap, part: str) -> memoryview:
+    """Return the string of JSON that is the archive, with its quotes; an empty view for none.
+
+    What is no string, or not where it should be, stays in the document: `validate` says it.
+    """
+    try:
+        request = _request(whole)
+    except msgspec.ValidationError:
+        return memoryview(b"")
+    holder = {"": request, "Code": request.code, "Content": request.content}[part]
+    text = memoryview(b"" if holder is None else holder.zip_file)
+    return text if text.nbytes and text[0] == ord('"') else text[:0]
+
+
+def _rest(whole: mmap.mmap, part: str) -> dict[str, Any]:
+    """Return the document without the archive that is in it."""
+    fields = _fields(whole)
+    inner = _fields(fields.pop(part)) if part else fields
+    del inner[ZIP_FILE]
+    document = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+    if part:
+        document[part] = {name: msgspec.json.decode(raw) for name, raw in inner.items()}
+    return document
+
+
+def _decode(text: memoryview, archive: Path) -> None:
+    """Decode base64, as it is between the quotes of a string of JSON, into a file."""
+    escape = left = b""
+    is_over = False
+    try:
+        with archive.open("xb") as file:
+            for start in range(0, len(text), PIECE):
+                piece = escape + bytes(text[start : start + PIECE])
+                escape = b""
+                if b"\\" in piece:
+                    # Some write a slash as \\/ and a plus as \\u002B; one may go on after this.
+                    if start + PIECE < len(text):
+                        cut = piece.rfind(b"\\", 1 - _ESCAPE)
+                        piece, escape = (piece[:cut], piece[cut:]) if cut >= 0 else (piece, b"")
+                    piece = msgspec.json.decode(b'"%b"' % piece, type=str).encode()
+                left += piece
+                whole = left[: len(left) - len(left) % 4]
+                left = left[len(whole) :]
+                if is_over and (whole or left):
+                    raise binascii.Error("Excess data after padding")
+                file.write(binascii.a2b_base64(whole, strict_mode=True))
+                is_over = is_over or whole.endswith(b"=")
+            file.write(binascii.a2b_base64(left, strict_mode=True))
+    except (msgspec.DecodeError, ValueError) as exc:  # binascii.Error is one
+        msg = f"STRING_VALUE can not be converted to an Blob: {exc}"
+        raise SerializationFailed(msg) from exc

@@ -1,0 +1,183 @@
+"""A real server process and real clients: what the tests of the HTTP API share.
+
+One server serves all of a file's tests: functions have names of their own, and are deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from miniλ.sandbox import hierarchies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from botocore.client import BaseClient
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLE = "arn:aws:iam::000000000000:role/lambda"
+REGION = "us-east-1"
+RUNTIME = f"python3.{sys.version_info[1]}"
+ECHO = "def handler(event, context):\n    return event\n"
+START_SECONDS = 30
+STOP_SECONDS = 40
+
+_numbers = itertools.count(1)
+
+
+def archive(**modules: str) -> bytes:
+    """Return a .zip of modules: `archive(app="source")`."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as written:
+        for name, source in modules.items():
+            written.writestr(f"{name}.py", source)
+    return memory.getvalue()
+
+
+class Server:
+    """A `minilambda serve` that runs; `url` is where."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: dict[str, Any]) -> None:
+        self.process = process
+        self.url: str = said["address"]
+        self.port = int(self.url.rpartition(":")[2])
+        self.state = Path(said["state"])
+
+    def client(self, service: str = "lambda", key: str = "test", **options: Any) -> BaseClient:
+        """Return a boto3 client of it that tries everything once."""
+        options = {
+            "retries": {"max_attempts": 0},
+            "read_timeout": 60,
+            "tcp_keepalive": False,
+            **options,
+        }
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=key,
+            aws_secret_access_key="test",
+            config=Config(**options),
+        )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[Server]:
+    """Run `minilambda serve` on a free port, and end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "miniλ", "serve", "--port", "0", "--json", *arguments],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, f"the server ended with {process.wait(START_SECONDS)}"
+        yield Server(process, json.loads(line))
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives() -> None:
+    """Not after each test: clients keep connections. What a server leaves is seen at its end."""
+
+
+def left_by(pid: int) -> list[str]:
+    """Return what is left of a server that was this process: states, cgroups."""
+    own = f"{pid:06x}*"
+    base = Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
+    found = list(base.glob(own))
+    for place in hierarchies.places().values():
+        found += Path(place).glob(f"minilambda-{own}")
+    return [str(path) for path in found]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Return a server that all tests of a file share."""
+    with serving() as running:
+        yield running
+        code = running.stop()
+
+    assert 0 == code
+    assert [] == left_by(running.process.pid)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[BaseClient]:
+    """Return a boto3 client of Lambda."""
+    opened = server.client()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_function(client: BaseClient) -> Iterator[Callable[..., str]]:
+    """Return a maker of functions that are active; they are deleted after the test.
+
+    Takes CreateFunction's parameters, and `source`, the module `app`; returns the name.
+    """
+    made: list[str] = []
+
+    def make(source: str = ECHO, **parameters: Any) -> str:
+        name = parameters.pop("FunctionName", f"f{next(_numbers)}")
+        parameters.setdefault("Code", {"ZipFile": archive(app=source)})
+        client.create_function(
+            **{
+                "FunctionName": name,
+                "Runtime": RUNTIME,
+                "Role": ROLE,
+                "Handler": "app.handler",
+                **parameters,
+            }
+        )
+        made.append(name)
+        client.get_waiter("function_active_v2").wait(
+            FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
+        )
+        return name
+
+    yield make
+    for name in made:
+        with contextlib.suppress(client.exceptions.ResourceNotFoundException):
+            client.delete_function(FunctionName=name)
+
+
+def updated(client: BaseClient, name: str) -> dict[str, Any]:
+    """Wait until an update is over; return the configuration."""
+    client.get_waiter("function_updated_v2").wait(
+        FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
+    )
+    configuration: dict[str, Any] = client.get_function_configuration(FunctionName=name)
+    return configuration

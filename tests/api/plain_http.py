@@ -1,0 +1,216 @@
+"""HTTP by hand, for what no client of AWS would send; and a server that is looked at closely."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.api.conftest import ROOT, START_SECONDS, STOP_SECONDS, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECONDS = 20.0
+SERVE = "from miniλ.cli import main\nmain()\n"
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The error, by AWS's name; "" without one."""
+        return self.headers.get("x-amzn-ErrorType", "")
+
+    @property
+    def document(self) -> Any:
+        """The body, as the JSON that it is."""
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        """What an error says."""
+        document = self.document
+        return str(document.get("message", document.get("Message")))
+
+
+def ask(
+    server: Server,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """Send one request on a connection of its own. A body that is an iterator goes in chunks."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)
+    try:
+        connection.putrequest(method, path, skip_host="Host" in (headers or {}))
+        is_chunked = body is not None and not isinstance(body, bytes)
+        if is_chunked:
+            connection.putheader("Transfer-Encoding", "chunked")
+        elif body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        # Who is refused while it still sends is not told by its own side: the answer is there.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.endheaders(body, encode_chunked=is_chunked)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+def invocation(name: str) -> str:
+    """Return the path that a function is invoked by."""
+    return f"/2015-03-31/functions/{name}/invocations"
+
+
+def head(path: str, *lines: str, method: str = "POST") -> bytes:
+    """Return the head of a request, with a Host, and lines of one's own."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode(
+        "latin-1"
+    )
+
+
+def connect(server: Server) -> socket.socket:
+    """Return a connection to a server."""
+    return socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Return what comes until the server closes; a reset is an end too."""
+    pieces = []
+    try:
+        while piece := connection.recv(1 << 20):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+def converse(server: Server, *parts: bytes) -> bytes:
+    """Send parts, and return all that comes until the server closes."""
+    with connect(server) as connection:
+        for part in parts:
+            # Who has been refused already is reset; what was said is still there.
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                connection.sendall(part)
+        return rest(connection)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Ask again and again, until something is so."""
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end, "it was not so in time"
+
+
+def memory(server: Server, kind: str = "RssAnon") -> int:
+    """Return how much memory a server has, in bytes."""
+    with open(f"/proc/{server.process.pid}/status", encoding="ascii") as status:
+        found = next(line for line in status if line.startswith(f"{kind}:"))
+    return int(found.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def watched(*arguments: str, program: str = SERVE, **environment: str) -> Iterator[Server]:
+    """Run `minilambda serve` by a program of one's own; nothing may go wrong in it."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "serve", "--port", "0", "--json", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, f"the server ended with {process.wait(START_SECONDS)}"
+            yield Server(process, json.loads(line))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            finally:
+                process.stdout.close()
+            said.seek(0)
+            text = said.read()
+
+        assert "" == text
+
+
+def ended(*arguments: str) -> tuple[int, str]:
+    """Run a server that is not to start; return its exit code and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "miniλ", "serve", "--port", "0", "--json", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert "" == done.stdout
+    return done.returncode, done.stderr
+
+
+class Meeting:
+    """Where a function says that it runs, and waits until it may end."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(SECONDS)
+        self.port: int = self._listener.getsockname()[1]
+        self.guests: list[socket.socket] = []
+
+    def await_guest(self) -> socket.socket:
+        """Wait for a function that runs; what is written to it is what it goes on with."""
+        guest, _ = self._listener.accept()
+        guest.settimeout(SECONDS)
+        self.guests.append(guest)
+        return guest
+
+    def close(self) -> None:
+        """Let everybody go."""
+        for guest in (*self.guests, self._listener):
+            guest.close()
+
+
+@pytest.fixture
+def meeting() -> Iterator[Meeting]:
+    """Return a place to meet functions that are made of `GUEST`."""
+    place = Meeting()
+    yield place
+    place.close()
+
+
+GUEST = """
+import socket
+
+def handler(event, context):
+    print("it began")
+    with socket.create_connection(("127.0.0.1", event["port"])) as host:
+        word = host.recv(100).decode()
+    print("it ended")
+    return word
+"""
