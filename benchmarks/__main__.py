@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 
-from benchmarks import cold, density, invoke, peers, plot, report, rounds, throughput
+from benchmarks import cold, density, http, invoke, peers, plot, report, rounds, throughput
 
 BENCHMARKS = {
     "invoke": invoke.run,
     "cold": cold.run,
     "throughput": throughput.run,
     "density": density.run,
+    "http": http.run,
 }
 
 

@@ -1,6 +1,6 @@
 """The peers: who else can run a function in a process, and how to have them.
 
-Each is installed from the package index into an environment of its own, below the user's
+Each is installed from its package index into an environment of its own, below the user's
 cache directory, and only when that is asked for. What is not there is a row that says so.
 
 Rule: whatever is started here is ended, whatever happens. A peer has a session of its own
@@ -39,13 +39,16 @@ LOKY = "loky"
 RIE = "awslambdaric"
 FRAMEWORK = "functions-framework"
 MINISTACK = "ministack"
+OFFLINE = "serverless-offline"
 
-# What pip is asked for. uvloop is for the loop that calls the pool, as everybody's.
+# What pip is asked for, and npm. uvloop is for the loop that calls the pool, as everybody's.
 PACKAGES = {
     LOKY: ["loky", "uvloop"],
     RIE: ["awslambdaric"],
     FRAMEWORK: ["functions-framework"],
     MINISTACK: ["ministack"],
+    # The last that start without an account.
+    OFFLINE: ["serverless@3.40.0", "serverless-offline@13.10.1"],
 }
 NAMES = list(PACKAGES)
 NOT_INSTALLED = "not installed: run with --install-peers"
@@ -85,11 +88,18 @@ def is_installed(name: str) -> bool:
 
 
 def install(name: str) -> None:
-    """Make an environment for a peer and have pip fill it; raises CalledProcessError."""
+    """Make an environment for a peer and have pip or npm fill it; raises CalledProcessError."""
     place = directory(name)
     if is_installed(name):
         return
     shutil.rmtree(place, ignore_errors=True)
+    if name == OFFLINE:
+        place.mkdir(parents=True)
+        npm = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"]
+        command = [*npm, "--prefix", str(place), *PACKAGES[name]]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        (place / "installed").touch()
+        return
     venv.create(place, with_pip=True)
     pip = [str(python(name)), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", *PACKAGES[name]], check=True, stdout=sys.stderr)
@@ -112,6 +122,11 @@ def _fetch_emulator(pip: list[str], place: Path) -> None:
 def python(name: str) -> Path:
     """Return a peer's interpreter."""
     return directory(name) / "bin" / "python"
+
+
+def serverless() -> Path:
+    """Return the program of the framework that serverless-offline is a plugin of."""
+    return directory(OFFLINE) / "node_modules" / "serverless" / "bin" / "serverless.js"
 
 
 def emulator(place: Path) -> Path:
@@ -221,7 +236,8 @@ async def process_pool(name: str, workers: int) -> AsyncIterator[ProcessPool]:
         LOKY: ("loky", python(LOKY)),
     }[name]
     script = Path(__file__).with_name("executors.py")
-    command = [str(interpreter), str(script), kind, str(HELLO), str(workers)]
+    # -P: beside the script is `http`, which is not the standard library's.
+    command = [str(interpreter), "-P", str(script), kind, str(HELLO), str(workers)]
     async with program(command, talks=True) as process:
         yield ProcessPool(process)
 

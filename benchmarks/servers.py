@@ -14,7 +14,9 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import socket
+import sys
 import tempfile
 import time
 import zipfile
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0
 CALL_TIMEOUT = 30.0
-INVOKE = "/2015-03-31/functions/{}/invocations"
+FUNCTIONS = "/2015-03-31/functions"
+INVOKE = f"{FUNCTIONS}/{{}}/invocations"
+ROLE = "arn:aws:iam::000000000000:role/none"
 
 # functions-framework hands a Flask request to a function.
 FLASK_HANDLER = """
@@ -44,15 +48,23 @@ from app import handler
 def greet(request):
     return handler(request.get_json(), None)
 """
+# The service of serverless-offline: hello, by the `python3` that it finds on PATH.
+SERVERLESS = """
+service: hello
+frameworkVersion: "3"
+provider: {name: aws, runtime: python3.11}
+plugins: [serverless-offline]
+functions: {hello: {name: hello, handler: app.handler}}
+"""
 
 
 class Connection:
     """One kept-alive connection that sends the same request again and again."""
 
-    def __init__(self, port: int, path: str, body: bytes) -> None:
+    def __init__(self, port: int, path: str, body: bytes, method: str = "POST") -> None:
         self._port = port
         self._request = (
-            f"POST {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
             f"Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
@@ -94,7 +106,7 @@ class Connection:
 
 
 def _length(head: bytes) -> int:
-    _, _, rest = head.partition(b"content-length:")
+    _, _, rest = head.partition(b"\r\ncontent-length:")
     return int(rest.split(b"\r\n", 1)[0] or 0)
 
 
@@ -133,15 +145,15 @@ class Server:
 @contextlib.asynccontextmanager
 async def running(name: str, lanes: int) -> AsyncIterator[Server]:
     """Run a server and its function; both are gone afterwards."""
-    port, second = _free_port(), _free_port()
+    port, second = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
         command, environment, path = _recipe(name, port, second, Path(scratch))
         # What it makes in a temporary directory goes with ours.
         environment["TMPDIR"] = scratch
         async with peers.program(command, cwd=scratch, environment=environment) as process:
-            await _listening(process, port)
+            await listening(process, port)
             if name == peers.MINISTACK:
-                await _create_function(port)
+                await create_function(port, "python3.12", 1769)
             server = Server(port, path, lanes)
             try:
                 yield server
@@ -176,6 +188,17 @@ def _recipe(
         command = [python, "-m", "functions_framework", "--target", "greet"]
         command += ["--source", str(source), "--host", HOST, "--port", str(port)]
         return command, environment, "/"
+    if name == peers.OFFLINE:
+        (scratch / "serverless.yml").write_text(SERVERLESS, encoding="utf-8")
+        shutil.copy(HELLO / "app.py", scratch)
+        command = ["node", str(peers.serverless()), "offline", "--host", HOST]
+        command += ["--lambdaPort", str(port), "--httpPort", str(second)]
+        # It is told to call nobody, and has keys that are none.
+        environment["SLS_TELEMETRY_DISABLED"] = "1"
+        environment["SLS_NOTIFICATIONS_MODE"] = "off"
+        environment["AWS_ACCESS_KEY_ID"] = environment["AWS_SECRET_ACCESS_KEY"] = "none"
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return command, environment, INVOKE.format("hello")
     own = {
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": HOST,
@@ -184,14 +207,14 @@ def _recipe(
     return [python, "-m", "ministack"], {**environment, **own}, INVOKE.format("hello")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody has; between here and its use somebody might take it."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         return int(free.getsockname()[1])
 
 
-async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
+async def listening(process: subprocess.Popen[bytes], port: int) -> None:
     """Wait until the server takes a connection; raises if it ends or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT
     while True:
@@ -211,20 +234,20 @@ async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
             return
 
 
-async def _create_function(port: int) -> None:
+async def create_function(port: int, runtime: str, memory_size: int) -> None:
     """Create hello by Lambda's API."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.write(os.path.join(HELLO, "app.py"), "app.py")
     document = {
         "FunctionName": "hello",
-        "Runtime": "python3.12",
-        "Role": "arn:aws:iam::000000000000:role/none",
+        "Runtime": runtime,
+        "Role": ROLE,
         "Handler": HANDLER,
-        "MemorySize": 1769,
+        "MemorySize": memory_size,
         "Code": {"ZipFile": base64.b64encode(archive.getvalue()).decode()},
     }
-    connection = Connection(port, "/2015-03-31/functions", json.dumps(document).encode())
+    connection = Connection(port, FUNCTIONS, json.dumps(document).encode())
     try:
         await asyncio.wait_for(connection.call(), CALL_TIMEOUT)
     finally:
