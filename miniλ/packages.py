@@ -104,9 +104,10 @@ def publish(
         raise InvalidParameterValue(msg) from exc
     except (OSError, ValueError) as exc:
         number = exc.errno if isinstance(exc, OSError) else None
-        msg = f"The code {path} cannot be read: {exc}"
         if uploaded:
-            msg = f"Uploaded file cannot be read: {os.strerror(number or errno.EINVAL)}"
+            msg = f"Uploaded file cannot be kept: {os.strerror(number or errno.EINVAL)}"
+            raise ServiceError(msg) from exc
+        msg = f"The code {path} cannot be read: {exc}"
         raise (ServiceError if number in _NOT_THE_CODE else InvalidParameterValue)(msg) from exc
     return Package(base64.b64encode(digest).decode(), size, str(target))
 
@@ -241,7 +242,7 @@ def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
 
 def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
     if sum(map(unzipped_size, parts)) > MAX_UNZIPPED:
-        # As recorded from AWS.
+        # Lambda's words, as people report them.
         msg = f"Layers consume more than the available size of {MAX_UNZIPPED} bytes"
         raise InvalidParameterValue(msg)
     _make_directory(code)
@@ -277,7 +278,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield everything below by its relative path, directories first, always in this order."""
+    """Yield everything below by its relative path, always in the same order, parents first."""
     waiting = [""]
     while waiting:
         above = waiting.pop()

@@ -91,7 +91,7 @@ class Pool:
         if before is not None:
             before.is_current = False
             version.provisioned = before.provisioned
-        self._retire(function.name)
+            self._retire(function.name)
         self._fill(version)
         self._replan()
 
@@ -102,8 +102,12 @@ class Pool:
 
     def reserve(self, name: str, limit: int | None) -> None:
         """Let a function have so much concurrency for itself, in all its versions; None: none."""
+        before = self._shares.of(name)
         self._shares.reserve(name, limit)
         share = self._shares.of(name)
+        if share is before:
+            self._replan()
+            return
         for version in self._versions.values():
             if version.function.name == name:
                 version.share = share

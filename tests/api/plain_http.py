@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECONDS = 20.0
+# On this machine a server has read by then what it was sent.
+PAUSE = 0.05
 SERVE = "from miniλ.cli import main\nmain()\n"
 
 
@@ -104,13 +106,19 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def converse(server: Server, *parts: bytes) -> bytes:
-    """Send parts, and return all that comes until the server closes."""
+    """Send parts, each when the one before was read, and return all until the server closes."""
+    said = b""
     with connect(server) as connection:
         for part in parts:
             # Who has been refused already is reset; what was said is still there.
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 connection.sendall(part)
-        return rest(connection)
+            if part is not parts[-1]:
+                connection.settimeout(PAUSE)
+                with contextlib.suppress(TimeoutError):
+                    said += connection.recv(65536)
+        connection.settimeout(SECONDS)
+        return said + rest(connection)
 
 
 def until(is_so: Callable[[], bool]) -> None:

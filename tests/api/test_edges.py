@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
-from miniλ.gateway import guard
+from miniλ.gateway import edges, guard
 from miniλ.model import MAX_PAYLOAD
 from tests.api.conftest import ROLE, RUNTIME, Server, archive, serving, updated
 from tests.api.plain_http import (
@@ -258,6 +259,28 @@ def test_thousands_of_connections_keep_nobody_out(hasty: Server, said: bytes) ->
 
     assert [200] * 30 == answered
     assert len(crowd) - 64 <= gone
+
+
+def test_there_is_an_end_to_how_many_are_answered(hasty: Server) -> None:
+    """B46: with all places taken by requests, one more is not let in; it is when they are over."""
+    with contextlib.ExitStack() as all_of_them:
+        crowd = [all_of_them.enter_context(connect(hasty)) for _ in range(64)]
+        for connection in crowd:
+            connection.sendall(head("/2015-03-31/functions", "Content-Length: 9"))
+        until(lambda: len(list((hasty.state / "uploads").iterdir())) == 64)
+        with connect(hasty) as one_more:
+            said = rest(one_more)
+        answers = [connection.recv(65536)[:13] for connection in crowd]
+
+    def is_let_in() -> bool:
+        try:
+            return ask(hasty, "GET", "/").status == 200
+        except ConnectionError:
+            return False
+
+    assert b"" == said
+    assert {b"HTTP/1.1 408 "} == set(answers)
+    until(is_let_in)
 
 
 def test_who_is_being_answered_is_never_late(hasty: Server, hasty_client: BaseClient) -> None:
@@ -559,6 +582,7 @@ SMUGGLED = {
         b"zz\r\n",
     ],
     "a bad chunk on disk": [head("/2015-03-31/functions", CHUNKED), b"2\r\n{}\r\n", b"zz\r\n"],
+    "too many trailers": [head(RUN, CHUNKED), b"2\r\n{}\r\n0\r\n" + b"X-A: b\r\n" * 1_000],
     "a folded header": [head(RUN, "X-A: b\r\n c", "Content-Length: 2") + b"{}"],
     "bare LF": [head(RUN, "Content-Length: 2").replace(b"\r\n", b"\n") + b"{}"],
     "bare CR": [head(RUN, "X-A: b\rContent-Length: 9", "Content-Length: 2") + b"{}"],
@@ -701,6 +725,33 @@ def test_what_nobody_offers_is_refused_as_aws_does(
     assert wanted == told(answer)
     assert answer.message
     assert answer.headers["x-amzn-RequestId"]
+
+
+def test_an_answer_that_breaks_off_has_no_second_one() -> None:
+    """Who began to answer and failed cannot answer again: the client hears that it broke off."""
+
+    async def begin(request: web.BaseRequest) -> web.StreamResponse:
+        begun = web.StreamResponse(headers={"Content-Length": "10"})
+        await begun.prepare(request)
+        await begun.write(b"12345")
+        return web.Response(text="this went wrong")
+
+    async def ask_twice() -> bytes:
+        runner = web.ServerRunner(edges.Server(begin))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(head("/", method="GET") * 2)
+        said = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        await runner.cleanup()
+        return said
+
+    said = asyncio.run(ask_twice())
+
+    assert 1 == said.count(b"HTTP/1.1")
+    assert said.endswith(b"\r\n\r\n12345")
 
 
 # Browsers
