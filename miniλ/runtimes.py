@@ -159,6 +159,10 @@ def environment(
         if root == namespaces.TASK_ROOT
         else str(workers_directory() / "python"),
     }
+    logging = function.told.get("LoggingConfig", {})
+    if logging.get("LogFormat") == "JSON":
+        variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+        variables["AWS_LAMBDA_LOG_LEVEL"] = logging.get("ApplicationLogLevel", "INFO")
     if not variables["PYTHONPATH"]:
         del variables["PYTHONPATH"]
     return variables

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import names
+from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,15 +106,42 @@ def page(
 ) -> dict[str, Any]:
     """Return one page of a list as {key: [document(item), ...], NextMarker}.
 
-    A marker is the place of the next item. Items are made into documents only when they are
-    on the page.
+    A marker names the next item, so that whoever deletes what a page shows misses nothing; where
+    that one is gone too, its place. Items are made into documents only when they are on the page.
     """
     params = call.params
-    marker = params.get("Marker", "")
-    start = int(marker) if marker.isdecimal() else 0
+    start = _start(params["Marker"], items) if params.get("Marker") else 0
     size = min(params.get("MaxItems", most), most)
-    shown = items[start : start + size]
-    answer: dict[str, Any] = {key: [document(item) for item in shown]}
-    if start + size < len(items):
-        answer["NextMarker"] = str(start + size)
+    after = start + size
+    answer: dict[str, Any] = {key: [document(item) for item in items[start:after]]}
+    if after < len(items):
+        answer["NextMarker"] = base64.urlsafe_b64encode(
+            f"{after} {_identity(items[after])}".encode()
+        ).decode()
     return answer
+
+
+def _start(marker: str, items: list[Any]) -> int:
+    """Return where the item of a marker is, or was."""
+    try:
+        place, _, identity = base64.urlsafe_b64decode(marker).decode().partition(" ")
+        start = int(place)
+    except ValueError as exc:
+        msg = f"Invalid marker: {marker[:200]!r}; take NextMarker as it is"
+        raise InvalidParameterValue(msg) from exc
+    # It has moved to the front, if at all: by as much as was deleted.
+    for index in range(min(start, len(items) - 1), -1, -1):
+        if _identity(items[index]) == identity:
+            return index
+    return max(0, start)
+
+
+def _identity(item: object) -> str:
+    """Return what tells an item of a list from its neighbours."""
+    if isinstance(item, tuple):
+        item = item[0]
+    if isinstance(item, dict):
+        return str(item["UUID"])
+    if isinstance(item, str):
+        return item
+    return f"{getattr(item, 'name', '')}:{getattr(item, 'version', '')}"

@@ -99,7 +99,7 @@ async def invoke_plainly(
     return quick.answer(
         f"Content-Type: application/json\r\nx-amzn-RequestId: {request_id}\r\n"
         f"x-amzn-Remapped-Content-Length: 0\r\nX-Amz-Executed-Version: $LATEST\r\n"
-        f"X-Amzn-Trace-Id: {trace_id}\r\n",
+        f"X-Amzn-Trace-Id: {trace_id.lower()}\r\n",
         response.body,
     )
 
@@ -156,7 +156,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
             "Content-Type": eventstream.CONTENT_TYPE,
             "x-amzn-RequestId": call.request_id,
             "X-Amz-Executed-Version": function.version,
-            "X-Amzn-Trace-Id": context.trace_id or "",
+            "X-Amzn-Trace-Id": (context.trace_id or "").lower(),
         }
     )
     try:
@@ -255,7 +255,7 @@ def _answer(response: Response, request_id: str, trace_id: str) -> web.Response:
         "x-amzn-RequestId": request_id,
         "x-amzn-Remapped-Content-Length": "0",
         "X-Amz-Executed-Version": response.executed_version,
-        "X-Amzn-Trace-Id": trace_id,
+        "X-Amzn-Trace-Id": trace_id.lower(),  # as recorded
     }
     if response.is_failure:
         headers["X-Amz-Function-Error"] = "Unhandled"

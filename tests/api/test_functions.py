@@ -1163,3 +1163,37 @@ def test_a_change_that_was_cut_off_is_finished(tmp_path: Path) -> None:
         client.close()
 
     assert after["State"] in {"Active", "Failed"}
+
+
+def test_who_deletes_while_listing_misses_nothing(
+    client: BaseClient, make_function: Callable[..., str]
+) -> None:
+    """Each page is deleted before the next one is asked for, and all are gone in the end."""
+    made = {make_function(FunctionName=f"paged{number}") for number in range(7)}
+    pages = client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 2})
+
+    seen = set()
+    for page in pages:
+        for function in page["Functions"]:
+            if function["FunctionName"] in made:
+                seen.add(function["FunctionName"])
+                client.delete_function(FunctionName=function["FunctionName"])
+
+    assert made == seen
+
+
+def test_json_logs_are_a_setting(client: BaseClient, make_function: Callable[..., str]) -> None:
+    """LoggingConfig says format and level, and the function's records are like that."""
+    source = (
+        "import logging\n"
+        "def handler(event, context):\n"
+        "    logging.getLogger().info('not shown')\n"
+        "    logging.getLogger().warning('shown')\n"
+    )
+    name = make_function(source, LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": "WARN"})
+
+    answer = client.invoke(FunctionName=name, LogType="Tail")
+
+    lines = base64.b64decode(answer["LogResult"]).decode().splitlines()
+    (record,) = [json.loads(line) for line in lines if line.startswith("{")]
+    assert ("WARNING", "shown") == (record["level"], record["message"])
