@@ -51,17 +51,24 @@ class Invoker:
         context: Context,
         request_id: str,
     ) -> Awaitable[Response]:
-        """Begin an invocation; its response is to be awaited at once. As `invoke_cold`.
+        """Begin an invocation; its response is to be awaited at once. As `invoke_cold`."""
+        begun = self.invoke_warm(function, body, context, request_id)
+        return begun or self.invoke_cold(function, body, wait, context, request_id)
+
+    def invoke_warm(
+        self, function: FunctionConfiguration, body: bytes, context: Context, request_id: str
+    ) -> asyncio.Future[Response] | None:
+        """Begin an invocation if there is an idle worker, else return None.
 
         The warm path: no task, no coroutine but the caller's.
         """
         worker = self._pool.take(function)
-        if worker is not None:
-            try:
-                return worker.invoke(request_id, body, context)
-            except WorkerGone:
-                pass  # it died while it was idle
-        return self.invoke_cold(function, body, wait, context, request_id)
+        if worker is None:
+            return None
+        try:
+            return worker.invoke(request_id, body, context)
+        except WorkerGone:
+            return None  # it died while it was idle
 
     async def invoke_cold(
         self,

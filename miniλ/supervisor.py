@@ -481,7 +481,10 @@ class Supervisor:
             request_id = new_request_id()
         else:
             check_id("request_id", request_id)
-        return await invoker.invoke(function, payload, wait, context, request_id)
+        begun = invoker.invoke_warm(function, payload, context, request_id)
+        if begun is not None:
+            return await begun
+        return await invoker.invoke_cold(function, payload, wait, context, request_id)
 
     def run(
         self,
@@ -499,6 +502,14 @@ class Supervisor:
         if invoker is None:
             raise closed()
         return invoker.invoke(function, payload, wait, context, request_id or new_request_id())
+
+    def run_warm(
+        self, function: FunctionConfiguration, payload: bytes, context: Context, request_id: str
+    ) -> asyncio.Future[Response] | None:
+        """Run a version as `run` does, if a worker of it is idle; else return None."""
+        if self._invoker is None:
+            return None
+        return self._invoker.invoke_warm(function, payload, context, request_id)
 
     async def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1

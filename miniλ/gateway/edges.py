@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 
     from aiohttp.streams import StreamReader
 
+    from miniλ.gateway.express import Express
+    from miniλ.model import Response
+
 # From the first byte of a request to the end of its headers.
 HEAD_SECONDS = 10.0
 # A connection that asks for nothing is kept as long as clients usually keep theirs.
 IDLE_SECONDS = 120.0
+# As long as any function may run, and longer than any answer takes.
+MOST_SECONDS = 1000.0
 # A body may take this long, and a second more for each so many bytes that have come.
 BODY_SECONDS = 20.0
 BODY_RATE = 64 * 1024
@@ -47,6 +52,9 @@ LOOK_SECONDS = 1.0
 MOST_CONNECTIONS = 4096
 # When there are so many, this share of them makes room: those that ask for nothing.
 ROOM = 1 / 16
+
+# Who answers. AWS does not say; aiohttp would say aiohttp.
+SERVER = "minilambda"
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # On, for 0 s: closing is a reset (socket(7), SO_LINGER).
@@ -63,9 +71,22 @@ class BrokenBody(web_protocol.RequestPayloadError, TimeoutError):
 class Connection(web_protocol.RequestHandler):
     """A connection that knows since when it waits: for the rest of a head, for its reader."""
 
-    __slots__ = ("body", "is_half", "unread", "unread_since", "waits_since")
+    __slots__ = (
+        "_answering",
+        "_express",
+        "_held",
+        "body",
+        "is_half",
+        "unread",
+        "unread_since",
+        "waits_since",
+    )
 
     def __init__(self, server: Server, **options: Any) -> None:  # noqa: ANN401 - as aiohttp's
+        self._express = server.express
+        # The invocation that the express lane has begun, and what has come since.
+        self._answering: asyncio.Future[Response] | None = None
+        self._held = b""
         self.waits_since = self.unread_since = 0.0
         self.unread = 0
         # Of the last request that came.
@@ -86,6 +107,14 @@ class Connection(web_protocol.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Read; note when the head of a request has begun, and has not ended."""
+        if self._answering is not None:
+            self._hold(data)
+            return
+        if self._express is not None and self._is_at_rest():
+            begun = self._express.begin(data)
+            if begun is not None:
+                self._answer_when_done(*begun)
+                return
         super().data_received(data)
         if self._messages:
             self._note(*self._messages[-1])
@@ -105,6 +134,9 @@ class Connection(web_protocol.RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's returns nothing
         """Answer also who has said all that they will say, as `nc -N` does; then it is over."""
+        if self._answering is not None:
+            self.is_half = True
+            return True
         if self.is_unasked or self.body is None or not self.body.is_eof():
             return False  # the transport closes, and who waits for a body hears of it
         self.is_half = True
@@ -113,11 +145,71 @@ class Connection(web_protocol.RequestHandler):
     @property
     def is_unasked(self) -> bool:
         """Whether there is no request here: none is being answered, none is about to be."""
+        if self._answering is not None or self._close or self._force_close:
+            return False
         waiter = self._waiter
         if waiter is None:
             # Nobody has looked yet, or one is being answered.
             return self.body is None
         return not waiter.done()
+
+    # The express lane: see `express`. While it answers, aiohttp waits for a request as before.
+
+    def _is_at_rest(self) -> bool:
+        """Return whether a request may begin here: no other has, and all answers were taken."""
+        transport = self.transport
+        return (
+            self.is_unasked
+            and not self.waits_since
+            and transport is not None
+            and not transport.get_write_buffer_size()
+        )
+
+    def _answer_when_done(
+        self, future: asyncio.Future[Response], request_id: str, trace_id: str
+    ) -> None:
+        self._answering = future
+        # Not idle, however long the function takes.
+        self._next_keepalive_close_time = self._loop.time() + MOST_SECONDS
+        future.add_done_callback(lambda done: self._answer(done, request_id, trace_id))
+
+    def _answer(self, future: asyncio.Future[Response], request_id: str, trace_id: str) -> None:
+        self._answering = None
+        self._next_keepalive_close_time = self._loop.time() + IDLE_SECONDS
+        transport = self.transport
+        if transport is None:
+            return  # the client has left: the function ran to its end
+        if future.cancelled() or future.exception() is not None or self._express is None:
+            self.drop()
+            return
+        transport.write(self._express.answer(future.result(), request_id, trace_id))
+        if self.is_half or self._close:
+            super().close()
+            transport.close()
+            return
+        held, self._held = self._held, b""
+        if held:
+            transport.resume_reading()
+            self.data_received(held)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what came too early, and take no more."""
+        if not self._held and self.transport is not None:
+            self.transport.pause_reading()
+        self._held += data
+
+    def close(self) -> None:
+        """End it when it has answered."""
+        if self._answering is None:
+            super().close()
+        else:
+            self._close = True
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Wait for what is being answered, and end."""
+        if self._answering is not None:
+            await asyncio.wait([self._answering], timeout=timeout)
+        await super().shutdown(timeout)
 
     @property
     def since(self) -> float:
@@ -126,8 +218,6 @@ class Connection(web_protocol.RequestHandler):
 
     def is_late(self, now: float) -> bool:
         """Return whether its client has had its time: to send a head, to read an answer."""
-        if self.is_half and self.is_unasked:
-            return True
         if self.waits_since and now - self.waits_since > HEAD_SECONDS:
             return True
         transport = self.transport
@@ -145,9 +235,11 @@ class Connection(web_protocol.RequestHandler):
             # Whoever began another answer failed: this one would be taken for its rest.
             msg = "An answer broke off"
             raise ConnectionAbortedError(msg)
+        resp.headers.setdefault("Server", SERVER)
         is_broken = request.content.exception() is not None
         if is_broken or (self.is_half and not self._messages):
             resp.force_close()
+            self.close()
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(
@@ -186,7 +278,8 @@ class Connection(web_protocol.RequestHandler):
 class Server(web.Server):
     """aiohttp's low-level server, with an end to patience."""
 
-    def __init__(self, handler: Any) -> None:  # noqa: ANN401 - a coroutine function of a request
+    def __init__(self, handler: Any, express: Express | None = None) -> None:  # noqa: ANN401 - a coroutine function of a request
+        self.express = express
         self._options = {
             "keepalive_timeout": IDLE_SECONDS,
             "access_log": None,
@@ -227,6 +320,8 @@ class Server(web.Server):
         for connection in self._of_ours():
             if connection.is_late(now):
                 connection.drop()
+            elif connection.is_half and connection.is_unasked:
+                connection.force_close()
         self._look = self._loop.call_later(LOOK_SECONDS, self._look_around)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's

@@ -26,14 +26,14 @@ from miniλ.errors import (
     ResourceNotFound,
     Throttled,
 )
-from miniλ.gateway import edges, eventstream, quick
+from miniλ.gateway import edges, eventstream
 from miniλ.host import Context
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
 from miniλ.streams import Stream
 
 if TYPE_CHECKING:
-    from miniλ.gateway.call import Api, Call
+    from miniλ.gateway.call import Call
     from miniλ.supervisor import Supervisor
 
 # Lambda quota: an asynchronous event may have 1 MB (since October 2025).
@@ -48,60 +48,6 @@ QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
 # The name that the runtime interface emulator gives to whatever it serves.
 EMULATED = "function"
 _TRACE_ID = re.compile(r"[!-~][ -~]{0,255}")
-
-_PLAIN_PATH = re.compile(r"/2015-03-31/functions/([a-zA-Z0-9_-]{1,64})/invocations")
-_OUR_HOST = re.compile(r"(?:127\.0\.0\.1|localhost)(?::[0-9]+)?\Z")
-# What an invocation may say: how, who, for whom, from where.
-_SAYINGS = (
-    "X-Amz-Invocation-Type",
-    "X-Amz-Log-Type",
-    "X-Amz-Client-Context",
-    "X-Amz-Tenant-Id",
-    "X-Amz-Durable-Execution-Name",
-    "Authorization",
-    "Origin",
-    "Sec-Fetch-Site",
-)
-
-
-def plain_name(request: web.BaseRequest) -> str | None:
-    """Return the function of an invocation that says nothing but that; None for any other request.
-
-    Nearly all invocations are like this, and what is not said need not be looked at.
-    """
-    found = _PLAIN_PATH.fullmatch(request.raw_path)
-    if found is None or request.method != "POST":
-        return None
-    headers = request.headers
-    if found[1] == EMULATED:
-        return None
-    for name in _SAYINGS:
-        if name in headers:
-            return None
-    return found[1] if _OUR_HOST.match(headers.get("Host", "")) is not None else None
-
-
-async def invoke_plainly(
-    api: Api, request: web.BaseRequest, name: str, request_id: str
-) -> web.StreamResponse:
-    """Run $LATEST of a function and answer; as `invoke` does, and nothing besides."""
-    try:
-        body = await edges.read_body(request, MAX_PAYLOAD, "InvokeFunction")
-    except EntityTooLarge as exc:
-        raise RequestTooLarge(str(exc)) from exc
-    function = api.functions.live.get(name) or api.functions.resolve(name)
-    trace_id = _trace(request, request_id)
-    payload = check_event(body) if body else b"{}"
-    context = Context(None, None, trace_id)
-    response = await api.supervisor.run(function, payload, context, request_id)
-    if response.invoked.failed or not quick.fits(request, response.body):
-        return _answer(response, request_id, trace_id)
-    return quick.answer(
-        f"Content-Type: application/json\r\nx-amzn-RequestId: {request_id}\r\n"
-        f"x-amzn-Remapped-Content-Length: 0\r\nX-Amz-Executed-Version: $LATEST\r\n"
-        f"X-Amzn-Trace-Id: {trace_id.lower()}\r\n",
-        response.body,
-    )
 
 
 async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
@@ -232,8 +178,13 @@ def _trace(request: web.BaseRequest, request_id: str) -> str:
     said = request.headers.get("X-Amzn-Trace-Id")
     if said and _TRACE_ID.fullmatch(said):
         return said
-    digits = request_id.replace("-", "")
-    return f"Root=1-{int(time.time()):08x}-{digits[:24]};Sampled=0"
+    return new_trace(request_id)
+
+
+def new_trace(request_id: str) -> str:
+    """Return a trace id made of a request's, as X-Ray writes them."""
+    digits = f"{request_id[:8]}{request_id[9:13]}{request_id[14:18]}{request_id[19:23]}"
+    return f"Root=1-{int(time.time()):08x}-{digits}{request_id[24:28]};Sampled=0"
 
 
 def _client_context(said: str) -> str:

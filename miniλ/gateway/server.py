@@ -54,6 +54,7 @@ from miniλ.gateway import (
 )
 from miniλ.gateway.auth import Auth, named
 from miniλ.gateway.call import Api, Call
+from miniλ.gateway.express import Express
 from miniλ.invoker import new_request_id
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Gateway:
         guard.check_listening(self._host, has_auth=self._auth is not None)
         self._api = Api(self._supervisor, self._supervisor.uploads, links.Links())
         async with contextlib.AsyncExitStack() as undo:
-            server = edges.Server(self._answer)
+            lane = Express(self._supervisor) if self._auth is None else None
+            server = edges.Server(self._answer, lane)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
             undo.push_async_callback(self._drain)
@@ -165,10 +167,6 @@ class Gateway:
             return answers.error(ServiceError(msg), request_id)
 
     async def _dispatch(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        if self._auth is None:
-            name = invocations.plain_name(request)
-            if name is not None:
-                return await invocations.invoke_plainly(self._api, request, name, request_id)
         path, _, query_text = request.raw_path.partition("?")
         if not path.startswith("/20") or beside.is_url(request):
             return await beside.answer(self._api, self._auth, self._host, request, request_id)
