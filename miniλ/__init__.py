@@ -28,6 +28,7 @@ _WHERE = {
     "SerializationFailed": "miniλ.errors",
     "InvalidParameterValue": "miniλ.errors",
     "InvalidRequestContent": "miniλ.errors",
+    "RecursiveInvocation": "miniλ.errors",
     "ResourceInUse": "miniλ.errors",
     "PolicyLengthExceeded": "miniλ.errors",
     "AccessDenied": "miniλ.errors",

@@ -7,6 +7,7 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
     ├── SerializationFailed      400  a request that is no JSON, or of the wrong types
     ├── InvalidParameterValue    400  a configuration that Lambda would refuse
     ├── InvalidRequestContent    400  an event that is not JSON
+    ├── RecursiveInvocation      400  a function that has called itself too often
     ├── ResourceInUse            400  the resource is being changed or deleted
     ├── PolicyLengthExceeded     400  a resource policy above 20 KB
     ├── AccessDenied             403  who asks may not, or may not ask like this
@@ -67,6 +68,13 @@ class InvalidRequestContent(LambdaError):
     """The event could not be parsed as (or turned into) JSON."""
 
     code = "InvalidRequestContentException"
+    status = 400
+
+
+class RecursiveInvocation(LambdaError):
+    """The function was in this chain of invocations too often: it calls itself, in the end."""
+
+    code = "RecursiveInvocationException"
     status = 400
 
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Api:
     """What operations act upon: the supervisor, and what the gateway itself knows."""
 
-    __slots__ = ("base_url", "events", "links", "supervisor", "uploads")
+    __slots__ = ("base_url", "event_bytes", "events", "links", "supervisor", "uploads")
 
     def __init__(self, supervisor: Supervisor, uploads: Path, links: Links) -> None:
         self.supervisor = supervisor
@@ -37,6 +37,7 @@ class Api:
         self.base_url = ""
         # Asynchronous invocations that are not over.
         self.events: set[asyncio.Task[None]] = set()
+        self.event_bytes = 0
 
     def url_of(self, url_id: str) -> str:
         """Return the address of a function URL, which resolves on this machine."""

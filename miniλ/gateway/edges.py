@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 HEAD_SECONDS = 10.0
 # A connection that asks for nothing is kept as long as clients usually keep theirs.
 IDLE_SECONDS = 120.0
-# As long as any function may run, and longer than any answer takes.
-MOST_SECONDS = 1000.0
 # A body may take this long, and a second more for each so many bytes that have come.
 BODY_SECONDS = 20.0
 BODY_RATE = 64 * 1024
@@ -169,20 +167,23 @@ class Connection(web_protocol.RequestHandler):
         self, future: asyncio.Future[Response], request_id: str, trace_id: str
     ) -> None:
         self._answering = future
-        # Not idle, however long the function takes.
-        self._next_keepalive_close_time = self._loop.time() + MOST_SECONDS
         future.add_done_callback(lambda done: self._answer(done, request_id, trace_id))
 
     def _answer(self, future: asyncio.Future[Response], request_id: str, trace_id: str) -> None:
         self._answering = None
-        self._next_keepalive_close_time = self._loop.time() + IDLE_SECONDS
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         transport = self.transport
         if transport is None:
             return  # the client has left: the function ran to its end
         if future.cancelled() or future.exception() is not None or self._express is None:
             self.drop()
             return
-        transport.write(self._express.answer(future.result(), request_id, trace_id))
+        try:
+            content = self._express.answer(future.result(), request_id, trace_id)
+        except Exception:
+            self.drop()  # rather than a client that waits for ever
+            raise
+        transport.write(content)
         if self.is_half or self._close:
             super().close()
             transport.close()
@@ -191,6 +192,15 @@ class Connection(web_protocol.RequestHandler):
         if held:
             transport.resume_reading()
             self.data_received(held)
+
+    def _process_keepalive(self) -> None:
+        if self._answering is None:
+            super()._process_keepalive()
+        else:
+            # Not idle, however long the function takes, though aiohttp has nothing to do.
+            self._keepalive_handle = self._loop.call_later(
+                self._keepalive_timeout, self._process_keepalive
+            )
 
     def _hold(self, data: bytes) -> None:
         """Keep what came too early, and take no more."""

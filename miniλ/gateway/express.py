@@ -19,8 +19,8 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, NamedTuple
 
 from miniλ.errors import LambdaError
+from miniλ.gateway import traces
 from miniλ.gateway.edges import SERVER
-from miniλ.gateway.invocations import new_trace
 from miniλ.host import Context
 from miniλ.invoker import check_event, new_request_id
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # What comes at once, as a rule; a larger request is in no hurry.
 MOST = 64 * 1024
 # Heads of clients that say the same each time are looked at once.
-KNOWN_HEADS = 1024
+KNOWN_HEADS, KNOWN_BYTES = 1024, 1024
 
 _HEAD = re.compile(
     rb"POST /2015-03-31/functions/([a-zA-Z0-9_-]{1,64})/invocations HTTP/1\.1\r\n"
@@ -105,15 +105,17 @@ class Express:
         except LambdaError:
             return None
         request_id = new_request_id()
-        trace_id = new_trace(request_id)
-        context = Context(None, None, trace_id)
+        trace_id = traces.new(request_id)
+        context = Context(None, None, traces.begun(trace_id, plain.function))
         future = self._supervisor.run_warm(function, event, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 
     def _learn(self, head: bytes) -> _Plain | None:
         if len(self._heads) >= KNOWN_HEADS:
             self._heads.clear()
-        plain = self._heads[head] = _parse(head)
+        plain = _parse(head)
+        if len(head) <= KNOWN_BYTES:
+            self._heads[head] = plain
         return plain
 
     def answer(self, response: Response, request_id: str, trace_id: str) -> bytes:

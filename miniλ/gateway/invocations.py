@@ -10,8 +10,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,14 +24,15 @@ from miniλ.errors import (
     ResourceNotFound,
     Throttled,
 )
-from miniλ.gateway import edges, eventstream
+from miniλ.gateway import edges, eventstream, traces
 from miniλ.host import Context
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
+from miniλ.resources import RECURSION
 from miniλ.streams import Stream
 
 if TYPE_CHECKING:
-    from miniλ.gateway.call import Call
+    from miniλ.gateway.call import Api, Call
     from miniλ.supervisor import Supervisor
 
 # Lambda quota: an asynchronous event may have 1 MB (since October 2025).
@@ -44,10 +43,11 @@ TAIL = 4096
 MAX_CONTEXT = 3583
 # An event waits so long for concurrency, as it would in Lambda's queue.
 EVENT_WAIT = 6 * 3600.0
+# Events that wait are in memory.
+MAX_WAITING = 64 * 1024 * 1024
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
 # The name that the runtime interface emulator gives to whatever it serves.
 EMULATED = "function"
-_TRACE_ID = re.compile(r"[!-~][ -~]{0,255}")
 
 
 async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
@@ -102,7 +102,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
             "Content-Type": eventstream.CONTENT_TYPE,
             "x-amzn-RequestId": call.request_id,
             "X-Amz-Executed-Version": function.version,
-            "X-Amzn-Trace-Id": (context.trace_id or "").lower(),
+            traces.HEADER: traces.answered(context.trace_id or ""),
         }
     )
     try:
@@ -169,22 +169,16 @@ def _resolve(call: Call, request: web.BaseRequest) -> tuple[FunctionConfiguratio
     if qualifier or place is not functions.place:
         arn = place.function(function.name, qualifier)
     said = call.params.get("ClientContext")
-    trace_id = _trace(request, call.request_id)
+    said_trace = request.headers.get(traces.HEADER)
+    trace_id = followed(call.api, function.name, said_trace, call.request_id)
     return function, Context(None if said is None else _client_context(said), None, trace_id, arn)
 
 
-def _trace(request: web.BaseRequest, request_id: str) -> str:
-    """Return the client's own trace id if it can be sent back and on; else a new one."""
-    said = request.headers.get("X-Amzn-Trace-Id")
-    if said and _TRACE_ID.fullmatch(said):
-        return said
-    return new_trace(request_id)
-
-
-def new_trace(request_id: str) -> str:
-    """Return a trace id made of a request's, as X-Ray writes them."""
-    digits = f"{request_id[:8]}{request_id[9:13]}{request_id[14:18]}{request_id[19:23]}"
-    return f"Root=1-{int(time.time()):08x}-{digits}{request_id[24:28]};Sampled=0"
+def followed(api: Api, function: str, said: str | None, request_id: str) -> str:
+    """Return the trace id that a function is given; raises `RecursiveInvocation`."""
+    config = api.registry.get(RECURSION, function)
+    may_recur = config is not None and config["RecursiveLoop"] == "Allow"
+    return traces.followed(traces.of(said, request_id), function, may_recur=may_recur)
 
 
 def _client_context(said: str) -> str:
@@ -206,7 +200,7 @@ def _answer(response: Response, request_id: str, trace_id: str) -> web.Response:
         "x-amzn-RequestId": request_id,
         "x-amzn-Remapped-Content-Length": "0",
         "X-Amz-Executed-Version": response.executed_version,
-        "X-Amzn-Trace-Id": trace_id.lower(),  # as recorded
+        traces.HEADER: traces.answered(trace_id),
     }
     if response.is_failure:
         headers["X-Amz-Function-Error"] = "Unhandled"
@@ -225,13 +219,20 @@ def _plain(status: int, request_id: str) -> web.Response:
 def _accept(call: Call, function: FunctionConfiguration, body: bytes, context: Context) -> None:
     """Run an event once, in the background."""
     api = call.api
-    if len(api.events) >= api.supervisor.settings.queue_size:
+    full = len(api.events) >= api.supervisor.settings.queue_size
+    if full or api.event_bytes + len(body) > MAX_WAITING:
         raise Throttled(QUEUE_FULL)
+
+    def over(task: asyncio.Task[None]) -> None:
+        api.events.discard(task)
+        api.event_bytes -= len(body)
+
     task = asyncio.get_running_loop().create_task(
         _run_event(call, function, body, context), name=f"event {call.request_id}"
     )
     api.events.add(task)
-    task.add_done_callback(api.events.discard)
+    api.event_bytes += len(body)
+    task.add_done_callback(over)
 
 
 async def _run_event(
@@ -239,7 +240,10 @@ async def _run_event(
 ) -> None:
     supervisor = call.api.supervisor
     try:
-        await supervisor.run(function, body, context, call.request_id, wait=EVENT_WAIT)
+        # Where nothing may run it would wait in vain.
+        reserved = call.api.functions.get(function.name).reserved_concurrency
+        wait = 0.0 if reserved == 0 else EVENT_WAIT
+        await supervisor.run(function, body, context, call.request_id, wait=wait)
     except LambdaError as exc:
         what = f"The event {call.request_id} of {function.qualified} was not run: {exc}"
         supervisor.journal.record(journal.Trouble(what=what))

@@ -16,7 +16,6 @@ function URLs"; what errors say: recorded answers.
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ from multidict import CIMultiDict
 
 from miniλ import journal, sigv4
 from miniλ.errors import AccessDenied, LambdaError, Throttled
-from miniλ.gateway import cors, edges, invocations, payloads, policies, urls
+from miniλ.gateway import cors, edges, invocations, payloads, policies, traces, urls
 from miniλ.gateway.answers import JSON, RETRY_AFTER
 from miniλ.gateway.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, Identity, UrlAnswer
 from miniλ.gateway.prelude import Prelude
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 OPERATION = "InvokeFunctionUrl"
 
-# What a client may say of its trace: it goes on into the environment of the worker.
-_TRACE_ID = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[!-~]{0,200})?")
 # There is no body in these, whatever the function returned (RFC 9110, 15.3.5 and 15.4.5).
 _BODILESS = frozenset({204, 304})
 
@@ -92,8 +89,8 @@ async def serve(
     who signed: where the gateway has [auth] verified, with this body; NOBODY if nobody did.
     """
     request_id = new_request_id()
-    trace_id = _trace_id(request.headers.get("X-Amzn-Trace-Id", ""), request_id)
-    ids = {"x-amzn-RequestId": request_id, "x-amzn-trace-id": trace_id}
+    trace_id = traces.of(request.headers.get(traces.HEADER), request_id)
+    ids = {"x-amzn-RequestId": request_id, "x-amzn-trace-id": traces.answered(trace_id)}
     found = urls.find(api.registry, url_id)
     if found is None:
         return _whole(UNKNOWN_URL, ids)
@@ -144,7 +141,8 @@ async def _run(
             raise edges.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
-        context = Context(trace_id=visit.trace_id, arn=arn, stream=stream)
+        trace_id = invocations.followed(api, function, visit.trace_id, visit.request_id)
+        context = Context(trace_id=trace_id, arn=arn, stream=stream)
         result = invocations.begin(api.supervisor, version, event, context, visit.request_id)
         if stream is None:
             await result
@@ -226,14 +224,6 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
         visit.api.supervisor.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."
     return UrlAnswer(exc.status, headers, msgspec.json.encode({"Message": text}))
-
-
-def _trace_id(said: str, request_id: str) -> str:
-    """Return the client's own trace id, or a new one."""
-    if _TRACE_ID.fullmatch(said):
-        return said
-    digits = request_id.replace("-", "")
-    return f"Root=1-{int(time.time()):08x}-{digits[:24]};Sampled=0"
 
 
 # From a result to an answer

@@ -105,19 +105,25 @@ def rest(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
+def say(connection: socket.socket, *parts: bytes) -> bytes:
+    """Send parts, each when the one before was read; return what came between them."""
+    said = b""
+    for part in parts:
+        # Who has been refused already is reset; what was said is still there.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(part)
+        if part is not parts[-1]:
+            connection.settimeout(PAUSE)
+            with contextlib.suppress(TimeoutError):
+                said += connection.recv(65536)
+    connection.settimeout(SECONDS)
+    return said
+
+
 def converse(server: Server, *parts: bytes) -> bytes:
     """Send parts, each when the one before was read, and return all until the server closes."""
-    said = b""
     with connect(server) as connection:
-        for part in parts:
-            # Who has been refused already is reset; what was said is still there.
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-                connection.sendall(part)
-            if part is not parts[-1]:
-                connection.settimeout(PAUSE)
-                with contextlib.suppress(TimeoutError):
-                    said += connection.recv(65536)
-        connection.settimeout(SECONDS)
+        said = say(connection, *parts)
         return said + rest(connection)
 
 
@@ -168,13 +174,14 @@ def watched(*arguments: str, program: str = SERVE, **environment: str) -> Iterat
         assert "" == text
 
 
-def ended(*arguments: str) -> tuple[int, str]:
+def ended(*arguments: str, **environment: str) -> tuple[int, str]:
     """Run a server that is not to start; return its exit code and what it says."""
     done = subprocess.run(
         [sys.executable, "-m", "miniλ", "serve", "--port", "0", "--json", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, **environment},
         timeout=START_SECONDS,
         check=False,
     )

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import gzip
-import http.client
 import itertools
 import json
 import re
@@ -37,6 +36,7 @@ from tests.api.plain_http import (
     meeting,
     memory,
     rest,
+    say,
     until,
     watched,
 )
@@ -248,23 +248,29 @@ def test_who_reads_nothing_is_left_and_holds_no_worker(
 def test_answers_that_nobody_reads_are_not_piled_up(
     server: Server, client: BaseClient, make_function: MakeFunction
 ) -> None:
-    """B46: who asks for much in one go, and reads nothing of it, is not worked for in advance."""
+    """B46: who asks for much, at once or bit by bit, and reads nothing, is not worked for."""
     name = make_function("def handler(event, context):\n    return 'x' * 30_000\n")
-    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=5)
+    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=13)
     before = memory(server)
     with contextlib.ExitStack() as all_of_them:
-        for lines in (
-            [],
-            [],
-            [f"Authorization: {SIGNED['Authorization']}"],
-            ["X-Amz-Log-Type: Tail"],
-        ):
-            greedy = all_of_them.enter_context(socket.socket())
-            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            greedy.connect(("127.0.0.1", server.port))
-            greedy.sendall((head(invocation(name), "Content-Length: 2", *lines) + b"{}") * 1_000)
-        # Time enough for what would be 40 MB.
-        statuses = {ask(server, "POST", invocation(name), b"{}").status for _ in range(400)}
+        steady = []
+        signature = f"Authorization: {SIGNED['Authorization']}"
+        for lines in ([], [], [], [signature], [signature], ["X-Amz-Log-Type: Tail"]):
+            request = head(invocation(name), "Content-Length: 2", *lines) + b"{}"
+            for is_steady in (True, False):
+                greedy = all_of_them.enter_context(socket.socket())
+                greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                greedy.connect(("127.0.0.1", server.port))
+                if is_steady:
+                    steady.append((greedy, request))
+                else:
+                    greedy.sendall(request * 1_000)
+        # Time enough for what would be 100 MB.
+        statuses = set()
+        for _ in range(400):
+            for greedy, request in steady:
+                greedy.sendall(request)
+            statuses.add(ask(server, "POST", invocation(name), b"{}").status)
         grown = memory(server) - before
 
     assert {200} == statuses
@@ -327,20 +333,50 @@ def test_there_is_an_end_to_how_many_are_answered(small: Server) -> None:
 def test_who_is_being_answered_is_never_late(hasty: Server, hasty_client: BaseClient) -> None:
     """A function may run longer than a head may take, also where the body came a little later."""
 
-    def patient(_: int) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", hasty.port, timeout=20)
-        with contextlib.closing(connection):
-            connection.putrequest("POST", invocation("slow"))
-            connection.putheader("Content-Length", "3")
-            connection.endheaders()
-            connection.send(b"0.9")
-            return connection.getresponse().status
+    def patient(number: int) -> bytes:
+        parts = [head(invocation("slow"), "Content-Length: 3"), b"0.9"]
+        with connect(hasty) as connection:
+            # At once, and in two.
+            for part in parts if number % 2 else [b"".join(parts)]:
+                connection.sendall(part)
+            return connection.recv(65536)[:13]
 
-    hasty_client.put_function_concurrency(FunctionName="slow", ReservedConcurrentExecutions=20)
-    with ThreadPoolExecutor(20) as threads:
-        statuses = list(threads.map(patient, range(20)))
+    hasty_client.put_function_concurrency(FunctionName="slow", ReservedConcurrentExecutions=10)
+    with ThreadPoolExecutor(10) as threads:
+        cold = list(threads.map(patient, range(10)))
+        warm = list(threads.map(patient, range(10)))
 
-    assert [200] * 20 == statuses
+    assert {b"HTTP/1.1 200 "} == {*cold, *warm}
+
+
+def test_who_is_being_answered_is_not_idle(small: Server) -> None:
+    """A connection is idle from its answer on: it is not closed before, and it is then."""
+    with contextlib.closing(small.client()) as client:
+        create(client, "slow", SLOW)
+        client.invoke(FunctionName="slow", Payload=b"0")
+    with connect(small) as patient:
+        patient.sendall(head(invocation("slow"), "Content-Length: 3") + b"1.1")
+        said = patient.recv(65536)
+        end = patient.recv(1)
+
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"" == end
+
+
+def test_who_is_being_answered_makes_no_room(
+    hasty: Server, hasty_client: BaseClient, meeting: Meeting
+) -> None:
+    """B46: who waits for an answer is not put out by who only connects, on a warm worker too."""
+    create(hasty_client, "guest", GUEST)
+    said = []
+    for _ in range(2):
+        (running,) = in_flight(hasty, "guest", meeting, 1)
+        with contextlib.ExitStack() as all_of_them:
+            for _ in range(200):
+                all_of_them.enter_context(connect(hasty))
+            said += answers_of([running], meeting)
+
+    assert [b'"word"'] * 2 == [each.rpartition(b"\r\n\r\n")[2] for each in said]
 
 
 @pytest.mark.parametrize("turns", range(5))
@@ -393,12 +429,14 @@ def test_who_leaves_changes_nothing(
     body = json.dumps({"port": meeting.port}).encode()
     request = head(invocation(name), f"Content-Length: {len(body)}") + body
 
-    with connect(server) as leaving:
-        leaving.sendall(request)
-        guest = meeting.await_guest()
-    throttled = ask(server, "POST", invocation(name), body)
-    guest.sendall(b"done")
-    until(lambda: reports(server, name) == 1)
+    # The second time a worker is warm, which is another way through the server.
+    for times in (1, 2):
+        with connect(server) as leaving:
+            leaving.sendall(request)
+            guest = meeting.await_guest()
+        throttled = ask(server, "POST", invocation(name), body)
+        guest.sendall(b"done")
+        until(lambda: reports(server, name) == times)  # noqa: B023 - called at once
     with connect(server) as staying:
         staying.sendall(request)
         meeting.await_guest().sendall(b"again")
@@ -412,8 +450,8 @@ def test_who_leaves_changes_nothing(
 
     assert (429, "TooManyRequestsException") == told(throttled)
     assert answer.endswith(b'"again"')
-    assert 2 == said.count("it began") == said.count("it ended")
-    assert 2 == reports(server, name)
+    assert 3 == said.count("it began") == said.count("it ended")
+    assert 3 == reports(server, name)
 
 
 def test_who_has_said_all_is_answered(server: Server, make_function: MakeFunction) -> None:
@@ -426,6 +464,48 @@ def test_who_has_said_all_is_answered(server: Server, make_function: MakeFunctio
         said = rest(half)
 
     assert 3 == said.count(b"HTTP/1.1 200 ")
+
+
+def test_what_comes_too_early_waits(
+    server: Server, make_function: MakeFunction, meeting: Meeting
+) -> None:
+    """A request that comes while another is being answered is answered next, and so is a third."""
+    name = make_function(GUEST, Timeout=30)
+    body = json.dumps({"port": meeting.port}).encode()
+    request = head(invocation(name), f"Content-Length: {len(body)}") + body
+    said = []
+    for _ in range(2):
+        with connect(server) as eager:
+            eager.sendall(request)
+            first = meeting.await_guest()
+            eager.sendall(request[:50])
+            eager.sendall(request[50:] + request)
+            eager.shutdown(socket.SHUT_WR)
+            first.sendall(b"one")
+            meeting.await_guest().sendall(b"two")
+            meeting.await_guest().sendall(b"three")
+            said.append(rest(eager))
+
+    assert [[b'"one"', b'"two"', b'"three"']] * 2 == [
+        re.findall(rb"\r\n\r\n(\"[a-z]+\")", each) for each in said
+    ]
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])
+def test_who_has_said_all_is_waited_for(
+    server: Server, make_function: MakeFunction, meeting: Meeting, before: int
+) -> None:
+    """A client that closes its half while its function runs has its answer."""
+    name = make_function(GUEST, Timeout=30)
+    answers_of(in_flight(server, name, meeting, before), meeting)
+    (running,) = in_flight(server, name, meeting, 1)
+    running.shutdown(socket.SHUT_WR)
+    # Somebody else is answered meanwhile, so the server has heard of the end.
+    status = ask(server, "GET", "/").status
+    (said,) = answers_of([running], meeting)
+
+    assert 200 == status
+    assert said.endswith(b'"word"')
 
 
 @pytest.mark.parametrize(
@@ -623,6 +703,23 @@ def test_a_trace_id_that_cannot_go_on_is_not_taken(server: Server, echo: str) ->
     assert all(re.fullmatch("root=1-[0-9a-f]{8}-[0-9a-f]{24};sampled=0", each) for each in said[:4])
 
 
+def test_an_answer_is_the_same_whichever_way_it_took(server: Server, echo: str) -> None:
+    """A request that comes in one piece, to a warm worker, and one in two say the same."""
+    own = {"date", "x-amzn-requestid", "x-amzn-trace-id"}
+    for lines in ([], [f"Authorization: {SIGNED['Authorization']}"], ["Accept: */*"]):
+        whole = head(invocation(echo), "Content-Length: 8", *lines) + b'{"a": 1}'
+        said = []
+        for parts in ([whole], [whole], [whole[:-3], whole[-3:]]):
+            with connect(server) as connection:
+                assert b"" == say(connection, *parts)
+                top, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+                status, *headers = top.decode().split("\r\n")
+                pairs = dict(line.lower().split(": ", 1) for line in headers)
+                said.append((status, {**pairs, **dict.fromkeys(own, "")}, pairs.keys(), body))
+
+        assert said[0] == said[1] == said[2]
+
+
 # What is no HTTP
 
 RUN = invocation("quiet")
@@ -742,6 +839,22 @@ def test_a_name_that_is_none_finds_nothing(server: Server, quiet: str, name: str
     assert 0 == reports(server, quiet)
 
 
+def test_a_request_in_the_midst_of_a_head_is_a_part_of_it(server: Server, echo: str) -> None:
+    """B49: what is whole by itself is not one more request where another has begun."""
+    whole = head(invocation(echo), "Content-Length: 2") + b"{}"
+    before = reports(server, echo) + 1
+    assert ask(server, "POST", invocation(echo), b"{}").status == 200
+    said = converse(
+        server,
+        b"POST /nothing HTTP/1.1\r\nX-A: ",
+        whole,
+        head("/", "Connection: close", method="GET"),
+    )
+
+    assert [b"404", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3}) ", said)
+    assert before == reports(server, echo)
+
+
 def test_line_ends_in_what_is_said_do_not_come_back(server: Server, quiet: str) -> None:
     """B49: a Qualifier and a ClientContext with CRLF are refused, and are no headers."""
     evil = "1\r\nX-Evil: yes\r\n\r\n"
@@ -831,6 +944,14 @@ def test_an_answer_that_breaks_off_has_no_second_one() -> None:
 
     assert 1 == said.count(b"HTTP/1.1")
     assert said.endswith(b"\r\n\r\n12345")
+
+
+def test_the_parser_in_c_is_there() -> None:
+    """Without it nothing is served: the one in Python has had holes."""
+    code, said = ended(AIOHTTP_NO_EXTENSIONS="1")
+
+    assert 69 == code
+    assert "ServiceException: aiohttp is here without its parser in C" in said
 
 
 # Browsers
@@ -1026,23 +1147,25 @@ def in_flight(server: Server, name: str, meeting: Meeting, count: int) -> list[s
     running = []
     for _ in range(count):
         connection = connect(server)
-        connection.sendall(
-            head(invocation(name), f"Content-Length: {len(body)}", "Connection: close") + body
-        )
+        connection.sendall(head(invocation(name), f"Content-Length: {len(body)}") + body)
         running.append(connection)
         meeting.await_guest()
     return running
 
 
 def answers_of(running: list[socket.socket], meeting: Meeting) -> list[bytes]:
-    """Let all guests go with a word; return the ends of the answers."""
-    for guest in meeting.guests:
-        guest.sendall(b"word")
-    said = []
+    """Let all guests go with a word; return the answers."""
+    while meeting.guests:
+        with meeting.guests.pop() as guest:
+            guest.sendall(b"word")
+    answers = []
     for connection in running:
         with connection:
-            said.append(rest(connection))
-    return said
+            said = b""
+            while not said.endswith(b'"word"') and (piece := connection.recv(65536)):
+                said += piece
+        answers.append(said)
+    return answers
 
 
 def test_who_runs_ends_on_the_code_it_began_with(
@@ -1079,11 +1202,13 @@ def test_who_runs_is_answered_though_its_function_is_gone(
 # The life of a server
 
 
-def test_sigterm_answers_who_is_waiting(tmp_path: Path, meeting: Meeting) -> None:
+@pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])
+def test_sigterm_answers_who_is_waiting(tmp_path: Path, meeting: Meeting, before: int) -> None:
     """New connections are refused at once, what runs is answered, and the exit code is 0."""
     with watched("--state", str(tmp_path)) as leaving:
         with contextlib.closing(leaving.client()) as client:
             create(client, "guest", GUEST)
+        answers_of(in_flight(leaving, "guest", meeting, before), meeting)
         idle = connect(leaving)
         (running,) = in_flight(leaving, "guest", meeting, 1)
         leaving.process.send_signal(signal.SIGTERM)

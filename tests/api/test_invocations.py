@@ -354,9 +354,12 @@ def test_a_trace_goes_on(server: Server, able: str) -> None:
     given = post(server, path_of(able), X_Amzn_Trace_Id=trace)
     made = post(server, path_of(able))
 
-    assert trace == json.loads(given.body)["trace_id"]
-    assert trace.lower() == given.headers["X-Amzn-Trace-Id"].lower()
-    assert json.loads(made.body)["trace_id"].lower() == made.headers["X-Amzn-Trace-Id"].lower()
+    for answer in (given, made):
+        seen, lineage, mark = json.loads(answer.body)["trace_id"].partition(";Lineage=")
+        assert lineage
+        assert re.fullmatch("1:[0-9a-f]{8}:1", mark)
+        assert seen.lower() == answer.headers["X-Amzn-Trace-Id"]
+    assert trace.lower() == given.headers["X-Amzn-Trace-Id"]
 
 
 def test_the_arn_is_the_one_that_was_asked_for(
@@ -610,3 +613,86 @@ def test_who_leaves_changes_nothing(
 
 def _unless_throttled(answer: Answer) -> Answer | None:
     return None if answer.status == 429 else answer
+
+
+CALLER = """
+import json, os, urllib.error, urllib.request
+
+def handler(event, context):
+    request = urllib.request.Request(
+        event["url"],
+        data=json.dumps({**event, "depth": event["depth"] + 1}).encode(),
+        headers={"X-Amzn-Trace-Id": os.environ["_X_AMZN_TRACE_ID"]},
+    )
+    if event["depth"] >= event["most"]:
+        return ["enough", event["depth"]]
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as exc:
+        return [exc.headers["x-amzn-ErrorType"], event["depth"]]
+"""
+
+
+def test_a_function_that_calls_itself_is_stopped(
+    server: Server, client: BaseClient, make_function: Callable[..., str]
+) -> None:
+    """B45: after 16 invocations in one chain, unless that is allowed; others are not disturbed."""
+    name = make_function(CALLER, Timeout=60)
+    event = {"url": server.url + path_of(name), "depth": 1, "most": 20}
+    for _ in range(2):  # cold, and warm
+        answer = post(server, path_of(name), json.dumps(event).encode())
+        assert ["RecursiveInvocationException", 16] == json.loads(answer.body)
+
+    client.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
+
+    answer = post(server, path_of(name), json.dumps(event).encode())
+    assert ["enough", 20] == json.loads(answer.body)
+
+
+def test_events_wait_for_concurrency_and_none_is_lost(
+    client: BaseClient, server: Server, make_function: Callable[..., str]
+) -> None:
+    """B41: with one at a time, all are accepted, and all run."""
+    name = make_function("def handler(event, context):\n    print('event', event)\n")
+    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+
+    for number in range(30):
+        answer = client.invoke(
+            FunctionName=name, InvocationType="Event", Payload=str(number).encode()
+        )
+        assert 202 == answer["StatusCode"]
+
+    logs = server.client("logs")
+    group = f"/aws/lambda/{name}"
+    until(lambda: 30 == len(printed(logs, group)))
+    assert {f"event {number}" for number in range(30)} == set(printed(logs, group))
+    logs.close()
+
+
+def printed(logs: BaseClient, group: str) -> list[str]:
+    """Return what the function printed so far."""
+    try:
+        found = logs.filter_log_events(logGroupName=group, filterPattern='"event "')
+    except logs.exceptions.ResourceNotFoundException:
+        return []  # it has not run yet
+    return [each["message"].strip() for each in found["events"]]
+
+
+def test_events_of_a_function_that_may_not_run_do_not_wait(
+    client: BaseClient, server: Server, make_function: Callable[..., str]
+) -> None:
+    """B42: with a reservation of 0 a call is throttled; an event is accepted, and goes at once."""
+    name = make_function()
+    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+
+    answer = client.invoke(FunctionName=name, InvocationType="Event")
+    throttled = post(server, path_of(name))
+
+    assert 202 == answer["StatusCode"]
+    assert (429, "TooManyRequestsException") == (
+        throttled.status,
+        throttled.headers["x-amzn-ErrorType"],
+    )
+    client.delete_function_concurrency(FunctionName=name)
+    assert 200 == post(server, path_of(name)).status
