@@ -92,7 +92,9 @@ def publish(
             if is_directory:
                 digest, size = _Copy(path, staging / "code", store).run()
             else:
-                digest, size = _copy_archive(path, staging / "zip")
+                # Who uploads has counted: what comes from S3 may be larger.
+                limit = MAX_UNZIPPED if uploaded else MAX_ZIPPED
+                digest, size = _copy_archive(path, staging / "zip", limit)
                 if not (store / digest.hex()).is_dir():
                     archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
             target = store / digest.hex()
@@ -226,14 +228,14 @@ def _settle(staging: Path, target: Path, durable: int | None) -> None:
         os.fsync(durable)
 
 
-def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
+def _copy_archive(source: Path, target: Path, limit: int) -> tuple[bytes, int]:
     """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while data := reader.read(PIECE):
             size += len(data)
-            if size > MAX_ZIPPED:
-                msg = f"Zipped size must be smaller than {MAX_ZIPPED} bytes"
+            if size > limit:
+                msg = f"Zipped size must be smaller than {limit} bytes"
                 raise EntityTooLarge(msg)
             digest.update(data)
             writer.write(data)

@@ -26,7 +26,7 @@ from aiohttp import web
 import miniλ
 from miniλ import packages
 from miniλ.errors import LambdaError, MethodNotAllowed, ResourceNotFound, UnknownOperation
-from miniλ.gateway import answers, cloudwatch, edges, guard, identity, links, serve_url
+from miniλ.gateway import answers, bodies, cloudwatch, guard, identity, links, serve_url
 from miniλ.gateway.auth import NOBODY, named
 from miniλ.gateway.cloudwatch_request import parse
 from miniλ.logbook import PREFIX as GROUP_PREFIX
@@ -86,7 +86,7 @@ async def _serve_url(
     signed = "Authorization" in request.headers or "X-Amz-Signature=" in query
     if signed and serve_url.asks_who(api, url_id):
         visitor = named(request) if auth is None else auth.admit(request, sent, query)
-    body = await edges.read_body(request, MAX_PAYLOAD, "InvokeFunctionUrl")
+    body = await bodies.read(request, MAX_PAYLOAD, "InvokeFunctionUrl")
     if visitor.verify is not None:
         visitor.verify(hashlib.sha256(body).hexdigest())
     return await serve_url.serve(api, request, url_id, path, query, body, visitor)
@@ -124,7 +124,7 @@ async def _call(
     try:
         services = ("logs",) if target else ("sts", "iam")
         visitor = named(request) if auth is None else auth.admit(request, "/", query, services)
-        body = await edges.read_body(request, MAX_CALL, "service")
+        body = await bodies.read(request, MAX_CALL, "service")
         if visitor.verify is not None:
             visitor.verify(hashlib.sha256(body).hexdigest())
             if target:

@@ -24,7 +24,7 @@ from miniλ.errors import (
     ResourceNotFound,
     Throttled,
 )
-from miniλ.gateway import edges, eventstream, traces
+from miniλ.gateway import bodies, eventstream, traces
 from miniλ.host import Context
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
@@ -141,7 +141,7 @@ def begin(
 async def _body(call: Call, request: web.BaseRequest, limit: int, kind: str) -> bytes:
     """Return the event of a request; no body is an empty object."""
     try:
-        body = await edges.read_body(request, limit, "InvokeFunction")
+        body = await bodies.read(request, limit, "InvokeFunction")
     except EntityTooLarge as exc:
         if kind == "Event":
             size = request.content_length or f"more than {limit}"

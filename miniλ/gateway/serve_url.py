@@ -26,7 +26,7 @@ from multidict import CIMultiDict
 
 from miniλ import journal, sigv4
 from miniλ.errors import AccessDenied, LambdaError, Throttled
-from miniλ.gateway import cors, edges, invocations, payloads, policies, traces, urls
+from miniλ.gateway import bodies, cors, invocations, payloads, policies, traces, urls
 from miniλ.gateway.answers import JSON, RETRY_AFTER
 from miniλ.gateway.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, Identity, UrlAnswer
 from miniλ.gateway.prelude import Prelude
@@ -90,7 +90,7 @@ async def serve(
     """
     request_id = new_request_id()
     trace_id = traces.of(request.headers.get(traces.HEADER), request_id)
-    ids = {"x-amzn-RequestId": request_id, "x-amzn-trace-id": traces.answered(trace_id)}
+    ids = {"x-amzn-RequestId": request_id, "x-amzn-trace-id": trace_id}
     found = urls.find(api.registry, url_id)
     if found is None:
         return _whole(UNKNOWN_URL, ids)
@@ -138,7 +138,7 @@ async def _run(
             identity = _identify(visit, function)
         event = _event(visit, identity)
         if len(event) > MAX_PAYLOAD:
-            raise edges.too_large(MAX_PAYLOAD, OPERATION)
+            raise bodies.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
         trace_id = invocations.followed(api, function, visit.trace_id, visit.request_id)

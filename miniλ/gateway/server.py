@@ -35,6 +35,7 @@ from miniλ.gateway import (
     answers,
     attributes,
     beside,
+    bodies,
     concurrency,
     edges,
     event_invoke,
@@ -242,7 +243,7 @@ class Gateway:
         return answers.document(operation.status, content, request_id)
 
     async def _document(self, request: web.BaseRequest, operation: str, visitor: Visitor) -> object:
-        body = await edges.read_body(request, MAX_DOCUMENT, operation)
+        body = await bodies.read(request, MAX_DOCUMENT, operation)
         if visitor.verify is not None:
             visitor.verify(hashlib.sha256(body).hexdigest())
         if not body:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from miniλ import packages
 from miniλ.errors import EntityTooLarge, SerializationFailed
-from miniλ.gateway import edges
+from miniλ.gateway import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +69,12 @@ async def receive(
     """Return the document of a request, without its archive, and the file that has that.
 
     Whoever calls removes the file. `verify` is given the sha256 of the body (hex). Raises
-    `EntityTooLarge`, `SerializationFailed`, and what `edges.save_body` and `verify` do.
+    `EntityTooLarge`, `SerializationFailed`, and what `bodies.save` and `verify` do.
     """
     name = uuid.uuid4().hex
     body, archive = directory / f"{name}.json", directory / f"{name}.zip"
     try:
-        digest = await edges.save_body(request, LIMIT, operation, body)
+        digest = await bodies.save(request, LIMIT, operation, body)
         if verify is not None:
             verify(digest)
         document, has_archive = await asyncio.to_thread(_split, body, archive, operation)
@@ -105,6 +106,9 @@ def _split(body: Path, archive: Path, operation: str) -> tuple[Any, bool]:
         raise SerializationFailed(msg) from exc
     if text:
         _decode(text[1:-1], archive)
+        if archive.stat().st_size > packages.MAX_ZIPPED:
+            msg = f"Zipped size must be smaller than {packages.MAX_ZIPPED} bytes"
+            raise EntityTooLarge(msg)
     return document, bool(text)
 
 

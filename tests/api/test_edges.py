@@ -53,9 +53,9 @@ __all__ = ["meeting"]  # a fixture
 
 # Seconds are short here, so that they end within a test; a look is taken more often.
 HASTY = """
-from miniλ.gateway import edges, links
+from miniλ.gateway import bodies, edges, links
 
-edges.HEAD_SECONDS = edges.BODY_SECONDS = edges.READER_SECONDS = 0.6
+edges.HEAD_SECONDS = bodies.BODY_SECONDS = edges.READER_SECONDS = 0.6
 edges.LINGER_SECONDS = 0.2
 edges.LOOK_SECONDS = 0.05
 edges.MOST_CONNECTIONS = 64

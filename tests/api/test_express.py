@@ -211,4 +211,6 @@ def is_deaf(server: Server) -> bool:
         connect(server).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # in the moment that it closes
     return False

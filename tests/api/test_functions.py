@@ -11,6 +11,7 @@ import json
 import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.api.refusals import CONFLICT, INVALID, MISSING, refused, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from botocore.client import BaseClient
 
@@ -879,7 +879,9 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     program = tmp_path / OTHER
     program.write_text(f"#!/bin/sh\n[ -e {tmp_path}/opened ] || read _ < {tmp_path}/gate\nexit 1\n")
     program.chmod(0o755)
-    with serving(PATH=f"{tmp_path}:{os.environ['PATH']}") as running:
+    # Ours only: this machine may have such a Python.
+    others = [path for path in os.get_exec_path() if not (Path(path) / OTHER).exists()]
+    with serving(PATH=os.pathsep.join([str(tmp_path), *others])) as running:
         gate = Gate(running, tmp_path)
         yield gate
         gate.client.close()
