@@ -130,7 +130,7 @@ class Supervisor:
         walls.check_required(settings, limits)
         for mechanism, why in choice.missing.items():
             self.journal.record(journal.Missing(mechanism=mechanism, why=why))
-        zygotes = Zygotes(self.journal, choice.walls)
+        zygotes = Zygotes(self.journal, choice.walls, held.instance)
         undo.push_async_callback(zygotes.close)
         users = Users() if choice.users else None
         self._scratches = Scratches(str(held.tmp), opened, users, zygotes.release)

@@ -23,6 +23,7 @@ import msgspec
 
 from miniλ import journal, runtimes
 from miniλ.errors import RuntimeMissing, ServiceError
+from miniλ.sandbox import processes
 
 if TYPE_CHECKING:
     from miniλ.journal import Journal
@@ -80,9 +81,9 @@ class Zygote:
         return f"<Zygote {self.runtime} {self.pid} {state}>"
 
     @classmethod
-    async def start(cls, runtime: str, program: str, walls: Walls) -> Zygote:
+    async def start(cls, runtime: str, program: str, walls: Walls, instance: str) -> Zygote:
         """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
-        pid, control, errors = _spawn(program, walls)
+        pid, control, errors = _spawn(program, walls, instance)
         zygote = cls(runtime, program, pid, control, errors)
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
@@ -263,8 +264,12 @@ async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wa
         loop.remove_reader(pidfd)
 
 
-def _spawn(program: str, walls: Walls) -> tuple[int, socket.socket, int]:
-    """Start zygote_main; return its pid, our end of its socket and its stderr to read."""
+def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socket, int]:
+    """Start zygote_main; return its pid, our end of its socket and its stderr to read.
+
+    It is marked as this instance's: a program that is no zygote, and stays, is found by that when
+    we are dead. Workers write their own ids over it.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     errors, their_errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     # In an app that closed its standard descriptors ours may have their numbers, and the
@@ -291,7 +296,7 @@ def _spawn(program: str, walls: Walls) -> tuple[int, socket.socket, int]:
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_CTYPE": "C.UTF-8",
-        "MINILAMBDA_WORKER": "-" * 32,
+        processes.MARK: instance.ljust(processes.MARK_LENGTH, "-"),
     }
     for name in ("LD_LIBRARY_PATH", "HOME", "PYENV_ROOT"):
         if name in os.environ:
@@ -326,9 +331,10 @@ def _spawn(program: str, walls: Walls) -> tuple[int, socket.socket, int]:
 class Zygotes:
     """The zygotes of one supervisor: one for each runtime, started when first needed."""
 
-    def __init__(self, facts: Journal, walls: Walls) -> None:
+    def __init__(self, facts: Journal, walls: Walls, instance: str) -> None:
         self._journal = facts
         self._walls = walls
+        self._instance = instance
         self._running: dict[str, Zygote] = {}
         self._starting: dict[str, asyncio.Lock] = {}
         self._programs: dict[str, str] = {}
@@ -355,7 +361,7 @@ class Zygotes:
         tried = []
         for program in [known] if known else runtimes.candidates(runtime):
             try:
-                zygote = await Zygote.start(runtime, program, self._walls)
+                zygote = await Zygote.start(runtime, program, self._walls, self._instance)
             except _NotThis as exc:
                 tried.append(str(exc))
                 continue

@@ -20,6 +20,7 @@ from botocore.exceptions import WaiterError
 import miniλ
 from miniλ.gateway.shapes import Runtime
 from tests.api.conftest import ECHO, REGION, ROLE, RUNTIME, Server, archive, serving, updated
+from tests.api.plain_http import until
 from tests.api.refusals import CONFLICT, INVALID, MISSING, refused, told
 
 if TYPE_CHECKING:
@@ -1145,26 +1146,36 @@ def test_what_one_makes_another_finds(tmp_path: Path) -> None:
 
 
 def test_a_change_that_was_cut_off_is_finished(tmp_path: Path) -> None:
-    """A server that is killed in the middle of a creation has that function when it comes again."""
+    """A server that is killed in the middle of a creation has that function when it comes again.
+
+    And of what it had started, an interpreter that never says anything, nothing is left.
+    """
     state = str(tmp_path / "state")
     os.mkfifo(tmp_path / "gate")
     program = tmp_path / OTHER
-    program.write_text(f"#!/bin/sh\nread _ < {tmp_path}/gate\n")
+    pid = tmp_path / "pid"
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {pid}.new\nmv {pid}.new {pid}\nread _ < {tmp_path}/gate\n"
+    )
     program.chmod(0o755)
     with serving("--state", state, PATH=f"{tmp_path}:{os.environ['PATH']}") as first:
         client = first.client()
         client.create_function(**new("cut", Runtime=OTHER))
         assert "Pending" == client.get_function_configuration(FunctionName="cut")["State"]
         client.close()
+        until(pid.exists)
         first.process.kill()
         first.process.wait()
     program.unlink()
+    left = Path("/proc", pid.read_text().strip())
+    assert left.exists()
     with serving("--state", state) as second:
         client = second.client()
         after = settled(client, "cut")
         client.close()
 
     assert after["State"] in {"Active", "Failed"}
+    until(lambda: not left.exists())  # whoever adopted it buries it
 
 
 def test_who_deletes_while_listing_misses_nothing(
