@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-# Lambda's quota for a direct upload.
+# Lambda's quota for a direct upload; and for what comes from S3, where what is in it counts.
 MAX_ZIPPED = 52_428_800
+MAX_OBJECT = 262_144_000
 PIECE = 1 << 20
 
 # Never part of a deployment, and large.
@@ -93,7 +94,7 @@ def publish(
                 digest, size = _Copy(path, staging / "code", store).run()
             else:
                 # Who uploads has counted: what comes from S3 may be larger.
-                limit = MAX_UNZIPPED if uploaded else MAX_ZIPPED
+                limit = MAX_OBJECT if uploaded else MAX_ZIPPED
                 digest, size = _copy_archive(path, staging / "zip", limit)
                 if not (store / digest.hex()).is_dir():
                     archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)

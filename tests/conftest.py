@@ -57,6 +57,12 @@ def belongings() -> dict[str, set[object]]:
     }
 
 
+def pytest_collection_finish() -> None:
+    """Look at what tests make, from here on: modules stay, and looking at them takes minutes."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_survives() -> Iterator[None]:
     """No test leaves a process, a descriptor, a cgroup or a directory behind."""

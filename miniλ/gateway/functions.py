@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from miniλ import model, names
+from miniλ import model, names, packages
 from miniλ.errors import InvalidParameterValue, NoCodeSigningConfig, ResourceNotFound
 from miniλ.functions import new_revision
 from miniλ.gateway import configurations, documents, s3
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miniλ.gateway.call import Call
-
-# An archive from S3 may be as large as what may be in it.
-MAX_OBJECT = 262_144_000
 
 
 async def create_function(call: Call) -> dict[str, Any]:
@@ -84,7 +81,7 @@ async def archive(call: Call, code: dict[str, Any]) -> Path:
         key_id=settings.access_key_id,
         secret=settings.secret_access_key,
         region=call.place.region,
-        limit=MAX_OBJECT,
+        limit=packages.MAX_OBJECT,
     )
     return call.upload
 

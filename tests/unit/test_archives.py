@@ -477,8 +477,8 @@ def test_texts_of_links_count(store: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_zip_that_is_too_large_is_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """50 MB zipped, as for a direct upload; nothing of it stays."""
-    monkeypatch.setattr(packages, "MAX_ZIPPED", 10)
+    """Whoever uploads it has counted to 50 MB; from S3 it may be larger. Nothing of it stays."""
+    monkeypatch.setattr(packages, "MAX_OBJECT", 10)
 
     with pytest.raises(EntityTooLarge, match=r"^Zipped size must be smaller than 10 bytes$"):
         publish(assemble(as_file("a")), store)
