@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 import miniλ
-from miniλ import packages
+from miniλ import packages, sigv4
 from miniλ.errors import LambdaError, MethodNotAllowed, ResourceNotFound, UnknownOperation
 from miniλ.gateway import answers, bodies, cloudwatch, guard, identity, links, serve_url
 from miniλ.gateway.auth import NOBODY, named
@@ -72,6 +72,11 @@ async def answer(
         msg = f"{request.method} is not allowed for {path}: use GET"
         raise MethodNotAllowed(msg)
     if path == ENFORCEMENT:
+        if auth is not None:
+            # What this host cannot hold is for those who may run something here.
+            verify = auth.admit(request, path, query).verify
+            if verify is not None:
+                verify(sigv4.EMPTY_SHA256)
         return answers.document(200, api.supervisor.limits, request_id)
     about = {"service": "minilambda", "version": miniλ.__version__}
     return answers.document(200, about, request_id)

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from miniλ import sigv4
 from tests.api.conftest import ECHO, REGION, ROLE, RUNTIME, archive
 from tests.api.plain_http import Answer, ask, ended, invocation, watched
 from tests.api.refusals import refused
@@ -788,3 +790,29 @@ def test_right_and_wrong_take_as_long(server: Server) -> None:
 
     assert 1 == len(set(answers))
     assert (403, "InvalidSignatureException") == answers[0][:2]
+
+
+def test_what_the_host_holds_is_told_to_those_with_a_key(server: Server) -> None:
+    """Signed for Lambda; without a signature, or with another secret, it is refused."""
+    path = "/_minilambda/enforcement"
+    url = f"http://127.0.0.1:{server.port}{path}"
+
+    def told(secret: str) -> tuple[int, str]:
+        signed = sigv4.sign(
+            "GET",
+            url,
+            {},
+            sigv4.EMPTY_SHA256,
+            key_id="ADMIN",
+            secret=secret,
+            region=REGION,
+            service="lambda",
+            now=time.time(),
+        )
+        answer = ask(server, "GET", path, None, signed)
+        return answer.status, answer.body.decode()
+
+    status, limits = told(SECRET)
+    assert (200, {"memory", "cpu"} - json.loads(limits).keys()) == (status, set())
+    assert 403 == told("another")[0]
+    assert 403 == ask(server, "GET", path).status
