@@ -11,8 +11,9 @@ import pytest
 
 import miniλ
 from miniλ import journal
+from miniλ.functions import new_revision, replace
 from miniλ.registry import Change
-from miniλ.resources import ALIAS, Alias
+from miniλ.resources import ALIAS, FUNCTION, Alias
 from miniλ.settings import Settings
 
 if TYPE_CHECKING:
@@ -189,5 +190,37 @@ def test_provisioned_concurrency_says_why_it_is_not_there(
 
             assert (0, "FUNCTION_ERROR_INIT_FAILURE") == supervisor.provisioned("f", "1")
             assert 1 == len(supervisor.journal.story(journal.WorkerStarted))
+
+    asyncio.run(main())
+
+
+def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
+    """B44: 5,000 functions are known; those that run evict the cheapest to make again."""
+
+    async def main() -> None:
+        state, settings = tmp_path / "state", Settings(concurrency=8)
+        async with miniλ.Supervisor(state, settings) as supervisor:
+            first = await supervisor.create_function(
+                "f0", code, "app.handler", environment={"VALUE": "many"}
+            )
+            others = [
+                replace(first, name=f"f{number}", revision=new_revision())
+                for number in range(1, 5000)
+            ]
+            await supervisor.functions.registry.write(
+                *(Change(FUNCTION, other.name, "$LATEST", other) for other in others)
+            )
+        async with miniλ.Supervisor(state, settings) as supervisor:
+            assert 5000 == len(supervisor.list_functions())
+            for number in range(0, 5000, 200):
+                response = await supervisor.invoke(f"f{number}", "who")
+                assert f"{ARN[:-1]}f{number}" == response.payload[3]
+            again = await supervisor.invoke("f4800", "who")
+
+            assert not again.report.cold
+            started = len(supervisor.journal.story(journal.WorkerStarted))
+            stopped = len(supervisor.journal.story(journal.WorkerStopped))
+            assert 25 == started
+            assert started - stopped <= 8
 
     asyncio.run(main())
