@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import model, names, packages, runtimes
+from miniλ import journal, model, names, packages, runtimes
 from miniλ.archives import MAX_UNZIPPED
 from miniλ.errors import (
     InvalidParameterValue,
@@ -40,6 +40,7 @@ from miniλ.resources import ALIAS, FUNCTION, LAYER, NUMBER, OF_FUNCTION, TAGS, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from miniλ.journal import Journal
     from miniλ.pool import Pool
     from miniλ.registry import Registry
     from miniλ.state import State
@@ -72,8 +73,10 @@ class Functions:
         state: State,
         place: names.Place,
         prepare: Callable[[FunctionConfiguration], Awaitable[None]],
+        facts: Journal,
     ) -> None:
         """`prepare` gets ready for a function what a worker needs; it raises what is missing."""
+        self._journal = facts
         self.registry = registry
         self.place = place
         self.changing = asyncio.Lock()
@@ -421,7 +424,14 @@ class Functions:
     ) -> None:
         task = asyncio.get_running_loop().create_task(self._settled(function, before))
         self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # It could not be written down: the next life finishes it.
+            what = f"a change was not finished: {task.exception()!r}"
+            self._journal.record(journal.Trouble(what=what))
 
     async def _settled(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
@@ -430,7 +440,7 @@ class Functions:
         try:
             await self._prepare(function)
             done = replace(function, **READY)
-        except LambdaError as exc:
+        except (LambdaError, OSError) as exc:
             is_runtime = isinstance(exc, RuntimeMissing) or function.runtime not in runtimes.KNOWN
             code = "InvalidRuntime" if is_runtime else "InternalError"
             why = (code, str(exc))

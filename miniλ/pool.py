@@ -538,7 +538,13 @@ class Pool:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            what = f"in the background: {task.exception()!r}"
+            self._host.journal.record(journal.Trouble(what=what))
 
     def _relieve_pressure(self) -> None:
         """End idle workers, the cheapest first, while the host is short of memory."""

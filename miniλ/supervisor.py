@@ -155,22 +155,24 @@ class Supervisor:
         undo.push_async_callback(self._pool.close)
         self._invoker = Invoker(self._pool)
         place = names.Place(settings.region, settings.account)
-        self.functions = Functions(self.registry, self._pool, held, place, self._prepare)
+        self.functions = Functions(
+            self.registry, self._pool, held, place, self._prepare, self.journal
+        )
         undo.push_async_callback(self.functions.close)
         self._live = self.functions.live
         await asyncio.to_thread(held.collect, self.functions.code_in_use())
         self.functions.open()
-        await self._provision_again()
+        self._provision_again()
         if self.logbook.is_kept:
             flushing = asyncio.create_task(self._flush_logs())
             undo.push_async_callback(self._end_logs, flushing)
 
-    async def _provision_again(self) -> None:
+    def _provision_again(self) -> None:
         """Keep workers initialised as an earlier life was told to."""
         for name in self.registry.names(PROVISIONED):
             for qualifier, config in self.registry.parts(PROVISIONED, name).items():
                 try:
-                    await self.provision(name, qualifier, config["Requested"])
+                    self._provision(name, qualifier, config["Requested"])
                 except LambdaError as exc:
                     what = f"No provisioned concurrency for {name}:{qualifier}: {exc}"
                     self.journal.record(journal.Trouble(what=what))
@@ -417,6 +419,10 @@ class Supervisor:
 
         Raises `InvalidParameterValue` for more than this host runs at once.
         """
+        self._opened()
+        self._provision(name, version, count)
+
+    def _provision(self, name: str, version: str, count: int) -> None:
         function = self.functions.resolve(name, version)
         most = self._pool.provisionable(function)
         if count > most:

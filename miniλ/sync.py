@@ -141,6 +141,18 @@ class SyncSupervisor:
         """As `Supervisor.delete_function`."""
         self._call(self._supervisor.delete_function(name))
 
+    def publish_version(self, name: str, description: str = "") -> FunctionConfiguration:
+        """As `Supervisor.publish_version`."""
+        return self._call(self._supervisor.publish_version(name, description))
+
+    def provision(self, name: str, version: str, count: int) -> None:
+        """As `Supervisor.provision`."""
+        self._call(self._supervisor.provision(name, version, count))
+
+    def provisioned(self, name: str, version: str) -> tuple[int, str]:
+        """As `Supervisor.provisioned`."""
+        return self._supervisor.provisioned(name, version)
+
     def get_function(self, name: str) -> FunctionConfiguration:
         """As `Supervisor.get_function`."""
         return self._supervisor.get_function(name)

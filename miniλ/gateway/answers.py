@@ -20,7 +20,6 @@ from miniλ.errors import LambdaError, ResourceNotFound, ServiceError, Throttled
 JSON = "application/json"
 # How long who was throttled is asked to wait: somebody else's invocation is over by then, or not.
 RETRY_AFTER = "1"
-NO_CONTENT = 204
 
 _encode = msgspec.json.Encoder().encode
 # `Message` in the model; all others say `message`.

@@ -170,7 +170,7 @@ class Connection(web_protocol.RequestHandler):
             raise
         transport.write(content)
         if self.is_half or self._close:
-            super().close()
+            self.close()
             transport.close()
             return
         held, self._held = self._held, b""
@@ -192,13 +192,6 @@ class Connection(web_protocol.RequestHandler):
         if not self._held and self.transport is not None:
             self.transport.pause_reading()
         self._held += data
-
-    def close(self) -> None:
-        """End it when it has answered."""
-        if self._answering is None:
-            super().close()
-        else:
-            self._close = True
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Wait for what is being answered, and end."""

@@ -24,7 +24,6 @@ from multidict import MultiDict
 
 from miniλ import journal, names
 from miniλ.errors import (
-    InvalidParameterValue,
     LambdaError,
     SerializationFailed,
     ServiceError,
@@ -220,10 +219,6 @@ class Gateway:
                 )
             else:
                 document = await self._document(request, operation.name, visitor)
-            handler = DOCUMENTS.get(operation.name)
-            if handler is None:
-                msg = f"{operation.name} is not offered here"
-                raise InvalidParameterValue(msg)
             params = (
                 validate.parameters(operation, in_path, query, request.headers, document)
                 if operation.name in inputs.INPUTS
@@ -234,7 +229,7 @@ class Gateway:
             call = self._call(operation, params, visitor, request_id)
             call.upload = archive
             try:
-                content = await handler(call)
+                content = await DOCUMENTS[operation.name](call)
             finally:
                 archive = archive or call.upload
         finally:

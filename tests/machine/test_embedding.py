@@ -753,6 +753,16 @@ def test_an_app_may_have_forked_children(method: str, echo: Path, tmp_path: Path
 # The synchronous face
 
 
+def test_the_synchronous_face_has_versions(echo: Path) -> None:
+    """They are published, invoked and kept initialised as by the other one."""
+    with miniλ.SyncSupervisor() as supervisor:
+        supervisor.create_function("echo", echo, "app.handler")
+        assert "1" == supervisor.publish_version("echo").version
+        supervisor.provision("echo", "1", 1)
+        assert "one" == supervisor.invoke("echo:1", "one").payload
+        assert (1, "") == supervisor.provisioned("echo", "1")
+
+
 def test_the_synchronous_face_does_the_same(
     echo: Path, function_directory: Callable[..., Path]
 ) -> None:

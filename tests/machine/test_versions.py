@@ -224,3 +224,27 @@ def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
             assert started - stopped <= 8
 
     asyncio.run(main())
+
+
+def test_what_keeps_a_function_from_being_ready_is_told(code: Path) -> None:
+    """Also a disk that fails: it ends in Failed with the reason, and not as Pending for ever."""
+
+    async def main() -> None:
+        async with miniλ.Supervisor() as supervisor:
+            draft = await supervisor.create_function("f", code, "app.handler")
+
+            async def broken(_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            functions = supervisor.functions
+            functions._prepare = broken
+            await functions.create(replace(draft, name="g"), code, settle=True)
+            assert "Pending" == functions.get("g").state
+            await asyncio.wait(functions._settling)
+
+            assert "Failed" == functions.get("g").state
+            assert "No space left" in functions.get("g").state_reason[1]
+            with pytest.raises(miniλ.ResourceConflict, match="Failed"):
+                await supervisor.invoke("g", None)
+
+    asyncio.run(main())
