@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -82,11 +82,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **environment: str) -> Iterator[Server]:
-    """Run `minilambda serve` on a free port, and end it."""
+def serving(
+    *arguments: str,
+    program: tuple[str, ...] = ("-m", "miniλ"),
+    stderr: IO[str] | None = None,
+    **environment: str,
+) -> Iterator[Server]:
+    """Run `minilambda serve` on a free port, and end it. `program` is what Python is to run."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "miniλ", "serve", "--port", "0", "--json", *arguments],
+        [sys.executable, *program, "serve", "--port", "0", "--json", *arguments],
         stdout=subprocess.PIPE,
+        stderr=stderr,
         cwd=ROOT,
         env={**os.environ, **environment},
     )

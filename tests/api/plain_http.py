@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.api.conftest import ROOT, START_SECONDS, STOP_SECONDS, Server
+from tests.api.conftest import ROOT, START_SECONDS, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,31 +145,10 @@ def memory(server: Server, kind: str = "RssAnon") -> int:
 def watched(*arguments: str, program: str = SERVE, **environment: str) -> Iterator[Server]:
     """Run `minilambda serve` by a program of one's own; nothing may go wrong in it."""
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0", "--json", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=said,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-        )
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            assert line, f"the server ended with {process.wait(START_SECONDS)}"
-            yield Server(process, json.loads(line))
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
-            finally:
-                process.stdout.close()
-            said.seek(0)
-            text = said.read()
+        with serving(*arguments, program=("-c", program), stderr=said, **environment) as server:
+            yield server
+        said.seek(0)
+        text = said.read()
 
         assert "" == text
 
