@@ -172,19 +172,24 @@ async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[st
     """Play the rounds of one call at a time and of eight; return both, and who is not here."""
     async with contextlib.AsyncExitStack() as stack:
         rounds.progress("starting servers")
-        running: dict[str, peers.Peer] = {}
+        # For the rounds on one core, and for the free ones.
+        running: dict[str, tuple[peers.Peer, peers.Peer]] = {}
         for name, serving in ((EMPTY, _empty), (OURS, _serve)):
-            process = await stack.enter_async_context(serving())
-            server = Server(process.port, INVOKE.format("hello"), LANES)
-            stack.callback(server.close)
-            running[name] = server
+            both = []
+            for where in (rounds.ONE_CORE, rounds.FREE):
+                with rounds.placed(where):
+                    process = await stack.enter_async_context(serving())
+                both.append(Server(process.port, INVOKE.format("hello"), LANES))
+                stack.callback(both[-1].close)
+            running[name] = both[0], both[1]
         others, absent = await peers.start_all(stack, names, LANES)
-        running |= others
+        running |= {name: (peer, peer) for name, peer in others.items()}
         # Workers are started, and not counted.
-        await running[OURS].rate(Effort(1, 20 * LANES, 10.0), LANES)
+        for server in running[OURS]:
+            await server.rate(Effort(1, 20 * LANES, 10.0), LANES)
         one = await rounds.play(
             [
-                Contestant(name, _latencies(each, effort), name in others)
+                Contestant(name, _latencies(*each, effort), name in others)
                 for name, each in running.items()
             ],
             effort.rounds,
@@ -192,7 +197,7 @@ async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[st
         )
         eight = await rounds.play(
             [
-                Contestant(name, _rates(each, effort), name in others)
+                Contestant(name, _rates(*each, effort), name in others)
                 for name, each in running.items()
                 if name not in (*ONE_AT_A_TIME, *one.failed)
             ],
@@ -205,23 +210,27 @@ async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[st
     return Played(figures, {**one.failed, **eight.failed}), absent
 
 
-def _latencies(peer: peers.Peer, effort: Effort) -> Callable[[], Awaitable[dict[str, float]]]:
+def _latencies(
+    held: peers.Peer, free: peers.Peer, effort: Effort
+) -> Callable[[], Awaitable[dict[str, float]]]:
     async def play() -> dict[str, float]:
         rounds.place(rounds.ONE_CORE)
-        held = rounds.spread(await peer.latencies(effort), 50, 99)
+        on_one = rounds.spread(await held.latencies(effort), 50, 99)
         rounds.place(rounds.FREE)
-        free = rounds.spread(await peer.latencies(effort), 50)
-        return {**held, P50_FREE: free["p50"]}
+        anywhere = rounds.spread(await free.latencies(effort), 50)
+        return {**on_one, P50_FREE: anywhere["p50"]}
 
     return play
 
 
-def _rates(peer: peers.Peer, effort: Effort) -> Callable[[], Awaitable[dict[str, float]]]:
+def _rates(
+    held: peers.Peer, free: peers.Peer, effort: Effort
+) -> Callable[[], Awaitable[dict[str, float]]]:
     async def play() -> dict[str, float]:
         rounds.place(rounds.ONE_CORE)
-        held = await peer.rate(effort, LANES)
+        on_one = await held.rate(effort, LANES)
         rounds.place(rounds.FREE)
-        return {AT_ONCE_HELD: held, AT_ONCE: await peer.rate(effort, LANES)}
+        return {AT_ONCE_HELD: on_one, AT_ONCE: await free.rate(effort, LANES)}
 
     return play
 

@@ -8,13 +8,18 @@ and as the kernel likes. See the second rule of `rounds`.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks import floors, ours, peers, report, rounds
 from benchmarks.rounds import Contestant, Effort
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from benchmarks.ours import Ours
+
+    # Plays one round: how long each of its calls took, in seconds.
+    Latencies: TypeAlias = Callable[[Effort], Awaitable[list[float]]]
 
 FULL = Effort(rounds=15, calls=2000, seconds=1.0)
 QUICK = Effort(rounds=5, calls=400, seconds=0.15)
@@ -30,44 +35,52 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     """Measure floors, miniλ and the named peers."""
     effort = QUICK if quick else FULL
 
-    def spread(
-        latencies: Callable[[Effort], Awaitable[list[float]]],
-    ) -> Callable[[], Awaitable[dict[str, float]]]:
+    def spread(held: Latencies, free: Latencies) -> Callable[[], Awaitable[dict[str, float]]]:
         async def play() -> dict[str, float]:
             rounds.place(rounds.ONE_CORE)
-            held = rounds.spread(await latencies(effort), 50, 99)
+            on_one = rounds.spread(await held(effort), 50, 99)
             rounds.place(rounds.FREE)
-            free = rounds.spread(await latencies(effort), 50)
-            return {**held, P50_FREE: free["p50"]}
+            anywhere = rounds.spread(await free(effort), 50)
+            return {**on_one, P50_FREE: anywhere["p50"]}
 
         return play
 
-    def calls(
-        call: Callable[[], Awaitable[object]],
-    ) -> Callable[[], Awaitable[dict[str, float]]]:
-        return spread(lambda effort: rounds.latencies(call, effort))
+    def latencies(call: Callable[[], Awaitable[object]]) -> Latencies:
+        return lambda effort: rounds.latencies(call, effort)
 
     async with contextlib.AsyncExitStack() as stack:
+
+        async def started(**options: Any) -> dict[str, Ours]:  # noqa: ANN401 - see ours.running
+            both = {}
+            for where in (rounds.ONE_CORE, rounds.FREE):
+                with rounds.placed(where):
+                    both[where] = await stack.enter_async_context(ours.running(**options))
+            return both
+
+        def mine(name: str, both: dict[str, Ours]) -> Contestant:
+            held, free = (latencies(both[where].call) for where in (rounds.ONE_CORE, rounds.FREE))
+            return Contestant(name, spread(held, free))
+
         blocking, loop = floors.BlockingPipe(stack), floors.LoopPipe(stack)
         rounds.progress("starting miniλ")
-        one = await stack.enter_async_context(ours.running())
-        rounds.progress(f"creating {MANY} functions")
-        many = await stack.enter_async_context(ours.running(functions=MANY))
-        limits_only = ours.running(without="seccomp,landlock,namespaces")
-        limited = await stack.enter_async_context(limits_only)
+        one = await started()
+        rounds.progress(f"creating {MANY} functions, twice")
+        many = await started(functions=MANY)
+        limited = await started(without="seccomp,landlock,namespaces")
         running, absent = await peers.start_all(stack, [peers.POOL, *names], 1)
         contestants = [
-            Contestant(blocking.name, spread(blocking.latencies)),
-            Contestant(loop.name, calls(loop.call)),
-            Contestant(OURS, calls(one.call)),
-            Contestant(LIMITS, calls(limited.call)),
-            Contestant(OURS_MANY, calls(many.call)),
+            Contestant(blocking.name, spread(blocking.latencies, blocking.latencies)),
+            Contestant(loop.name, spread(latencies(loop.call), latencies(loop.call))),
+            mine(OURS, one),
+            mine(LIMITS, limited),
+            mine(OURS_MANY, many),
         ]
         contestants += [
-            Contestant(name, spread(peer.latencies), is_peer=True) for name, peer in running.items()
+            Contestant(name, spread(peer.latencies, peer.latencies), is_peer=True)
+            for name, peer in running.items()
         ]
         played = await rounds.play(contestants, effort.rounds, "s")
-        limits = one.limits
+        limits = one[rounds.FREE].limits
     return report.Result(
         benchmark="invoke",
         about=(

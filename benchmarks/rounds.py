@@ -7,7 +7,8 @@ noisy; a floor that was measured yesterday, or a minute ago, says nothing.
 Rule 2: where it matters, everybody is placed alike. Two processes on one core answer each
 other several times faster than on two, the kernel moves them as it likes, and it does not
 like the same for all: the same floor is 7 us in one round and 45 us in the next. `place`
-holds this process and all below it on one core, and lets them go again.
+holds this process and all below it on one core, and lets them go again. miniλ looks once, when
+it starts, at the cores that it has: it is started for each placement by itself (`placed`).
 
 Rule 3: a round begins with calls that are not counted: its worker was idle, and perhaps
 frozen, while the others had their turn.
@@ -18,6 +19,7 @@ Rule 4: a peer that fails loses its row, not the run. A floor or miniλ that fai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import statistics
 import sys
@@ -28,7 +30,7 @@ import msgspec
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 WARM_UP = 50
 
@@ -113,6 +115,16 @@ def place(where: str) -> None:
                 os.sched_setaffinity(int(task), cores)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile
+
+
+@contextlib.contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Start what is started here on one core, or free, and be free afterwards."""
+    place(where)
+    try:
+        yield
+    finally:
+        place(FREE)
 
 
 async def latencies(

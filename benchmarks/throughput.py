@@ -32,22 +32,29 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     """Measure the floor, miniλ and the named peers."""
     effort = QUICK if quick else FULL
 
-    async def both(rate: Callable[[], Awaitable[float]]) -> dict[str, float]:
+    async def both(
+        held: Callable[[], Awaitable[float]], free: Callable[[], Awaitable[float]]
+    ) -> dict[str, float]:
         rounds.place(rounds.ONE_CORE)
-        held = await rate()
+        on_one = await held()
         rounds.place(rounds.FREE)
-        return {ONE_CORE: held, ONE: await rate()}
+        return {ONE_CORE: on_one, ONE: await free()}
 
     async def floor() -> dict[str, float]:
-        return await both(lambda: rounds.rate([loop.call], effort))
+        def rate() -> Awaitable[float]:
+            return rounds.rate([loop.call], effort)
+
+        return await both(rate, rate)
 
     async def mine() -> dict[str, float]:
-        figures = await both(lambda: rounds.rate([one.call], effort))
+        figures = await both(
+            lambda: rounds.rate([held.call], effort), lambda: rounds.rate([one.call], effort)
+        )
         return {**figures, AT_ONCE: await rounds.rate([one.call] * LANES, effort)}
 
     def of_peer(name: str, peer: peers.Peer) -> Contestant:
         async def play() -> dict[str, float]:
-            figures = await both(lambda: peer.rate(effort, 1))
+            figures = await both(lambda: peer.rate(effort, 1), lambda: peer.rate(effort, 1))
             if name not in ONE_AT_A_TIME:
                 figures[AT_ONCE] = await peer.rate(effort, LANES)
             return figures
@@ -56,6 +63,8 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
 
     async with contextlib.AsyncExitStack() as stack:
         loop = floors.LoopPipe(stack)
+        with rounds.placed(rounds.ONE_CORE):
+            held = await stack.enter_async_context(ours.running())
         one = await stack.enter_async_context(ours.running())
         running, absent = await peers.start_all(stack, [peers.POOL, *names], LANES)
         contestants = [Contestant(loop.name, floor), Contestant(OURS, mine)]

@@ -13,6 +13,7 @@ from miniλ.sandbox import Sandbox, levels, namespaces, rlimits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from miniλ.cores import Cores
     from miniλ.journal import Journal
     from miniλ.model import FunctionConfiguration, Response
     from miniλ.sandbox.hierarchies import Hierarchy
@@ -83,6 +84,7 @@ class Host(msgspec.Struct, frozen=True):
     instance: str
     limits: dict[str, str]
     process_limit: int | None
+    cores: Cores
     # Is given each response and when it came (epoch seconds), where logs are kept.
     keep_log: Callable[[Response, float], None] | None = None
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import billing, journal, model, names, runtimes, state, walls
+from miniλ.cores import Cores
 from miniλ.embedded import Function, import_path, importable
 from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, ServiceError
 from miniλ.functions import Functions, new_revision, over_reserved
@@ -146,6 +147,7 @@ class Supervisor:
             instance=held.instance,
             limits=limits,
             process_limit=_process_limit(choice, limits),
+            cores=Cores(),
             keep_log=self.logbook.note if settings.keep_logs else None,
         )
         self.limits = limits

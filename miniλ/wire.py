@@ -62,6 +62,8 @@ class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_d
     arn: str | None = None
     # Whether the answer may come in chunks.
     stream: bool = False
+    # The worker was held to one core to be woken: it is to let go of itself (see `cores`).
+    near: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):

@@ -18,11 +18,22 @@ def test_the_state_diagram_is_the_table() -> None:
     assert drawn == table
 
 
-def test_every_file_of_the_map_exists() -> None:
-    """The map of the code names files and directories that are there."""
+def test_the_map_is_of_what_is_there() -> None:
+    """The map of the code names files that exist, and every module of the package."""
     rows = README.partition("## The code, in reading order")[2].partition("\n## ")[0]
     root = Path(__file__).resolve().parents[2]
-    paths = re.findall(r"`((?:miniλ|workers|tests|benchmarks)/[\w/.λ]*)`", rows)
+    named: set[Path] = set()
+    for row in re.findall(r"^\| (`.*?) \| ", rows, flags=re.MULTILINE):
+        directory = root
+        for path in re.findall(r"`([\w/.λ]+\.\w+|(?:tests|benchmarks)[\w/]*)`", row):
+            if path.startswith("."):
+                continue  # another suffix of the file before it
+            if path.partition("/")[0] in ("miniλ", "workers", "tests", "benchmarks"):
+                directory = root / path.rpartition("/")[0]
+                named.add(root / path)
+            else:
+                named.add(directory / path)
+    modules = {path for path in (root / "miniλ").rglob("*.py") if not path.name.startswith("__")}
 
-    assert len(paths) > 10
-    assert [path for path in paths if not (root / path).exists()] == []
+    assert [path for path in named if not path.exists()] == []
+    assert modules - named == set()

@@ -47,6 +47,7 @@ MAX_FRAMES = 2000
 _read, _write = os.read, os.write
 _dumps, _loads = json.dumps, json.loads
 _usage = resource.getrusage
+_let_go = os.sched_setaffinity
 _pack, _unpack = PREFIX.pack, PREFIX.unpack_from
 _quote = json.encoder.encode_basestring_ascii
 
@@ -109,6 +110,10 @@ def _mark_child() -> None:
 _is_child = False
 
 
+# A worker that was held to one core to be woken goes back to what it had.
+_cores = os.sched_getaffinity(0)
+
+
 def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever callable it is
     """Run one invocation after the other until the end of the pipe."""
     while True:
@@ -116,6 +121,8 @@ def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever calla
         if frame is None:
             return
         head, body = frame
+        if head.pop("near", False):
+            _let_go(0, _cores)
         kind, answer = run_handler(handler, head, body)
         if _is_child:
             os._exit(0)
