@@ -12,6 +12,7 @@ in FaasCache: the cheapest to make again, per MB, goes first), and `close`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from miniλ import journal, watch
-from miniλ.errors import LambdaError, SupervisorClosed, Throttled
+from miniλ.errors import LambdaError, ServiceError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.notes import Version, Waiting, Worth
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Idle workers are looked over this often for memory pressure.
 PRESSURE_SECONDS = 10.0
+# Processes end in milliseconds, or their host is in trouble: then a cold start takes a new /tmp.
+INHERITANCE_TIMEOUT = 2.0
 
 RESERVED_REASON = "ReservedFunctionConcurrentInvocationLimitExceeded"
 UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
@@ -146,8 +149,11 @@ class Pool:
         """Start what provisioned concurrency lacks; if the init phase fails, it stays short."""
         if self._closed or not version.is_current or version.failed or not version.provisioned:
             return
+        outlived = self._outlived()
+        if outlived > self.capacity:
+            return
         missing = version.provisioned - len(self._of(version))
-        for _ in range(min(missing, self.capacity - len(self._workers))):
+        for _ in range(min(missing, self.capacity - len(self._workers) + outlived)):
             self._start(version.function)
 
     def reservable(self, name: str) -> int:
@@ -301,9 +307,18 @@ class Pool:
 
     # Plan and carry out
 
+    def _outlived(self) -> int:
+        """Return how many workers have outlived their SIGKILL.
+
+        They take no room of others, or concurrency would not be what is reserved. But they keep
+        their memory: where they are more than may live, no more are started.
+        """
+        return sum(worker.outlived.done() for worker in self._workers.values())
+
     def _replan(self) -> None:
         if not self._waiting or self._closed:
             return
+        outlived = self._outlived()
         actions = plan(
             [
                 Ask(
@@ -320,9 +335,9 @@ class Pool:
                 for worker in self._idle_workers()
             ],
             self._coming,
-            self.capacity - len(self._workers),
+            self.capacity - len(self._workers) + outlived,
             self._shares.free(),
-            sum(worker.state in ("stopping", "gone") for worker in self._workers.values()),
+            sum(w.state in ("stopping", "gone") for w in self._workers.values()) - outlived,
         )
         for action in actions:
             match action:
@@ -336,6 +351,9 @@ class Pool:
                     self._hand_over(worker, self._waiting[number])
                 case Stop(worker_id, reason):
                     self._evict(self._workers[worker_id], reason)
+                case Start(number) if outlived > self.capacity:
+                    error = ServiceError(f"{outlived} workers do not die; no more are started")
+                    self._waiting[number].future.set_exception(error)
                 case Start(number):
                     self._start(self._waiting[number].function)
 
@@ -372,13 +390,33 @@ class Pool:
         task = self._loop.create_task(life)
         self._lives[worker.worker_id] = task
         task.add_done_callback(lambda task: self._gone(worker, task))
+        outlives = functools.partial(self._make_up, worker.function.revision)
+        worker.outlived.add_done_callback(outlives)
+
+    def _make_up(self, revision: str, _outlived: asyncio.Future[None]) -> None:
+        """A worker does not die: whoever waited for its room has room now."""
+        version = self._versions.get(revision)
+        if version is not None:
+            self._fill(version)
+        self._replan()
 
     async def _inherit(self, worker: Worker, before: Worker) -> None:
-        """Live with the /tmp of a worker that crashed, once all of that one is gone."""
+        """Live with the /tmp of a worker that crashed, once all of that one is gone.
+
+        One that does not go keeps its /tmp.
+        """
         life = self._lives.get(before.worker_id)
         if life is not None:
-            await asyncio.wait([life])
-        worker.scratch = before.scratch
+            ends, first = (life, before.outlived), asyncio.FIRST_COMPLETED
+            try:
+                await asyncio.wait(ends, timeout=INHERITANCE_TIMEOUT, return_when=first)
+            except asyncio.CancelledError:
+                worker.initialised.cancel()
+                raise
+        if life is None or life.done():
+            worker.scratch = before.scratch
+        else:
+            self._discard(before)
         await worker.live()
 
     def _initialised(self, worker: Worker, future: asyncio.Future[Init]) -> None:
@@ -589,7 +627,8 @@ class Pool:
         deadline = self._loop.time() + self._settings.shutdown_grace
         while self._lives and (left := deadline - self._loop.time()) > 0:
             await asyncio.wait(self._lives.values(), timeout=left)
-        for life in list(self._lives.values()):
+        # Once each: who has been cancelled is burying its worker.
+        for life in [life for life in self._lives.values() if not life.cancelling()]:
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
         for orphans in self._orphaned.values():

@@ -12,6 +12,7 @@
 Rule: a lock is the only proof of life. The kernel drops it with the last process that holds
 it, whatever way that ends; a pid in a file may be anybody's by now. A directory whose lock is
 free is swept: processes first, then cgroups, then files. Another instance's is never touched.
+What will not go, because a process in it does not die, stays written down for the next sweep.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ class Instance(msgspec.Struct, frozen=True):
     instance: str
     pid: int
     groups: list[str]
+    # Earlier ones whose cgroups would not go.
+    before: list[Instance] = []
+
+    def left(self) -> list[Instance]:
+        """Return what still has a cgroup, of this one and of those before."""
+        every = [msgspec.structs.replace(self, before=[]), *self.before]
+        return [each for each in every if any(map(os.path.isdir, each.groups))]
 
 
 class Remains(msgspec.Struct, frozen=True):
@@ -48,9 +56,12 @@ class Remains(msgspec.Struct, frozen=True):
 class State:
     """A state directory that we hold."""
 
-    def __init__(self, path: Path, lock: int, instance: str, *, kept: bool) -> None:
+    def __init__(
+        self, path: Path, lock: int, instance: str, before: list[Instance], *, kept: bool
+    ) -> None:
         self.path = path
         self.instance = instance
+        self._own = Instance(instance, os.getpid(), [], before)
         self.kept = kept
         self.code = path / "code"
         self.tmp = path / "tmp"
@@ -62,14 +73,15 @@ class State:
 
     def write_down(self, groups: list[str]) -> None:
         """Keep what a sweep needs to know, before the first worker starts."""
-        document = msgspec.json.encode(Instance(self.instance, os.getpid(), groups))
-        (self.path / "instance.json").write_bytes(document)
+        self._own = msgspec.structs.replace(self._own, groups=groups)
+        _write(self.path, [self._own])
 
     def close(self) -> None:
-        """Leave the directory: as it is if it is kept, else without a trace."""
-        if self.kept:
+        """Leave the directory: as it is if it is kept, else without a trace if nothing is left."""
+        left = self._own.left()
+        if self.kept or left:
             tmp.empty(str(self.tmp))
-            (self.path / "instance.json").unlink(missing_ok=True)
+            _write(self.path, left)
         else:
             tmp.remove(str(self.path))
         # Not close alone: a process that the app forked may hold a copy of the descriptor.
@@ -88,6 +100,7 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
     """
     # The pid is for people who look at a list of cgroups; the rest makes it unique.
     instance = f"{os.getpid():06x}{os.urandom(3).hex()}"
+    before: list[Instance] = []
     if path is None:
         base = _temporary_base()
         remains = [found for dead in sorted(base.iterdir()) if (found := _sweep_dead(dead))]
@@ -104,9 +117,10 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
     if lock is None:
         msg = f"The state directory {directory} is in use by {_holder(directory)}"
         raise StateInUse(msg)
-    if path is not None and (found := _sweep(directory)):
-        remains.append(found)
-    state = State(directory, lock, instance, kept=path is not None)
+    if path is not None:
+        found, before = _sweep(directory)
+        remains += [found] if found else []
+    state = State(directory, lock, instance, before, kept=path is not None)
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
     state.walls.mkdir(exist_ok=True)
@@ -157,26 +171,43 @@ def _sweep_dead(directory: Path) -> Remains | None:
     if lock is None:
         return None
     try:
-        found = _sweep(directory)
-        tmp.remove(str(directory))
+        found, left = _sweep(directory)
+        if not left:
+            tmp.remove(str(directory))
     finally:
         os.close(lock)
     return found
 
 
-def _sweep(directory: Path) -> Remains | None:
-    """End what a dead supervisor left running and remove what it left lying about."""
+def _sweep(directory: Path) -> tuple[Remains | None, list[Instance]]:
+    """End what a dead supervisor left running and remove what it left lying about.
+
+    Return that, and whose cgroups are left.
+    """
     try:
         document = (directory / "instance.json").read_bytes()
         dead = msgspec.json.decode(document, type=Instance)
     except (OSError, msgspec.MsgspecError):
-        return None  # it died before it started anything
-    killed = processes.kill_marked(dead.instance)
-    removed = cgroups.sweep(dead.groups, dead.instance)
+        return None, []  # it died before it started anything
+    killed, removed = 0, []
+    for each in (dead, *dead.before):
+        killed += processes.kill_marked(each.instance)
+        removed += cgroups.sweep(each.groups, each.instance)
     scratch = directory / "tmp"
     if scratch.is_dir():
         removed += volumes.sweep(str(scratch))
         removed += [str(entry) for entry in scratch.iterdir()]
         tmp.empty(str(scratch))
-    (directory / "instance.json").unlink(missing_ok=True)
-    return Remains(dead.instance, killed, removed)
+    left = dead.left()
+    _write(directory, left)
+    return Remains(dead.instance, killed, removed), left
+
+
+def _write(directory: Path, instances: list[Instance]) -> None:
+    """Write down the first of these and those before it; nothing is no file."""
+    path = directory / "instance.json"
+    if instances:
+        first = msgspec.structs.replace(instances[0], before=instances[1:] or instances[0].before)
+        path.write_bytes(msgspec.json.encode(first))
+    else:
+        path.unlink(missing_ok=True)

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 # After the answer pipe breaks the exit status is on its way: it says more than the break.
 BROKEN_GRACE = 0.2
-# SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever.
+# SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever; after
+# this nobody waits for it any more: see `Worker.outlived`.
 BURIAL_TIMEOUT = 5.0
 # A worker whose last invocation was as short as this is woken on the supervisor's own core, which
 # saves 30 us. Were the handler to work for long, the loop would wait for a tick of the kernel's.
@@ -64,8 +65,8 @@ class Worker:
         "_init_timeout", "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase",
         "_pidfd", "_record", "_released", "_request_id", "_stream", "_timer", "book", "ended_by",
         "function", "host", "idle_since", "initialised", "invocations", "keeps_scratch", "limits",
-        "peak", "pid", "reported_rss", "scratch", "share", "started", "state", "story",
-        "worker_id",
+        "outlived", "peak", "pid", "reported_rss", "scratch", "share", "started", "state",
+        "story", "worker_id",
     )
     # fmt: on
 
@@ -109,6 +110,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.initialised: asyncio.Future[Init] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
+        # Done when a process has outlived its SIGKILL: in D state, on a file system that hangs.
+        # `live` waits for its end all the same; whoever else waits for this worker may stop.
+        self.outlived: asyncio.Future[None] = self._loop.create_future()
         # The invocation in flight: see `invoke`.
         self._call: _Call | None = None
         self._request_id = ""
@@ -222,6 +226,7 @@ class Worker:
         self._pidfd = forked.pidfd
         forked.exited.add_done_callback(self._on_reaped)
         self.started = started
+        undo.callback(os.close, forked.pidfd)
         # Last in, first out: the processes go before what they used.
         undo.push_async_callback(self._bury, forked.exited)
         host.journal.record(
@@ -236,16 +241,21 @@ class Worker:
             self._on_frame(*frame)
 
     async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
-        """See to it that no process is left, and say how the first one ended."""
+        """See to it that no process is left, and say how the first one ended.
+
+        What does not die while the supervisor closes is left: it has its SIGKILL.
+        """
         if self.state != "gone" and not self._gone.done():
             # We are here before the process is: cancelled, or a step after the fork failed.
             self.kill("the supervisor closed")
-            await asyncio.shield(self._gone)
+            ends = (self._gone, self.outlived)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         self._loop.remove_reader(self._pidfd)
         self._cancel_timer()
         exit_: Exit | None = None
-        with contextlib.suppress(TimeoutError):
-            exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
+        if self._gone.done():
+            with contextlib.suppress(TimeoutError):
+                exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
         # An answer that was written before the exit counts.
         self._channel.receive()
         cause = "the zygote died" if exit_ is None else failures.describe_status(exit_.status)
@@ -257,26 +267,39 @@ class Worker:
             self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
         if self._call is not None:
             self._complete_exited(exit_, oom=oom)
-        await self._kill_rest()
-        os.close(self._pidfd)
-        self._record(
-            journal.WorkerGone(worker_id=self.worker_id, function=self.function.name, cause=cause)
-        )
+        if await self._kill_rest():
+            self._record(
+                journal.WorkerGone(
+                    worker_id=self.worker_id, function=self.function.name, cause=cause
+                )
+            )
 
-    async def _kill_rest(self) -> None:
-        """Kill what the worker left behind (daemons, children) and wait until it is gone."""
+    async def _kill_rest(self) -> bool:
+        """Kill what the worker left behind (daemons, children) and wait until it is gone.
+
+        Return whether it is: where the supervisor closes, what has outlived a SIGKILL is left.
+        """
+        task = asyncio.current_task()
         deadline = time.monotonic() + BURIAL_TIMEOUT
-        pause = 0.001
-        while self._group.members():
+        pause, longest = 0.001, 0.1
+        while pids := self._group.members():
             self._group.kill()
-            if time.monotonic() > deadline:
-                pids = self._group.members()
-                what = f"{self!r}: processes {pids} do not die; the cgroup is put aside"
-                self._record(journal.Trouble(what=what))
-                return
+            if time.monotonic() > deadline and not self.outlived.done():
+                self._outlive(pids)
+            if self.outlived.done():
+                if task is None or task.cancelling():
+                    return False
+                longest = 1.0
             # v1 tells nobody when a group becomes empty: this is the one place that looks.
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.1)
+            pause = min(pause * 2, longest)
+        return True
+
+    def _outlive(self, pids: list[int]) -> None:
+        """Say that processes do not die. What they hold stays theirs until they do."""
+        what = f"{self!r}: processes {pids} do not die of SIGKILL; does a file system hang?"
+        self._record(journal.Trouble(what=what))
+        self.outlived.set_result(None)
 
     async def _leave_scratch(self) -> None:
         """Remove the /tmp, unless a replacement is to find it (Lambda keeps it after a crash)."""
@@ -310,7 +333,6 @@ class Worker:
         self.initialised.set_result(Init("", seconds, log))
 
     def _init_failed(self, status: str, body: bytes, error_type: str) -> None:
-        self._cancel_timer()
         self.keeps_scratch = True
         seconds = time.monotonic() - self.started
         log = self._log.drain()
@@ -597,6 +619,8 @@ class Worker:
         # once the answer is out: without a cgroup that is a look through /proc.
         self._signal(signal.SIGKILL)
         self._loop.call_soon(self._kill_group)
+        self._cancel_timer()
+        self._timer = self._loop.call_later(BURIAL_TIMEOUT, self._outlive, [self.pid])
 
     def _kill_group(self) -> None:
         if self.state == "gone":

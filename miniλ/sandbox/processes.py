@@ -26,6 +26,13 @@ SYS_CLOSE_RANGE = 436
 MARK = "MINILAMBDA_WORKER"
 MARK_LENGTH = 32
 
+# Whom the kernel kills when the host runs out of memory (proc_pid_oom_score_adj(5)): each 1 counts
+# as a thousandth of all memory. A worker is one invocation: it goes before whatever else there is.
+# With a zygote all its workers go, so it comes after them, though a worker may be the smaller one,
+# and half of memory lies between. But it comes before us, and before others of the host.
+WORKER_OOM_SCORE = 1000
+ZYGOTE_OOM_SCORE = 500
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getenv.restype = ctypes.c_void_p
@@ -47,6 +54,24 @@ def die_with_parent() -> None:
     """
     if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def raise_oom_score(least: int) -> None:
+    """Be killed earlier than others when memory runs out; whom we fork or exec inherits it.
+
+    Never lower than it was: a container engine may have said more. Nobody can lower it again where
+    we have CAP_SYS_RESOURCE; without, a worker can, to what it was for us, if no Landlock keeps it
+    from writing to /proc.
+    """
+    try:
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if int(os.read(descriptor, 16)) < least:
+                os.pwrite(descriptor, str(least).encode(), 0)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass  # no /proc, or one of another kernel: then size alone decides, as without us
 
 
 def close_from(first: int) -> None:

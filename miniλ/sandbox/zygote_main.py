@@ -63,6 +63,7 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     from miniλ.sandbox import Walls, namespaces, processes, rlimits  # noqa: PLC0415 - only now
 
     sys.path.remove(packages)
+    processes.raise_oom_score(processes.ZYGOTE_OOM_SCORE)
     # What an embedding app left inheritable is not ours, nor any function's.
     processes.close_from(CONTROL_FD + 1)
     # The interpreter itself, not a virtual environment's link to it: that is somebody's packages,
@@ -328,7 +329,13 @@ class Zygote:
 
     def _become_worker(self, waiting: socket.socket, box) -> None:  # noqa: ANN001 - see above
         """Stand by, enter the sandbox and run the worker. Never returns, nor runs exit handlers."""
-        from miniλ.sandbox import Handed, Sandbox, enter, stand_by  # noqa: PLC0415 - long since
+        from miniλ.sandbox import (  # noqa: PLC0415 - imported long since
+            Handed,
+            Sandbox,
+            enter,
+            processes,
+            stand_by,
+        )
 
         status = 1
         try:
@@ -336,6 +343,7 @@ class Zygote:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            processes.raise_oom_score(processes.WORKER_OOM_SCORE)
             self.bootstrap.stand_by()
             try:
                 standing = stand_by(self.walls, box, self.runtime, self.program)
