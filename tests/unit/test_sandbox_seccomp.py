@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import stat
@@ -629,48 +628,3 @@ def test_threads_inherit_the_filter() -> None:
         return results
 
     assert in_child(try_in_a_thread) == ["EPERM"]
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
-def test_node_works_under_the_filter() -> None:
-    """Its event loop, its thread pool and its children do without what the filter denies."""
-    script = (
-        "const fs = require('fs'), child = require('child_process');"
-        "fs.readFile('/proc/self/status', 'utf8', (error, text) => {"
-        "  const mode = /Seccomp:\\s*(\\d)/.exec(text)[1];"
-        "  child.execFile('echo', [mode], (error, out) => setTimeout(() => console.log(out), 1));"
-        "});"
-    )
-
-    def run() -> list[Any]:
-        done = subprocess.run(["node", "-e", script], capture_output=True, check=False)
-        return [done.returncode, done.stdout.decode().strip(), done.stderr.decode()]
-
-    assert in_child(run) == [0, "2", ""]
-
-
-JAVA = """
-import java.util.concurrent.*;
-public class Subject {
-    public static void main(String[] arguments) throws Exception {
-        ExecutorService pool = Executors.newFixedThreadPool(4);
-        int answer = pool.submit(() -> 6 * 7).get();
-        int status = new ProcessBuilder("true").start().waitFor();
-        pool.shutdown();
-        System.out.println(answer + " " + status);
-    }
-}
-"""
-
-
-@pytest.mark.skipif(shutil.which("java") is None, reason="java is not on PATH")
-def test_java_works_under_the_filter(tmp_path: Path) -> None:
-    """The compiler, the virtual machine's threads and its children do without it too."""
-    (tmp_path / "Subject.java").write_text(JAVA, encoding="utf-8")
-
-    def run() -> list[Any]:
-        command = ["java", "-Xmx128m", str(tmp_path / "Subject.java")]
-        done = subprocess.run(command, capture_output=True, check=False)
-        return [done.returncode, done.stdout.decode().strip(), done.stderr.decode()]
-
-    assert in_child(run) == [0, "42 0", ""]
