@@ -24,6 +24,7 @@ from miniλ import journal, watch
 from miniλ.errors import LambdaError, ServiceError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.notes import Version, Waiting, Worth
+from miniλ.orphans import Orphans
 from miniλ.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
 from miniλ.shares import UNRESERVED, Share, Shares
 from miniλ.states import AVAILABLE
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 # Idle workers are looked over this often for memory pressure.
 PRESSURE_SECONDS = 10.0
-# Processes end in milliseconds, or their host is in trouble: then a cold start takes a new /tmp.
-INHERITANCE_TIMEOUT = 2.0
 
 RESERVED_REASON = "ReservedFunctionConcurrentInvocationLimitExceeded"
 UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
@@ -65,8 +64,7 @@ class Pool:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[int, Waiting] = {}
         self._number = 0
-        # A /tmp whose worker crashed, for its replacement: (worker, since) by revision.
-        self._orphaned: dict[str, list[tuple[Worker, float]]] = {}
+        self._orphans = Orphans(host.scratches, self._lives, self._in_background)
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None
         self._pressure_at = 0.0
@@ -172,11 +170,7 @@ class Pool:
         for worker in self._idle_workers():
             if worker.function.name == name and self._is_stale(worker):
                 self._stop(worker, "its function was updated or deleted")
-        for revision, orphans in list(self._orphaned.items()):
-            if orphans and orphans[0][0].function.name == name and self._is_stale(orphans[0][0]):
-                del self._orphaned[revision]
-                for worker, _ in orphans:
-                    self._discard(worker)
+        self._orphans.remove(lambda w: w.function.name == name and self._is_stale(w))
         self._forget_versions()
 
     def _forget_versions(self) -> None:
@@ -383,11 +377,7 @@ class Pool:
 
     def _live(self, worker: Worker) -> None:
         self._workers[worker.worker_id] = worker
-        before = self._orphaned.get(worker.function.revision)
-        life = self._inherit(worker, before.pop()[0]) if before else worker.live()
-        if not before:
-            self._orphaned.pop(worker.function.revision, None)
-        task = self._loop.create_task(life)
+        task = self._loop.create_task(self._orphans.live(worker))
         self._lives[worker.worker_id] = task
         task.add_done_callback(lambda task: self._gone(worker, task))
         outlives = functools.partial(self._make_up, worker.function.revision)
@@ -399,25 +389,6 @@ class Pool:
         if version is not None:
             self._fill(version)
         self._replan()
-
-    async def _inherit(self, worker: Worker, before: Worker) -> None:
-        """Live with the /tmp of a worker that crashed, once all of that one is gone.
-
-        One that does not go keeps its /tmp.
-        """
-        life = self._lives.get(before.worker_id)
-        if life is not None:
-            ends, first = (life, before.outlived), asyncio.FIRST_COMPLETED
-            try:
-                await asyncio.wait(ends, timeout=INHERITANCE_TIMEOUT, return_when=first)
-            except asyncio.CancelledError:
-                worker.initialised.cancel()
-                raise
-        if life is None or life.done():
-            worker.scratch = before.scratch
-        else:
-            self._discard(before)
-        await worker.live()
 
     def _initialised(self, worker: Worker, future: asyncio.Future[Init]) -> None:
         """The init phase is over: whoever waits longest for this version gets the worker."""
@@ -477,22 +448,10 @@ class Pool:
 
     def _orphan(self, worker: Worker) -> None:
         if self._closed or self._is_stale(worker):
-            self._discard(worker)
+            self._orphans.discard(worker)
             return
-        since = time.monotonic()
-        self._orphaned.setdefault(worker.function.revision, []).append((worker, since))
+        self._orphans.add(worker)
         self._arm(worker.function.keep_alive)
-
-    def _discard(self, worker: Worker) -> None:
-        """Remove the /tmp of a worker that will not be replaced."""
-        self._in_background(self._remove_scratch(worker))
-
-    async def _remove_scratch(self, worker: Worker) -> None:
-        life = self._lives.get(worker.worker_id)
-        if life is not None:
-            await asyncio.wait([life])
-        if worker.scratch is not None:
-            await self._host.scratches.give_back(worker.scratch)
 
     def _stop(self, worker: Worker, reason: str) -> None:
         self._version(worker).idle.remove(worker)
@@ -538,7 +497,7 @@ class Pool:
                     worker.freeze()
                 else:
                     due.append(self._settings.freeze_after - age)
-        due += self._expire_orphans(now)
+        due += self._orphans.expire(now)
         if self._idle_workers():
             if now - self._pressure_at >= PRESSURE_SECONDS:
                 self._relieve_pressure()
@@ -550,22 +509,6 @@ class Pool:
     def _is_provisioned(self, worker: Worker) -> bool:
         version = self._version(worker)
         return version.provisioned > 0 and len(self._of(version)) <= version.provisioned
-
-    def _expire_orphans(self, now: float) -> list[float]:
-        """Remove each /tmp that waited a keep-alive in vain; return when others are due."""
-        due: list[float] = []
-        for revision, orphans in list(self._orphaned.items()):
-            for item in list(orphans):
-                worker, since = item
-                left = worker.function.keep_alive - (now - since)
-                if left <= 0:
-                    orphans.remove(item)
-                    self._discard(worker)
-                else:
-                    due.append(left)
-            if not orphans:
-                del self._orphaned[revision]
-        return due
 
     def _after_cold_start(self, ephemeral_storage: int) -> None:
         if not self._closed:
@@ -631,9 +574,7 @@ class Pool:
         for life in [life for life in self._lives.values() if not life.cancelling()]:
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
-        for orphans in self._orphaned.values():
-            for worker, _ in orphans:
-                self._discard(worker)
+        self._orphans.remove()
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
