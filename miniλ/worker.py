@@ -26,9 +26,9 @@ from miniλ.errors import LambdaError, ResourceConflict, ServiceError
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.host import MB_PER_CPU, NO_CONTEXT, PROCESSES, Context, Host, Init, WorkerGone
 from miniλ.model import MB, Invoked, Response
-from miniλ.sandbox.cgroups import Group
 from miniλ.states import TRANSITIONS
 from miniλ.streams import MAX_STREAM
+from miniλ.tree import BURIAL_TIMEOUT, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 # After the answer pipe breaks the exit status is on its way: it says more than the break.
 BROKEN_GRACE = 0.2
-# SIGKILL takes effect when the kernel gets to it; a task in D state may take for ever; after
-# this nobody waits for it any more: see `Worker.outlived`.
-BURIAL_TIMEOUT = 5.0
 # A worker whose last invocation was as short as this is woken on the supervisor's own core, which
 # saves 30 us. Were the handler to work for long, the loop would wait for a tick of the kernel's.
 SHORT = 0.001
@@ -61,12 +58,12 @@ class Worker:
     # Not a dict: with more than 30 attributes CPython looks each of them up by its hash.
     # fmt: off
     __slots__ = (
-        "_call", "_channel", "_cores", "_cpus", "_deadline", "_early", "_gone", "_group",
-        "_init_timeout", "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase",
-        "_pidfd", "_record", "_released", "_request_id", "_stream", "_timer", "book", "ended_by",
-        "function", "host", "idle_since", "initialised", "invocations", "keeps_scratch", "limits",
-        "outlived", "peak", "pid", "reported_rss", "scratch", "share", "started", "state",
-        "story", "worker_id",
+        "_call", "_channel", "_cores", "_cpus", "_deadline", "_early", "_group", "_init_timeout",
+        "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase", "_record",
+        "_released", "_request_id", "_stream", "_timer", "_tree", "book", "ended_by", "function",
+        "host", "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "outlived",
+        "peak", "pid", "reported_rss", "scratch", "share", "started", "state", "story",
+        "worker_id",
     )
     # fmt: on
 
@@ -109,10 +106,10 @@ class Worker:
         self.limits = host.limits_of(function)
         self._loop = asyncio.get_running_loop()
         self.initialised: asyncio.Future[Init] = self._loop.create_future()
-        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._tree = Tree(self, self._record)
         # Done when a process has outlived its SIGKILL: in D state, on a file system that hangs.
         # `live` waits for its end all the same; whoever else waits for this worker may stop.
-        self.outlived: asyncio.Future[None] = self._loop.create_future()
+        self.outlived = self._tree.outlived
         # The invocation in flight: see `invoke`.
         self._call: _Call | None = None
         self._request_id = ""
@@ -120,12 +117,11 @@ class Worker:
         self._deadline = 0.0
         self._measured = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._pidfd = -1
         self._oom_kills = 0
         self._cpus = function.memory_size / MB_PER_CPU
         self._cores = host.cores
         self._memory_limit = function.memory_size * MB
-        self._group = Group()
+        self._group = self._tree.group
         # A worker may be quicker than the zygote's word that it exists: what it says first.
         self._early: list[tuple[wire.FromWorker, bytes]] = []
 
@@ -152,7 +148,7 @@ class Worker:
             async with contextlib.AsyncExitStack() as undo:
                 await self._start(undo)
                 # Shielded: a cancelled task would cancel the future, and that reads as an exit.
-                await asyncio.shield(self._gone)
+                await asyncio.shield(self._tree.gone)
         except asyncio.CancelledError:
             self.initialised.cancel()
             raise
@@ -180,7 +176,7 @@ class Worker:
         zygote = host.zygotes.running(function.runtime)
         if zygote is None:
             zygote = await host.zygotes.get(function.runtime)
-        group = self._group = host.hierarchy.lease(self.worker_id)
+        group = self._group = self._tree.group = host.hierarchy.lease(self.worker_id)
         undo.callback(host.hierarchy.give_back, group)
         self._oom_kills = group.oom_kills()
         group.limit(self._memory_limit, PROCESSES)
@@ -222,11 +218,11 @@ class Worker:
         finally:
             for descriptor in given:
                 os.close(descriptor)
-        self.pid = group.leader = forked.pid
-        self._pidfd = forked.pidfd
+        self.pid = forked.pid
+        self._tree.take(forked.pid, forked.pidfd, self._on_exit)
         forked.exited.add_done_callback(self._on_reaped)
         self.started = started
-        undo.callback(os.close, forked.pidfd)
+        undo.callback(self._tree.close)
         # Last in, first out: the processes go before what they used.
         undo.push_async_callback(self._bury, forked.exited)
         host.journal.record(
@@ -236,7 +232,6 @@ class Worker:
             self._loop.time() + self._init_timeout - (time.monotonic() - started),
             self._init_late,
         )
-        self._loop.add_reader(self._pidfd, self._on_exit)
         for frame in self._early:
             self._on_frame(*frame)
 
@@ -245,15 +240,15 @@ class Worker:
 
         What does not die while the supervisor closes is left: it has its SIGKILL.
         """
-        if self.state != "gone" and not self._gone.done():
+        tree = self._tree
+        if self.state != "gone" and not tree.gone.done():
             # We are here before the process is: cancelled, or a step after the fork failed.
             self.kill("the supervisor closed")
-            ends = (self._gone, self.outlived)
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        self._loop.remove_reader(self._pidfd)
+            await tree.first_ended()
+        tree.look_away()
         self._cancel_timer()
         exit_: Exit | None = None
-        if self._gone.done():
+        if tree.gone.done():
             with contextlib.suppress(TimeoutError):
                 exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
         # An answer that was written before the exit counts.
@@ -267,39 +262,12 @@ class Worker:
             self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
         if self._call is not None:
             self._complete_exited(exit_, oom=oom)
-        if await self._kill_rest():
+        if await tree.end():
             self._record(
                 journal.WorkerGone(
                     worker_id=self.worker_id, function=self.function.name, cause=cause
                 )
             )
-
-    async def _kill_rest(self) -> bool:
-        """Kill what the worker left behind (daemons, children) and wait until it is gone.
-
-        Return whether it is: where the supervisor closes, what has outlived a SIGKILL is left.
-        """
-        task = asyncio.current_task()
-        deadline = time.monotonic() + BURIAL_TIMEOUT
-        pause, longest = 0.001, 0.1
-        while pids := self._group.members():
-            self._group.kill()
-            if time.monotonic() > deadline and not self.outlived.done():
-                self._outlive(pids)
-            if self.outlived.done():
-                if task is None or task.cancelling():
-                    return False
-                longest = 1.0
-            # v1 tells nobody when a group becomes empty: this is the one place that looks.
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
-        return True
-
-    def _outlive(self, pids: list[int]) -> None:
-        """Say that processes do not die. What they hold stays theirs until they do."""
-        what = f"{self!r}: processes {pids} do not die of SIGKILL; does a file system hang?"
-        self._record(journal.Trouble(what=what))
-        self.outlived.set_result(None)
 
     async def _leave_scratch(self) -> None:
         """Remove the /tmp, unless a replacement is to find it (Lambda keeps it after a crash)."""
@@ -594,45 +562,23 @@ class Worker:
         if self.state == "frozen":
             self._group.thaw()
         self._end(reason)
-        self._signal(signal.SIGTERM)
+        self._tree.signal(signal.SIGTERM)
         # An interpreter that was about to block in read(2) would see the signal only after it.
         self._channel.send(wire.NOTHING)
-        self._cancel_timer()
-        self._timer = self._loop.call_later(self.host.settings.shutdown_grace, self._kill_now)
+        self._timer = self._loop.call_later(self.host.settings.shutdown_grace, self._tree.kill)
 
     def kill(self, reason: str) -> None:
         """End every process of the worker now."""
         if self.state in ("stopping", "gone"):
             return
         self._end(reason)
-        self._kill_now()
+        self._tree.kill()
 
     def _end(self, reason: str) -> None:
         self._move("stopped")
+        self._cancel_timer()
         self.ended_by = reason
         self._record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
-
-    def _kill_now(self) -> None:
-        if self._gone.done():
-            return
-        # The first process by its pidfd, which cannot be anybody else's; the rest by group,
-        # once the answer is out: without a cgroup that is a look through /proc.
-        self._signal(signal.SIGKILL)
-        self._loop.call_soon(self._kill_group)
-        self._cancel_timer()
-        self._timer = self._loop.call_later(BURIAL_TIMEOUT, self._outlive, [self.pid])
-
-    def _kill_group(self) -> None:
-        if self.state == "gone":
-            return  # then `_kill_rest` is at it
-        try:
-            self._group.kill()
-        except OSError as exc:
-            self._record(journal.Trouble(what=f"{self!r}: kill: {exc}"))
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
 
     def _on_reaped(self, exited: asyncio.Future[Exit | None]) -> None:
         """The zygote says how the worker ended; None is a zygote that died, and will not reap.
@@ -644,8 +590,5 @@ class Worker:
             self.kill("its zygote died")
 
     def _on_exit(self) -> None:
-        self._loop.remove_reader(self._pidfd)
         if self.state in ("idle", "frozen"):
             self._move("exited")  # at once: the pool must not hand out a dead worker
-        if not self._gone.done():
-            self._gone.set_result(None)
