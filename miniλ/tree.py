@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -55,6 +56,14 @@ class Tree:
         on_exit()
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def has_exited(self) -> bool:
+        """Return whether the first process has exited, also if the loop does not know yet."""
+        if self._pidfd < 0:
+            return self.gone.done()
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def signal(self, number: int) -> None:
         """Send the first process a signal, if it is there."""
@@ -122,3 +131,4 @@ class Tree:
     def close(self) -> None:
         """Close the pidfd."""
         os.close(self._pidfd)
+        self._pidfd = -1

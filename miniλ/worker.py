@@ -427,7 +427,12 @@ class Worker:
         if "sent" in what and self.pid:
             self._violated(what)
         else:
-            self._loop.call_later(BROKEN_GRACE, self._violated, what)
+            self._loop.call_later(BROKEN_GRACE, self._still_broken, what)
+
+    def _still_broken(self, what: str) -> None:
+        # On a host that is short of memory the loop may see the exit later than this.
+        if not self._tree.has_exited():
+            self._violated(what)
 
     def _violated(self, what: str) -> None:
         if self.state in ("stopping", "gone"):
