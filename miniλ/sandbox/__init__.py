@@ -16,6 +16,8 @@ its own beside this one; one that is not wanted or cannot be had here is a field
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,6 +91,24 @@ class Standing(NamedTuple):
     walls: Walls
     ruleset: landlock.Ruleset | None
     program: bytes | None
+
+
+def settle_memory() -> None:
+    """Do, once and last in the zygote, what keeps workers from copying what they share with it.
+
+    A page that all only read is there once, however many they are. So the collector must not write
+    to what exists now, and what was freed goes back to the kernel.
+    """
+    # A function of libc is an object that is made as it is first asked for.
+    for module, names in ((users, ("prctl", "capset")), (namespaces, ("setns", "syscall"))):
+        for name in names:
+            getattr(module._libc, name)  # noqa: SLF001 - of this package
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # musl has none
+        libc.malloc_trim(0)
+    gc.disable()
+    gc.freeze()
 
 
 def stand_by(walls: Walls, box: Box | None, runtime: list[str], program: bytes | None) -> Standing:

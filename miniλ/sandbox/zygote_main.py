@@ -33,7 +33,7 @@ pid namespace, in which everybody has another number.
 
 from __future__ import annotations
 
-import gc
+import _signal  # type: ignore[import-not-found]
 import importlib.util
 import json
 import os
@@ -54,13 +54,23 @@ FORK_AHEAD_MS = 2
 # How often a child that cannot stand by is followed by another one, for one worker.
 ATTEMPTS = 3
 
+# Messages are the supervisor's, whole and without white space: `json.loads` would do no more than
+# this, and each function that a worker runs is some pages that it copies.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
 
 def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) -> None:
     """Serve until the supervisor is gone; then take everything below along."""
     os.setsid()
     os.umask(0o022)
     sys.path.append(packages)
-    from miniλ.sandbox import Walls, namespaces, processes, rlimits  # noqa: PLC0415 - only now
+    from miniλ.sandbox import (  # noqa: PLC0415 - only now
+        Walls,
+        namespaces,
+        processes,
+        rlimits,
+        settle_memory,
+    )
 
     sys.path.remove(packages)
     processes.raise_oom_score(processes.ZYGOTE_OOM_SCORE)
@@ -93,11 +103,9 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     watched.register(control, select.POLLIN)
     watched.register(wakeup, select.POLLIN)
     watched.register(pidfd, select.POLLIN)
+    bootstrap.prepare()
     zygote = Zygote(control, bootstrap, around, root, workers)
-    # What exists now is shared by every worker: keep the collector from writing to it.
-    gc.collect()
-    gc.disable()
-    gc.freeze()
+    settle_memory()
     zygote.fork_ahead()
     _send(control, {"ready": os.getpid(), "python": sys.version_info[:2]})
 
@@ -142,6 +150,9 @@ class Zygote:
         self.root = root
         prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix)}
         self.runtime = sorted({*prefixes, workers})
+        # A function may bring modules of any name, ours included: a worker lets go of these. Found
+        # here: who looks through all names writes to each, which copies the page it is on.
+        self.ours = [n for n in sys.modules if n.partition(".")[0] in ("miniλ", "__main__")]
         self.kept: list[object] = []
         # Pure, and the same for all: made here, once.
         self.program = seccomp.program(os.uname().machine) if walls.seccomp else None
@@ -186,7 +197,7 @@ class Zygote:
             return False
         if not message:
             return False
-        asked = json.loads(message)
+        asked = _scan(message.decode(), 0)[0]
         if "release" in asked:
             self._release(asked["release"])
             return True
@@ -340,9 +351,10 @@ class Zygote:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
+            # The C function: `signal.signal` makes enums of what was there, thirty pages to copy.
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+                _signal.signal(number, _signal.SIG_DFL)
+            _signal.signal(signal.SIGINT, signal.default_int_handler)
             processes.raise_oom_score(processes.WORKER_OOM_SCORE)
             self.bootstrap.stand_by()
             try:
@@ -358,15 +370,14 @@ class Zygote:
                 request, answer, log = descriptors[:3]
                 handed = Handed(request, answer, log, joins, mounts)
                 try:
-                    enter(standing, Sandbox(**json.loads(message[1:])), handed)
+                    enter(standing, Sandbox(**_scan(message[1:].decode(), 0)[0]), handed)
                 except OSError as exc:
                     os.write(log, f"The sandbox cannot be entered: {exc}\n".encode())
                     raise
-                # A function may bring modules of any name, ours included. They are kept: to take
-                # them apart would write to the pages that they share with the zygote. And
-                # multiprocessing runs the file of __main__ again in what it spawns: not this one.
-                ours = [n for n in sys.modules if n.partition(".")[0] in ("miniλ", "__main__")]
-                self.kept = [sys.modules.pop(name) for name in ours]
+                # They are kept: to take them apart would write to the pages that they share with
+                # the zygote. And multiprocessing runs the file of __main__ again in what it spawns:
+                # not this one.
+                self.kept = [sys.modules.pop(name) for name in self.ours]
                 sys.modules["__main__"] = type(sys)("__main__")
                 status = self.bootstrap.main()
         except SystemExit as exc:
