@@ -181,11 +181,17 @@ class V2Group(Group):
 
     def peak(self) -> int:
         if self._peak is None:
-            try:
-                self._peak = os.open(f"{self.path}/memory.peak", os.O_RDWR | os.O_CLOEXEC)
-            except OSError:
-                self._peak = -1
+            self._peak = self._open_peak()
         return int(os.pread(self._peak, 32, 0)) if self._peak >= 0 else 0
+
+    def _open_peak(self) -> int:
+        # Before kernel 6.12 it cannot be written, which only root may ignore: see `recycle`.
+        for flags in (os.O_RDWR, os.O_RDONLY):
+            try:
+                return os.open(f"{self.path}/memory.peak", flags | os.O_CLOEXEC)
+            except OSError:
+                continue
+        return -1
 
     def oom_kills(self) -> int:
         if not self._has("memory.events"):

@@ -6,10 +6,17 @@ doing: a directory is made, controllers are switched on, and what is refused is 
 taken.
 
 Rule: groups are made ahead and recycled. Making one costs as much as a fork.
+
+Kernel fact (cgroup-v2.rst, "No Internal Process Constraint"): a group of cgroup2 whose controllers
+are switched on for those below it has no processes of its own. Where a subtree is delegated to us
+we are in just that group, with whoever started us and whom we started: all go to a leaf in it,
+`LEAF`, beside the groups of workers. It stays, as they stay in it, until the subtree goes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 
@@ -23,6 +30,10 @@ from miniλ.sandbox.cgroups import (
     rmdir,
     write,
 )
+
+LEAF = "minilambda"
+# Who forks meanwhile is found by the next look.
+LOOKS = 100
 
 
 class Hierarchy:
@@ -137,14 +148,12 @@ class V2(Hierarchy):
     def _enable(self) -> None:
         wanted = {"memory", "cpu", "pids"}
         here = set(read(f"{self.path}/cgroup.controllers").split())
-        if not wanted <= here:
-            # Only who owns a delegated subtree may: elsewhere this is EACCES or EBUSY ("no
-            # internal processes"), and what is missing is reported as not held.
-            for controller in sorted(wanted - here):
-                try:
-                    write(f"{self.parent}/cgroup.subtree_control", f"+{controller}")
-                except OSError:
-                    continue
+        there = set(read(f"{self.parent}/cgroup.controllers").split())
+        if wanted & there - here:
+            # Only who owns a delegated subtree may: elsewhere this is EACCES, and what is missing
+            # is reported as not held.
+            with contextlib.suppress(OSError):
+                _switch_on(self.parent, sorted(wanted & there))
             here = set(read(f"{self.path}/cgroup.controllers").split())
         for controller in sorted(wanted & here):
             write(f"{self.path}/cgroup.subtree_control", f"+{controller}")
@@ -290,8 +299,44 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
     return (NoCgroup() if second is None else second(instance)), refused
 
 
+def _switch_on(parent: str, controllers: list[str]) -> None:
+    """Switch controllers on for the groups below `parent`. Raises OSError."""
+    # The root of all may have processes, and is the one that has no type. Elsewhere they would be
+    # in the way of memory (EBUSY), and with cpu and pids alone it is worse: the group becomes the
+    # root of a threaded subtree, and those below it can be used for nothing (EOPNOTSUPP).
+    is_root = not os.path.exists(f"{parent}/cgroup.type")
+    words = " ".join(f"+{controller}" for controller in controllers)
+    for attempt in range(LOOKS):
+        if not is_root:
+            step_aside(parent)
+        try:
+            write(f"{parent}/cgroup.subtree_control", words)
+        except OSError as exc:
+            if exc.errno != errno.EBUSY or attempt == LOOKS - 1:
+                raise
+        else:
+            return
+
+
+def step_aside(parent: str) -> None:
+    """Move every process of a group of cgroup2 into a leaf of it: ourselves, and who is beside."""
+    leaf = f"{parent}/{LEAF}"
+    try:
+        os.mkdir(leaf, 0o755)
+    except FileExistsError:
+        pass  # another supervisor has made it
+    for pid in read(f"{parent}/cgroup.procs").split():
+        try:
+            write(f"{leaf}/cgroup.procs", pid)
+        except ProcessLookupError:
+            continue  # it ended meanwhile
+
+
 def places() -> dict[str, str]:
-    """Return our own directory in each v1 hierarchy, by controller, and under "" in cgroup2."""
+    """Return our own directory in each v1 hierarchy, by controller, and under "" in cgroup2.
+
+    Whoever has stepped aside belongs where it came from.
+    """
     own: dict[str, str] = {}
     with open("/proc/self/cgroup", encoding=sys.getfilesystemencoding()) as file:
         for line in file:
@@ -310,4 +355,6 @@ def places() -> dict[str, str]:
                     # A container sees its own part of the hierarchy mounted as the whole.
                     inside = own[name].removeprefix(root.rstrip("/")).strip("/")
                     found[name] = os.path.join(point, inside).rstrip("/")
+    if "" in found:
+        found[""] = found[""].removesuffix(f"/{LEAF}")
     return found

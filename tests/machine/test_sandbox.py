@@ -38,7 +38,7 @@ import miniλ
 from miniλ import journal, runtimes, state
 from miniλ.doctor import carriers
 from miniλ.errors import InvalidParameterValue, NotEnforced
-from miniλ.sandbox import landlock, levels
+from miniλ.sandbox import hierarchies, landlock, levels
 from miniλ.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ NOBODY = 65534
 DESCRIPTORS = PROCESSES = 1024
 MB_PER_CPU = 1769
 
-ANY = ("bare", "landlock", "userns", "root")
-CONFINED = ("landlock", "userns", "root")
-BOXED = ("userns", "root")
+ANY = ("bare", "landlock", "userns", "cgroup", "root")
+CONFINED = ("landlock", "userns", "cgroup", "root")
+BOXED = ("userns", "cgroup", "root")
 # Namespaces hold alone what they claim, also where there is no Landlock.
 ALONE = (*CONFINED, "root-landlock")
 LEVELS = tuple(level for level in ANY if IS_ROOT or level != "root")
@@ -166,11 +166,28 @@ def _left_below(directory: Path) -> list[str]:
 
 def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
     """Skip where the host does not give what this level is made of."""
+    _skip_without_delegation(place)
     choice = supervisor._choice
-    needed = {"userns": ["namespaces"], "root": ["namespaces"], "landlock": ["landlock"]}
+    needed = {level: ["namespaces"] for level in BOXED} | {"landlock": ["landlock"]}
     for mechanism in needed.get(place.partition("-")[0], []):
         if mechanism in choice.missing:
             pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
+
+
+def _skip_without_delegation(place: str) -> None:
+    if place == "cgroup" and not _is_delegated():
+        pytest.skip("no cgroup2 is delegated to this user, who is not root")
+
+
+@functools.cache
+def _is_delegated() -> bool:
+    """Return whether we have, without root, a cgroup2 that holds memory."""
+    try:
+        hierarchy, _ = hierarchies.open_hierarchy("v2", "probe")
+    except OSError:
+        return False
+    hierarchy.close()
+    return not IS_ROOT and hierarchy.limits["memory"].startswith("hard")
 
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
@@ -560,7 +577,8 @@ def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> 
         assert inside["pid"] == pid
         assert inside["session"] == pid
     assert inside["groups"] == [] or place.name != "root"
-    assert set(inside["uid"]) == {int(outside["Uid"].split()[0])} or place.name == "userns"
+    if place.name not in ("userns", "cgroup"):
+        assert set(inside["uid"]) == {int(outside["Uid"].split()[0])}
 
 
 def _check_limits_outside(pid: int) -> None:
@@ -596,6 +614,23 @@ def _check_cgroup(pid: int, limits: dict[str, str]) -> None:
     assert quota / period == pytest.approx(512 / MB_PER_CPU, rel=0.01)
 
 
+@pytest.mark.parametrize("at", ["userns", "cgroup"], indirect=True, scope="module")
+def test_a_delegated_cgroup_holds_what_root_has_held(at: Runner) -> None:
+    """Memory, CPU, processes, freeze and kill are the kernel's, by a cgroup2 and without root."""
+    place = at.place
+
+    async def scenario() -> miniλ.Response:
+        return await place.supervisor.invoke("neighbour", {})
+
+    report = at.run(scenario()).report
+    held = {name for name, limit in report.limits.items() if limit.startswith("hard: cgroup2 ")}
+
+    # The control: one level below there is none.
+    by_cgroup = {"memory", "cpu", "processes", "freeze", "kill"}
+    assert held == (by_cgroup if place.name == "cgroup" else set())
+    assert report.max_memory_used_mb > 0
+
+
 @in_namespaces
 def test_workers_share_no_namespace_and_no_user(at: Runner, function_directory: Any) -> None:
     """Two live workers, of one function even, have namespaces and users of their own."""
@@ -623,7 +658,10 @@ WAIT = "time.sleep(0.3)\n    mask = os.umask(0)"
 
 @in_namespaces
 def test_tmp_has_exactly_its_size(at: Runner, function_directory: Any) -> None:
-    """A file of 512 MB fits into a /tmp of 512 MB, and the next megabyte is ENOSPC."""
+    """A file of 512 MB fits into a /tmp of 512 MB, and the next megabyte is ENOSPC.
+
+    With memory for it: without volumes it counts as that, and a cgroup holds memory.
+    """
     source = (
         "import errno, os\n"
         "def handler(event, context):\n"
@@ -640,7 +678,7 @@ def test_tmp_has_exactly_its_size(at: Runner, function_directory: Any) -> None:
     code = function_directory("tmp", app=source)
 
     async def scenario() -> object:
-        async with at.place.subject(code, "app.handler"):
+        async with at.place.subject(code, "app.handler", memory_size=1024):
             return (await at.place.beside({})).payload
 
     assert at.run(scenario()) == ["fits", "ENOSPC"]
@@ -836,6 +874,7 @@ VICTIMS = ("supervisor", "zygote", "init of the zygote", "supervisor and zygote"
 @pytest.mark.parametrize("sandbox", [level for level in LEVELS if level in BOXED])
 def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
     """Whoever is killed, worker and daemon end at once; the next supervisor finds all removed."""
+    _skip_without_delegation(sandbox)
     driven = Driven(kept, sandbox)
     try:
         said = driven.invoke()

@@ -6,6 +6,9 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +25,9 @@ from miniλ.sandbox.cgroups import (
 from miniλ.sandbox.hierarchies import Hierarchy, NoCgroup
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
+ROOT = Path(__file__).resolve().parents[2]
 GROUPS = [
     V2Group("/sys/fs/cgroup/minilambda-x/g1"),
     V1Group("/c/memory/g1", "/c/cpu/g1", "/c/pids/g1", "/c/freezer/g1"),
@@ -250,6 +254,22 @@ def test_a_recycled_group_of_v2_forgets_its_peak(tmp_path: Path) -> None:
     assert text.startswith("reset")
 
 
+def test_a_peak_that_nobody_may_write_is_read(tmp_path: Path) -> None:
+    """Before kernel 6.12 it is counted as well, and its group is not used again."""
+    # Sysfs refuses what the mode of a file does to root too, as cgroup2 does to everybody else.
+    source = Path("/sys/kernel/fscaps")
+    (tmp_path / "memory.peak").symlink_to(source)
+    group = V2Group(str(tmp_path))
+
+    assert group.peak() == int(source.read_text()) == 1
+    assert group._peak is not None
+    try:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            group.recycle()
+    finally:
+        os.close(group._peak)
+
+
 def test_a_refused_write_says_which_file_and_value(tmp_path: Path) -> None:
     """An operator reads the path, and what could not be written."""
     with pytest.raises(OSError, match=r"cgroup\.freeze"):
@@ -345,6 +365,71 @@ def test_no_cgroup_is_a_choice() -> None:
     assert {"memory", "cpu", "processes", "freeze", "kill"} == hierarchy.limits.keys()
     assert all(limit.startswith(("soft: ", "none: ")) for limit in hierarchy.limits.values())
     assert hierarchy.close() == []
+
+
+# Joins a group, and says on each line where it belongs.
+MEMBER = """
+import sys
+from miniλ.sandbox import cgroups, hierarchies
+cgroups.write(sys.argv[1] + "/cgroup.procs", "0")
+for line in sys.stdin:
+    print(hierarchies.places()[""], flush=True)
+"""
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A group of this host's cgroup2, without processes."""
+    path = Path(f"{hierarchies.places().get('', '/nonexistent')}/minilambda-{os.getpid()}-test")
+    try:
+        path.mkdir()
+    except OSError as exc:
+        pytest.skip(f"cgroup2 cannot be used here: {exc}")
+    yield path
+    for inner in path.glob("*/"):
+        inner.rmdir()
+    path.rmdir()
+
+
+def test_who_is_in_the_way_steps_aside_once(group: Path) -> None:
+    """All processes of a group go to one leaf of it, and belong where they were, also for us."""
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEMBER, str(group)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        for _ in range(2)
+    ]
+
+    def belong() -> list[str]:
+        said = []
+        for member in members:
+            assert member.stdin is not None and member.stdout is not None
+            member.stdin.write("where\n")
+            member.stdin.flush()
+            said.append(member.stdout.readline().rstrip())
+        return said
+
+    def inside(path: Path) -> set[int]:
+        return {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+
+    pids = {member.pid for member in members}
+    try:
+        assert belong() == [str(group)] * 2
+        assert inside(group) == pids
+
+        for _ in range(2):
+            hierarchies.step_aside(str(group))
+
+            assert inside(group) == set()
+            assert inside(group / hierarchies.LEAF) == pids
+            assert belong() == [str(group)] * 2
+    finally:
+        for member in members:
+            member.communicate()
 
 
 @pytest.mark.parametrize("name", ["minilambda-other", "etc", "minilambda-", "xminilambda-me"])
