@@ -1,6 +1,8 @@
 """The benchmark of density: what workers and a supervisor weigh, and leave.
 
-PSS counts a page shared by n processes as a n-th in each: what one more worker costs.
+PSS counts a page shared by n processes as a n-th in each: what one more worker costs. So others
+that run the same interpreter make a worker look lighter, by most of a megabyte: weigh where there
+are none.
 The supervisor runs in a program of its own (`lone`), so that nothing of the benchmark's is
 weighed; it is asked by pipe and looked at from outside, by /proc.
 
@@ -113,7 +115,7 @@ async def _workers(count: int, pids: Sequence[int]) -> list[report.Row]:
     """Weigh idle workers, and as many bare interpreters and processes of a pool."""
     if len(pids) != count:
         raise RuntimeError(f"{len(pids)} workers live where {count} were asked for")
-    found = {f"miniλ, {count} workers, PSS": [_pss_of_worker(pid) for pid in pids]}
+    found = {f"miniλ, {count} workers, PSS": await _weighed(pids)}
     with contextlib.ExitStack() as stack:
         bare = [stack.enter_context(floors.idle()) for _ in range(count)]
         floor = [_pss(pid) for pid in bare]
@@ -144,6 +146,22 @@ def _pair(what: str, before: dict[str, int], after: dict[str, int]) -> dict[str,
 
 
 # Looking at it from outside
+
+
+async def _weighed(pids: Sequence[int]) -> list[int]:
+    """Weigh workers until nothing changes any more: the next one is forked ahead just then.
+
+    Until it is, its share of what all have in common is on them: half a megabyte, where one lives.
+    """
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    last: list[int] = []
+    while time.monotonic() < deadline:
+        found = [_pss_of_worker(pid) for pid in pids]
+        if found == last:
+            return found
+        last = found
+        await asyncio.sleep(0.25)
+    return last
 
 
 def _pss(pid: int) -> int:

@@ -265,7 +265,7 @@ async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wa
 
 
 def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socket, int]:
-    """Start zygote_main; return its pid, our end of its socket and its stderr to read.
+    """Start a zygote; return its pid, our end of its socket and its stderr to read.
 
     It is marked as this instance's: a program that is no zygote, and stays, is found by that when
     we are dead. Workers write their own ids over it.
@@ -276,7 +276,7 @@ def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socke
     # file actions below would overwrite one before it is copied.
     control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     complaints = fcntl.fcntl(their_errors, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
-    main = runtimes.packages_directory() / "miniλ" / "sandbox" / "zygote_main.py"
+    main = runtimes.packages_directory() / "miniλ" / "sandbox" / "start.py"
     arguments = [
         program,
         "-I",  # nothing from the environment or the current directory

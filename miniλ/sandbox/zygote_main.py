@@ -1,6 +1,6 @@
 """This module is the zygote: a small, single-threaded, secret-free process that forks workers.
 
-    python -I -S -u zygote_main.py {"packages": ..., "workers": ..., "supervisor": ..., "walls": {}}
+    python -I -S -u start.py {"packages": ..., "workers": ..., "supervisor": ..., "walls": {}}
 
 Theory of operation: the supervisor starts one zygote per interpreter, by exec, with one end of
 a SOCK_SEQPACKET socket as descriptor 3. Each message is a small JSON object:
@@ -63,7 +63,6 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     """Serve until the supervisor is gone; then take everything below along."""
     os.setsid()
     os.umask(0o022)
-    sys.path.append(packages)
     from miniλ.sandbox import (  # noqa: PLC0415 - only now
         Walls,
         namespaces,
@@ -423,7 +422,3 @@ def _send(control, message, descriptors=()) -> None:  # noqa: ANN001
         socket.send_fds(control, [json.dumps(message).encode()], descriptors)
     except OSError:
         return  # the supervisor is gone: the loop sees that next
-
-
-if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))

@@ -14,7 +14,7 @@ import miniλ
 TOP = Path(miniλ.__file__).parent.parent
 FOREIGN = {"asyncio", "aiohttp", "uvloop", "msgspec", "psutil", "click"}
 # The one file of the sandbox that is a program.
-PROGRAM = "zygote_main"
+PROGRAM = "start"
 SANDBOX = [
     f"miniλ.sandbox.{path.stem}"
     for path in sorted((TOP / "miniλ" / "sandbox").glob("*.py"))
