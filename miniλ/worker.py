@@ -372,6 +372,10 @@ class Worker:
             raise WorkerGone
         if is_short and self._cores.may_look():
             self._channel.receive()  # on our core it ran while we wrote, and has answered
+            if self._call is not None:
+                # Or it is next: were we to sleep, we would be woken on another core.
+                os.sched_yield()
+                self._channel.receive()
         return future
 
     def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:

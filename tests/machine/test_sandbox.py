@@ -182,12 +182,14 @@ def _skip_without_delegation(place: str) -> None:
 @functools.cache
 def _is_delegated() -> bool:
     """Return whether we have, without root, a cgroup2 that holds memory."""
+    if IS_ROOT:
+        return False
     try:
         hierarchy, _ = hierarchies.open_hierarchy("v2", "probe")
     except OSError:
         return False
     hierarchy.close()
-    return not IS_ROOT and hierarchy.limits["memory"].startswith("hard")
+    return hierarchy.limits["memory"].startswith("hard")
 
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
