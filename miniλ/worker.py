@@ -77,7 +77,7 @@ class Worker:
     ) -> None:
         """Make a worker that has not started. `phase` is "invoke" for an init that is repeated.
 
-        `released` is called when an invocation is over, before its response is delivered.
+        `released` is called when an invocation is over, in the turn before its caller goes on.
         """
         self.host = host
         self.function = function
@@ -540,7 +540,6 @@ class Worker:
             outcome.error_type,
         )
         self._record(invoked)
-        self._released(self)
         keep = self.host.keep_log
         if keep is not None or not future.done():
             init_log = before if init is None else init.log
@@ -549,6 +548,8 @@ class Worker:
                 keep(response, time.time())
             if not future.done():
                 future.set_result(response)
+        # Last, so that who waited for the worker, and is answered at once, comes after.
+        self._released(self)
 
     # Freeze, thaw, end
 
