@@ -4,7 +4,7 @@
 
 A line on stdin is a JSON command, a line on stdout its answer:
 
-    {"do": "workers", "count": n}  starts workers of hello until n live; their pids
+    {"do": "workers", "count": n}  ends the workers of hello, and starts n; their pids
     {"do": "batch", "count": n}    starts n workers of another function, ends them; how many
 
 Rule: it imports what an application that embeds miniλ needs, and nothing more.
@@ -34,6 +34,7 @@ class Lone:
     def __init__(self, supervisor: Supervisor, code: str) -> None:
         self._supervisor = supervisor
         self._code = code
+        self._hello: list[journal.WorkerStarted] = []
 
     async def _start(self, name: str, count: int) -> list[journal.WorkerStarted]:
         """Invoke until `count` workers of the function live; return them.
@@ -61,18 +62,29 @@ class Lone:
         return [f for f in facts.story(journal.WorkerStarted) if f.worker_id in live]
 
     async def workers(self, count: int) -> list[int]:
-        """Have `count` idle workers of hello; return their pids."""
-        return [fact.pid for fact in await self._start("hello", count)]
+        """Have `count` idle workers of hello; return their pids.
+
+        All are new: one that is idle would answer for all of them, one after the other.
+        """
+        if self._hello:
+            await self._supervisor.delete_function("hello")
+            await self._gone(self._hello)
+        await self._supervisor.create_function("hello", self._code, HANDLER)
+        self._hello = await self._start("hello", count)
+        return [fact.pid for fact in self._hello]
+
+    async def _gone(self, started: list[journal.WorkerStarted]) -> None:
+        for own in started:
+            await self._supervisor.journal.until(
+                journal.WorkerGone, lambda fact, own=own: fact.worker_id == own.worker_id
+            )
 
     async def batch(self, count: int) -> int:
         """Start and end `count` workers; return how many lived at once."""
         await self._supervisor.create_function("batch", self._code, HANDLER)
         started = await self._start("batch", count)
         await self._supervisor.delete_function("batch")
-        for own in started:
-            await self._supervisor.journal.until(
-                journal.WorkerGone, lambda fact, own=own: fact.worker_id == own.worker_id
-            )
+        await self._gone(started)
         return len(started)
 
 
@@ -82,7 +94,6 @@ async def main(state: str, code: str) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with Supervisor(state=state, settings=SETTINGS) as supervisor:
-        await supervisor.create_function("hello", code, HANDLER)
         lone = Lone(supervisor, code)
         while line := await reader.readline():
             command = json.loads(line)
