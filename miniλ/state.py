@@ -39,10 +39,13 @@ class Instance(msgspec.Struct, frozen=True):
     # Earlier ones whose cgroups would not go.
     before: list[Instance] = []
 
+    def every(self) -> list[Instance]:
+        """Return this one and those before."""
+        return [msgspec.structs.replace(self, before=[]), *self.before]
+
     def left(self) -> list[Instance]:
-        """Return what still has a cgroup, of this one and of those before."""
-        every = [msgspec.structs.replace(self, before=[]), *self.before]
-        return [each for each in every if any(map(os.path.isdir, each.groups))]
+        """Return those that still have a cgroup."""
+        return [each for each in self.every() if any(map(os.path.isdir, each.groups))]
 
 
 class Remains(msgspec.Struct, frozen=True):
@@ -74,7 +77,7 @@ class State:
     def write_down(self, groups: list[str]) -> None:
         """Keep what a sweep needs to know, before the first worker starts."""
         self._own = msgspec.structs.replace(self._own, groups=groups)
-        _write(self.path, [self._own])
+        _write(self.path, self._own.every())
 
     def close(self) -> None:
         """Leave the directory: as it is if it is kept, else without a trace if nothing is left."""
@@ -190,7 +193,7 @@ def _sweep(directory: Path) -> tuple[Remains | None, list[Instance]]:
     except (OSError, msgspec.MsgspecError):
         return None, []  # it died before it started anything
     killed, removed = 0, []
-    for each in (dead, *dead.before):
+    for each in dead.every():
         killed += processes.kill_marked(each.instance)
         removed += cgroups.sweep(each.groups, each.instance)
     scratch = directory / "tmp"
@@ -207,7 +210,7 @@ def _write(directory: Path, instances: list[Instance]) -> None:
     """Write down the first of these and those before it; nothing is no file."""
     path = directory / "instance.json"
     if instances:
-        first = msgspec.structs.replace(instances[0], before=instances[1:] or instances[0].before)
+        first = msgspec.structs.replace(instances[0], before=instances[1:])
         path.write_bytes(msgspec.json.encode(first))
     else:
         path.unlink(missing_ok=True)
