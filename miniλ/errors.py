@@ -209,6 +209,11 @@ class RuntimeMissing(ServiceError):
 class SupervisorClosed(ServiceError):
     """The supervisor is not open: use it inside its `async with`."""
 
+    def __init__(
+        self, message: str = "The supervisor is closed: use it inside its `async with`"
+    ) -> None:
+        super().__init__(message)
+
 
 class StateInUse(LambdaError):
     """Another supervisor holds this state directory; the message says which process."""

@@ -12,6 +12,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from miniλ.errors import SupervisorClosed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -64,7 +66,7 @@ class Orphans:
             try:
                 await asyncio.wait(ends, timeout=INHERITANCE_TIMEOUT, return_when=first)
             except asyncio.CancelledError:
-                worker.initialised.cancel()
+                worker.cannot_start(SupervisorClosed())
                 raise
         if life is None or life.done():
             worker.scratch = before.scratch

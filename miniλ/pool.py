@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from miniλ import journal, watch
-from miniλ.errors import LambdaError, ServiceError, SupervisorClosed, Throttled
+from miniλ.errors import ServiceError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.notes import Version, Waiting, Worth
 from miniλ.orphans import Orphans
@@ -232,7 +232,7 @@ class Pool:
 
     async def _wait_once(self, function: FunctionConfiguration, wait: float) -> Worker:
         if self._closed:
-            raise closed()
+            raise SupervisorClosed
         share = self._versions[function.revision].share
         if share.used >= share.limit and (
             wait <= 0 or self._queue_length() >= self._settings.queue_size
@@ -394,9 +394,8 @@ class Pool:
         """The init phase is over: whoever waits longest for this version gets the worker."""
         function = worker.function
         self._coming[function.revision] -= 1
-        error = None if future.cancelled() else future.exception()
-        failed = future.cancelled() or error is not None or worker.state != "idle"
-        if not failed:
+        error = future.exception()
+        if error is None and worker.state == "idle":
             version = self._version(worker)
             version.failed = ""
             version.worth.cold_seconds = worker.initialised.result().seconds
@@ -420,11 +419,11 @@ class Pool:
             if waiting is None:
                 if worker.keeps_scratch:
                     self._orphan(worker)
-            elif error is None and not future.cancelled():
+            elif error is None:
                 # The invocation repeats the init phase, and hears how that went.
                 self._hand_over(worker, waiting)
             else:
-                waiting.future.set_exception(error or closed())
+                waiting.future.set_exception(error)
         self._replan()
         version = self._version(worker)
         if not version.is_current and worker in version.idle:
@@ -559,7 +558,7 @@ class Pool:
             self._housekeeper.cancel()
         for waiting in self._waiting.values():
             if not waiting.future.done():
-                waiting.future.set_exception(closed())
+                waiting.future.set_exception(SupervisorClosed())
         for worker in list(self._workers.values()):
             if worker in self._busy:
                 continue  # it has its grace, also if its invocation is only about to begin
@@ -578,11 +577,6 @@ class Pool:
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-
-
-def closed() -> LambdaError:
-    """Return the error for a supervisor that is not open."""
-    return SupervisorClosed("The supervisor is closed: use it inside its `async with`")
 
 
 def default_concurrency() -> int:

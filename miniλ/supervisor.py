@@ -22,13 +22,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from miniλ import billing, journal, model, names, runtimes, state, walls
 from miniλ.cores import Cores
 from miniλ.embedded import Function, import_path, importable
-from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, ServiceError
+from miniλ.errors import (
+    InvalidParameterValue,
+    LambdaError,
+    ResourceConflict,
+    ServiceError,
+    SupervisorClosed,
+)
 from miniλ.functions import Functions, new_revision, over_reserved
 from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.logbook import Logbook
-from miniλ.pool import Pool, closed
+from miniλ.pool import Pool
 from miniλ.registry import Registry
 from miniλ.resources import PROVISIONED
 from miniλ.sandbox import hierarchies, levels, processes, volumes
@@ -240,7 +246,7 @@ class Supervisor:
 
     def _opened(self) -> None:
         if self._undo is None:
-            raise closed()
+            raise SupervisorClosed
 
     # Functions
 
@@ -474,7 +480,7 @@ class Supervisor:
         """
         invoker = self._invoker
         if invoker is None:
-            raise closed()
+            raise SupervisorClosed
         function, arn = self._live.get(name), None
         if function is None or function.version != model.LATEST:
             function, arn = self._find(name)
@@ -508,7 +514,7 @@ class Supervisor:
         """
         invoker = self._invoker
         if invoker is None:
-            raise closed()
+            raise SupervisorClosed
         return invoker.invoke(function, payload, wait, context, request_id or new_request_id())
 
     def run_warm(

@@ -12,8 +12,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from miniλ.errors import ResourceConflict
-from miniλ.pool import closed
+from miniλ.errors import ResourceConflict, SupervisorClosed
 from miniλ.supervisor import MAP_WAIT, Supervisor, check_concurrency
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class SyncSupervisor:
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop is None:
             work.close()
-            raise closed()
+            raise SupervisorClosed
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _result(self, future: Future[T]) -> T:

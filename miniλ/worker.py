@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from miniλ import billing, failures, journal, logs, wire
 from miniλ.channel import Channel
-from miniλ.errors import LambdaError, ResourceConflict, ServiceError
+from miniλ.errors import LambdaError, ResourceConflict, ServiceError, SupervisorClosed
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.host import MB_PER_CPU, NO_CONTEXT, PROCESSES, Context, Host, Init, WorkerGone
 from miniλ.model import MB, Invoked, Response
@@ -150,15 +150,17 @@ class Worker:
                 # Shielded: a cancelled task would cancel the future, and that reads as an exit.
                 await asyncio.shield(self._tree.gone)
         except asyncio.CancelledError:
-            self.initialised.cancel()
+            if not self.initialised.done():
+                self.cannot_start(SupervisorClosed())
             raise
         except OSError as exc:
             msg = f"A worker of {self.function.name} cannot start: {exc}"
-            self._cannot_start(ServiceError(msg))
+            self.cannot_start(ServiceError(msg))
         except LambdaError as exc:
-            self._cannot_start(exc)
+            self.cannot_start(exc)
 
-    def _cannot_start(self, error: LambdaError) -> None:
+    def cannot_start(self, error: LambdaError) -> None:
+        """Tell who waits for the init phase that there is none."""
         if self.initialised.done():
             self._record(journal.Trouble(what=f"{self!r}: {error}"))
         else:

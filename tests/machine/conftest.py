@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 OPEN = "namespaces,landlock"
 CGROUPS = ("mixed", "v1", "v2", "none")
 # Levels of the sandbox, with the cgroup that belongs to them.
-WALLS = ("root", "userns", "landlock")
+WALLS = ("root", "cgroup", "userns", "landlock")
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
 
@@ -48,21 +49,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def level(request: pytest.FixtureRequest) -> str:
     """Return a level; those that this host does not have are skipped with the reason."""
     chosen = str(request.param)
-    if chosen in WALLS:
-        if chosen == "root" and os.geteuid() != 0:
-            pytest.skip("level root cannot be used here: only root can")
-        return chosen
     skip_without(chosen)
     return chosen
 
 
-def skip_without(cgroup: str) -> None:
-    """Skip a test where this host does not have a cgroup hierarchy."""
-    try:
-        hierarchy, _ = hierarchies.open_hierarchy(cgroup, "probe")
-    except OSError as exc:
-        pytest.skip(f"cgroup {cgroup} cannot be used here: {exc}")
+def skip_without(level: str) -> None:
+    """Skip a test where this host, or this user, does not have a level."""
+    if level == "root" and os.geteuid() != 0:
+        pytest.skip("level root cannot be used here: only root can")
+    if level == "cgroup" and not is_delegated():
+        pytest.skip("no cgroup2 is delegated to this user, who is not root")
+    if level in CGROUPS:
+        try:
+            hierarchy, _ = hierarchies.open_hierarchy(level, "probe")
+        except OSError as exc:
+            pytest.skip(f"cgroup {level} cannot be used here: {exc}")
+        hierarchy.close()
+
+
+@functools.cache
+def holds(cgroup: str, resource: str) -> bool:
+    """Return whether a cgroup hierarchy, which this host has, limits a resource hard."""
+    hierarchy, _ = hierarchies.open_hierarchy(cgroup, "probe")
     hierarchy.close()
+    return hierarchy.limits[resource].startswith("hard")
+
+
+@functools.cache
+def is_delegated() -> bool:
+    """Return whether we have, without root, a cgroup2 that holds memory."""
+    try:
+        return os.geteuid() != 0 and holds("v2", "memory")
+    except OSError:
+        return False
 
 
 def at(level: str) -> dict[str, Any]:

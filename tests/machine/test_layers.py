@@ -21,7 +21,7 @@ from miniλ.model import Attached, FunctionConfiguration
 from miniλ.registry import Change
 from miniλ.resources import LAYER, LayerVersion
 from miniλ.settings import Settings
-from tests.machine.conftest import OPEN, WALLS, at
+from tests.machine.conftest import OPEN, WALLS, at, skip_without
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # With "-landlock" only the mount is there to hold: the worker owns the files.
 LEVELS = (*WALLS, "userns-landlock", "none")
 # Those that have a mount namespace.
-BOXED = ("root", "userns", "userns-landlock")
+BOXED = ("root", "cgroup", "userns", "userns-landlock")
 SITE_PACKAGES = f"python/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 # A handler runs what a test asks for, as a function of several lines.
@@ -95,6 +95,7 @@ def run(
     """Return a runner of a scenario on a bench; further modules of the function are arguments."""
     chosen = request.param
     level, _, without = chosen.partition("-")
+    skip_without(level)
     settings = Settings(**{"without": without, **at(level)})
 
     def run_at(scenario: Callable[[Bench], Awaitable[None]], **modules: str) -> None:

@@ -512,3 +512,24 @@ def test_closing_gives_running_invocations_their_grace(
         assert failure.error_type == "Sandbox.Failure"
 
     asyncio.run(scenario())
+
+
+def test_closing_ends_a_repeated_init_that_has_no_worker(
+    function_directory: Callable[..., Path],
+) -> None:
+    """Where the zygote does not answer there is none; its caller hears it, and is not cancelled."""
+    code = function_directory("late", app="while True: pass")
+
+    async def scenario() -> None:
+        settings = Settings(init_timeout=0.3, shutdown_grace=0.1, without=OPEN)
+        async with miniλ.Supervisor(settings=settings) as supervisor:
+            await supervisor.create_function("late", code, "app.handler", timeout=60)
+            waiting = asyncio.create_task(supervisor.invoke("late"))
+            await supervisor.journal.until(journal.WorkerStarted)
+            (zygote,) = supervisor.journal.story(journal.ZygoteStarted)
+            os.kill(zygote.pid, signal.SIGSTOP)
+            await supervisor.journal.until(journal.InitFailed)
+        with pytest.raises(miniλ.SupervisorClosed):
+            await waiting
+
+    asyncio.run(scenario())

@@ -38,8 +38,9 @@ import miniλ
 from miniλ import journal, runtimes, state
 from miniλ.doctor import carriers
 from miniλ.errors import InvalidParameterValue, NotEnforced
-from miniλ.sandbox import hierarchies, landlock, levels
+from miniλ.sandbox import landlock, levels
 from miniλ.settings import Settings
+from tests.machine.conftest import skip_without
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -166,30 +167,12 @@ def _left_below(directory: Path) -> list[str]:
 
 def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
     """Skip where the host does not give what this level is made of."""
-    _skip_without_delegation(place)
+    skip_without(place)
     choice = supervisor._choice
     needed = {level: ["namespaces"] for level in BOXED} | {"landlock": ["landlock"]}
     for mechanism in needed.get(place.partition("-")[0], []):
         if mechanism in choice.missing:
             pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
-
-
-def _skip_without_delegation(place: str) -> None:
-    if place == "cgroup" and not _is_delegated():
-        pytest.skip("no cgroup2 is delegated to this user, who is not root")
-
-
-@functools.cache
-def _is_delegated() -> bool:
-    """Return whether we have, without root, a cgroup2 that holds memory."""
-    if IS_ROOT:
-        return False
-    try:
-        hierarchy, _ = hierarchies.open_hierarchy("v2", "probe")
-    except OSError:
-        return False
-    hierarchy.close()
-    return hierarchy.limits["memory"].startswith("hard")
 
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
@@ -876,7 +859,7 @@ VICTIMS = ("supervisor", "zygote", "init of the zygote", "supervisor and zygote"
 @pytest.mark.parametrize("sandbox", [level for level in LEVELS if level in BOXED])
 def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
     """Whoever is killed, worker and daemon end at once; the next supervisor finds all removed."""
-    _skip_without_delegation(sandbox)
+    skip_without(sandbox)
     driven = Driven(kept, sandbox)
     try:
         said = driven.invoke()
