@@ -113,6 +113,23 @@ class Throttled(Fact, frozen=True, gc=False):
     reason: str
 
 
+class EventPutBack(Fact, frozen=True, gc=False):
+    """An asynchronous event runs again, in so many seconds, and why."""
+
+    request_id: str
+    function: str
+    seconds: float
+    why: str
+
+
+class EventOver(Fact, frozen=True, gc=False):
+    """An asynchronous event is over: `condition` is Lambda's, or FunctionDeleted."""
+
+    request_id: str
+    function: str
+    condition: str
+
+
 class Swept(Fact, frozen=True, gc=False):
     """What a dead supervisor left behind is gone: processes killed, paths removed."""
 

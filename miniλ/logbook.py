@@ -29,12 +29,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from miniλ import journal
 from miniλ.errors import ResourceNotFound, ServiceError
 from miniλ.model import Invoked, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
+    from miniλ.journal import Journal
+
+# What functions print is on disk after so long, where it is kept.
+FLUSH_SECONDS = 1.0
 MAX_INVOCATIONS = 10_000
 MAX_BYTES = 32 * 1024 * 1024
 # Workers whose stream is remembered: far more than live at once.
@@ -175,6 +180,31 @@ class Logbook:
             oldest = self._noted.popleft()
             self._bytes -= len(oldest.printed) + len(oldest.init_log)
             self.dropped += 1
+
+    @contextlib.asynccontextmanager
+    async def flushing(self, facts: Journal) -> AsyncIterator[None]:
+        """Flush once a second meanwhile, and at the end; what the disk does not take is told."""
+        if self._directory is None:
+            yield
+            return
+        flushing = asyncio.create_task(self._flush_on(facts))
+        try:
+            yield
+        finally:
+            flushing.cancel()
+            await asyncio.gather(flushing, return_exceptions=True)
+            await self._flush_or_tell(facts)
+
+    async def _flush_on(self, facts: Journal) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self._flush_or_tell(facts)
+
+    async def _flush_or_tell(self, facts: Journal) -> None:
+        try:
+            await self.flush()
+        except ServiceError as exc:
+            facts.record(journal.Trouble(what=f"logs are not written: {exc}"))
 
     async def flush(self) -> None:
         """Write to the directory what is not written yet, and nothing without a directory.

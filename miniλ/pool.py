@@ -154,6 +154,10 @@ class Pool:
         for _ in range(min(missing, self.capacity - len(self._workers) + outlived)):
             self._start(version.function)
 
+    def concurrency(self, name: str) -> int:
+        """Return how many invocations of a function may run at once, with those it shares with."""
+        return self._shares.of(name).limit
+
     def reservable(self, name: str) -> int:
         """Return the concurrency that may be reserved for a function: one must stay for others."""
         return self._shares.reservable(name)

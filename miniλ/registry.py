@@ -18,13 +18,12 @@ import asyncio
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from miniλ import billing, journal
+from miniλ import billing, database, journal
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.model import Invoked
 from miniλ.resources import KINDS, Kind
@@ -52,26 +51,20 @@ class Change(NamedTuple):
     value: Any
 
 
-def _blocks() -> dict[str, str]:
-    text = resources.files("miniλ").joinpath("registry.sql").read_text(encoding="utf-8")
-    blocks = text.split("-- name: ")[1:]
-    return {name.strip(): sql for name, _, sql in (block.partition("\n") for block in blocks)}
-
-
 class Registry:
     """The resources of one state directory, and what its functions used."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         """Open or make the database; `durable=False` is for a state that nobody keeps."""
         self.path = path
-        self._sql = _blocks()
+        self._sql = database.statements("registry.sql")
         # By kind, name and part.
         self._resources: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         # Opened here and used there: the thread is the only one that touches it afterwards.
         try:
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._database = database.connect(path, self._sql, durable=durable)
             try:
-                self._load(durable=durable)
+                self._load()
             except BaseException:
                 self._database.close()
                 raise
@@ -89,25 +82,10 @@ class Registry:
         self._flushing: asyncio.Task[None] | None = None
         self._closing = False
 
-    def _load(self, *, durable: bool) -> None:
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._migrate()
+    def _load(self) -> None:
         for kind, name, part, document in self._database.execute(self._sql["resources"]):
             value = msgspec.json.decode(document, type=KINDS[kind].type)
             self._resources[kind].setdefault(name, {})[part] = value
-
-    def _migrate(self) -> None:
-        done = int(self._database.execute("PRAGMA user_version").fetchone()[0])
-        last = sum(name.startswith("migration ") for name in self._sql)
-        if done > last:
-            msg = f"it was written by a later version (schema {done}, known up to {last})"
-            raise InvalidParameterValue(msg)
-        for number in range(done + 1, last + 1):
-            steps = self._sql[f"migration {number}"]
-            self._database.executescript(
-                f"BEGIN IMMEDIATE; {steps} PRAGMA user_version={number}; COMMIT;"
-            )
 
     # Resources
 
@@ -233,11 +211,11 @@ class Registry:
 def read_usage(path: Path, book: str) -> list[billing.Usage]:
     """Return the usage in a registry that another process may have open."""
     try:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ledger = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            rows = database.execute(_blocks()["usage"]).fetchall()
+            rows = ledger.execute(database.statements("registry.sql")["usage"]).fetchall()
         finally:
-            database.close()
+            ledger.close()
     except sqlite3.Error as exc:
         msg = f"The ledger {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc

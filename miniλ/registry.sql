@@ -1,7 +1,5 @@
 -- All SQL of the registry, in named blocks.
 
--- What a database goes through that is older than we are, in this order; user_version counts them.
-
 -- name: migration 1
 CREATE TABLE IF NOT EXISTS functions (
     name TEXT PRIMARY KEY,

@@ -67,6 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     freeze_after: Seconds = 0.05
     # SIGTERM first, SIGKILL after this (Lambda: at most 2 s, "Shutdown phase").
     shutdown_grace: Seconds = 2.0
+    # An asynchronous event whose function failed runs again after this, and then after twice this
+    # (Lambda: 1 minute and 2, "Error handling for an asynchronous invocation").
+    event_retry: Seconds = 60.0
     # What one invocation may print and be kept; beyond it the middle is left out.
     log_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 1024 * 1024
     # Which price book the billed duration and the ledger follow: see `billing`.

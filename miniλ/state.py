@@ -72,6 +72,7 @@ class State:
         self.uploads = path / "uploads"
         self.logs = path / "logs"
         self.registry = path / "registry.db"
+        self.events = path / "events.db"
         self._lock = lock
 
     def write_down(self, groups: list[str]) -> None:

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import billing, journal, model, names, runtimes, state, walls
 from miniλ.cores import Cores
+from miniλ.delivery import Delivery
 from miniλ.embedded import Function, import_path, importable
 from miniλ.errors import (
     InvalidParameterValue,
     LambdaError,
     ResourceConflict,
-    ServiceError,
     SupervisorClosed,
 )
+from miniλ.event_queue import Draft, EventQueue
 from miniλ.functions import Functions, new_revision, over_reserved
 from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
@@ -37,9 +38,8 @@ from miniλ.logbook import Logbook
 from miniλ.pool import Pool
 from miniλ.registry import Registry
 from miniλ.resources import PROVISIONED
-from miniλ.sandbox import hierarchies, levels, processes, volumes
+from miniλ.sandbox import levels, processes
 from miniλ.sandbox.users import Users
-from miniλ.sandbox.volumes import Volumes
 from miniλ.scratch import Scratches
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
@@ -68,8 +68,6 @@ CHANGEABLE = frozenset(
         "network",
     }
 )
-# What functions print is on disk after so long, where it is kept.
-LOG_SECONDS = 1.0
 # `map` queues for concurrency as long as any function may run (900 s, Lambda's longest).
 MAP_WAIT = 900.0
 
@@ -109,6 +107,7 @@ class Supervisor:
         try:
             for function, options in self._decorated:
                 await self._create_decorated(function, options)
+            self.delivery.open(self.functions, self._pool, self.run)
         except BaseException:
             await self.close()
             raise
@@ -128,9 +127,9 @@ class Supervisor:
             )
         choice = await walls.choose(settings, str(held.walls))
         hierarchy = walls.open_hierarchy(settings, choice, held.instance)
-        undo.callback(self._close_hierarchy, hierarchy)
+        undo.callback(walls.close_hierarchy, hierarchy, self.journal)
         held.write_down(list(hierarchy.directories))
-        opened = await self._open_volumes(choice, str(held.tmp), undo)
+        opened = await walls.open_volumes(choice, str(held.tmp), self.journal, undo)
         if opened is None:
             choice = choice._replace(volumes=False)
         limits = levels.limits(choice, hierarchy.limits)
@@ -143,6 +142,10 @@ class Supervisor:
         self._scratches = Scratches(str(held.tmp), opened, users, zygotes.release)
         self.state, self.uploads, self.code_store = held.path, held.uploads, held.code
         self.logbook = Logbook(held.logs if held.kept and settings.keep_logs else None)
+        await undo.enter_async_context(self.logbook.flushing(self.journal))
+        queue = await asyncio.to_thread(EventQueue, held.events, durable=held.kept)
+        self.delivery = Delivery(queue, self.journal, settings.event_retry)
+        undo.push_async_callback(self.delivery.close)
         host = Host(
             settings=settings,
             journal=self.journal,
@@ -171,9 +174,7 @@ class Supervisor:
         await asyncio.to_thread(held.collect, self.functions.code_in_use())
         self.functions.open()
         self._provision_again()
-        if self.logbook.is_kept:
-            flushing = asyncio.create_task(self._flush_logs())
-            undo.push_async_callback(self._end_logs, flushing)
+        undo.callback(self.delivery.stop)
 
     def _provision_again(self) -> None:
         """Keep workers initialised as an earlier life was told to."""
@@ -184,47 +185,6 @@ class Supervisor:
                 except LambdaError as exc:
                     what = f"No provisioned concurrency for {name}:{qualifier}: {exc}"
                     self.journal.record(journal.Trouble(what=what))
-
-    async def _flush_logs(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_SECONDS)
-            await self._flush_logs_once()
-
-    async def _flush_logs_once(self) -> None:
-        try:
-            await self.logbook.flush()
-        except ServiceError as exc:
-            self.journal.record(journal.Trouble(what=f"logs are not written: {exc}"))
-
-    async def _end_logs(self, flushing: asyncio.Task[None]) -> None:
-        flushing.cancel()
-        await asyncio.gather(flushing, return_exceptions=True)
-        await self._flush_logs_once()
-
-    async def _open_volumes(
-        self, choice: levels.Choice, directory: str, undo: contextlib.AsyncExitStack
-    ) -> Volumes | None:
-        """Return where /tmp's of exact size come from, where that is root and it works."""
-        if not choice.volumes:
-            return None
-        why = await asyncio.to_thread(volumes.probe, directory)
-        if why:
-            choice.missing["volumes"] = why
-            return None
-        opened = Volumes(directory)
-        undo.push_async_callback(self._close_volumes, opened)
-        return opened
-
-    async def _close_volumes(self, opened: Volumes) -> None:
-        left = await asyncio.to_thread(opened.close)
-        if left:
-            self.journal.record(journal.Trouble(what=f"volumes that will not go: {left}"))
-            await asyncio.to_thread(volumes.sweep, opened.directory)
-
-    def _close_hierarchy(self, hierarchy: hierarchies.Hierarchy) -> None:
-        left = hierarchy.close()
-        if left:
-            self.journal.record(journal.Trouble(what=f"cgroups that will not go: {left}"))
 
     async def __aexit__(
         self,
@@ -499,6 +459,40 @@ class Supervisor:
         if begun is not None:
             return await begun
         return await invoker.invoke_cold(function, payload, wait, context, request_id)
+
+    async def invoke_async(
+        self,
+        name: str,
+        event: object = None,
+        *,
+        body: bytes | None = None,
+        client_context: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Accept an event for a function, as Lambda's invocation type Event; return its request id.
+
+        It is on disk then, in a state directory that is kept, and runs in the background: at least
+        once, whatever happens to this process. A function that fails runs again twice (setting
+        `event_retry`). Parameters are as `invoke`'s. Raises `RequestTooLarge` above 1 MB,
+        `ServiceError` where it cannot be kept, and what `invoke` raises for what it is given.
+        """
+        self._opened()
+        if not isinstance(name, str):
+            model.check_name(name)
+        short, qualifier = names.function(name, None, self.functions.place)
+        self.functions.resolve(short, qualifier)
+        payload = encode_event(event) if body is None else check_event(body)
+        if request_id is None:
+            request_id = new_request_id()
+        check_id("request_id", request_id)
+        if trace_id is not None:
+            check_id("trace_id", trace_id)
+        arn = self.functions.place.function(short, qualifier) if qualifier else None
+        said = _json(client_context), _json(identity), trace_id, arn
+        await self.delivery.accept(Draft(request_id, short, qualifier, payload, *said))
+        return request_id
 
     def run(
         self,

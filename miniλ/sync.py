@@ -172,6 +172,10 @@ class SyncSupervisor:
         """As `Supervisor.invoke`."""
         return self._call(self._supervisor.invoke(name, event, **options))
 
+    def invoke_async(self, name: str, event: object = None, **options: Any) -> str:  # noqa: ANN401
+        """As `Supervisor.invoke_async`."""
+        return self._call(self._supervisor.invoke_async(name, event, **options))
+
     def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1
     ) -> Iterator[Response]:

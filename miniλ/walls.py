@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from miniλ import runtimes
+from miniλ import journal, runtimes
 from miniλ.errors import InvalidParameterValue, NotEnforced
-from miniλ.sandbox import hierarchies, levels
+from miniλ.sandbox import hierarchies, levels, volumes
+from miniλ.sandbox.volumes import Volumes
 
 if TYPE_CHECKING:
+    import contextlib
+
+    from miniλ.journal import Journal
     from miniλ.settings import Settings
 
 PROBE_TIMEOUT = 20.0
@@ -65,6 +69,35 @@ def open_hierarchy(
     if refused and not hierarchy.limits["memory"].startswith("hard"):
         choice.missing["cgroup"] = "; ".join(refused)
     return hierarchy
+
+
+def close_hierarchy(hierarchy: hierarchies.Hierarchy, facts: Journal) -> None:
+    """Remove the cgroups of a hierarchy; what will not go is told."""
+    left = hierarchy.close()
+    if left:
+        facts.record(journal.Trouble(what=f"cgroups that will not go: {left}"))
+
+
+async def open_volumes(
+    choice: levels.Choice, directory: str, facts: Journal, undo: contextlib.AsyncExitStack
+) -> Volumes | None:
+    """Return where /tmp's of exact size come from, where that is root and it works."""
+    if not choice.volumes:
+        return None
+    why = await asyncio.to_thread(volumes.probe, directory)
+    if why:
+        choice.missing["volumes"] = why
+        return None
+    opened = Volumes(directory)
+    undo.push_async_callback(_close_volumes, opened, facts)
+    return opened
+
+
+async def _close_volumes(opened: Volumes, facts: Journal) -> None:
+    left = await asyncio.to_thread(opened.close)
+    if left:
+        facts.record(journal.Trouble(what=f"volumes that will not go: {left}"))
+        await asyncio.to_thread(volumes.sweep, opened.directory)
 
 
 def check_required(settings: Settings, limits: dict[str, str]) -> None:

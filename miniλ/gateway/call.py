@@ -9,7 +9,6 @@ from miniλ import names
 from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -26,7 +25,7 @@ T = TypeVar("T")
 class Api:
     """What operations act upon: the supervisor, and what the gateway itself knows."""
 
-    __slots__ = ("base_url", "event_bytes", "events", "links", "supervisor", "uploads")
+    __slots__ = ("base_url", "links", "supervisor", "uploads")
 
     def __init__(self, supervisor: Supervisor, uploads: Path, links: Links) -> None:
         self.supervisor = supervisor
@@ -35,9 +34,6 @@ class Api:
         self.links = links
         # Known once a port is bound: http://127.0.0.1:9001
         self.base_url = ""
-        # Asynchronous invocations that are not over.
-        self.events: set[asyncio.Task[None]] = set()
-        self.event_bytes = 0
 
     def url_of(self, url_id: str) -> str:
         """Return the address of a function URL, which resolves on this machine."""

@@ -18,8 +18,8 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, NamedTuple
 
+from miniλ import traces
 from miniλ.errors import LambdaError
-from miniλ.gateway import traces
 from miniλ.gateway.edges import SERVER
 from miniλ.host import Context
 from miniλ.invoker import check_event, new_request_id

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from miniλ import journal
+from miniλ import traces
+from miniλ.delivery import MAX_EVENT, too_large
 from miniλ.errors import (
     EntityTooLarge,
     InvalidRequestContent,
-    LambdaError,
     RequestTooLarge,
     ResourceNotFound,
-    Throttled,
 )
-from miniλ.gateway import bodies, eventstream, traces
+from miniλ.event_queue import Draft
+from miniλ.gateway import bodies, eventstream
 from miniλ.host import Context
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
@@ -35,17 +35,10 @@ if TYPE_CHECKING:
     from miniλ.gateway.call import Api, Call
     from miniλ.supervisor import Supervisor
 
-# Lambda quota: an asynchronous event may have 1 MB (since October 2025).
-MAX_EVENT = 1024 * 1024
 # So much of the end of a log is told with the answer (API reference, "Invoke", LogType).
 TAIL = 4096
 # Lambda quota, as base64 (API reference, "Invoke", ClientContext).
 MAX_CONTEXT = 3583
-# An event waits so long for concurrency, as it would in Lambda's queue.
-EVENT_WAIT = 6 * 3600.0
-# Events that wait are in memory.
-MAX_WAITING = 64 * 1024 * 1024
-QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
 # The name that the runtime interface emulator gives to whatever it serves.
 EMULATED = "function"
 
@@ -68,7 +61,7 @@ async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
         return _plain(204, call.request_id)
     body = await _body(call, request, MAX_EVENT, kind)
     function, context = _resolve(call, request)
-    _accept(call, function, body, context)
+    await _accept(call, function, body, context)
     return _plain(202, call.request_id)
 
 
@@ -76,7 +69,7 @@ async def invoke_async(call: Call, request: web.BaseRequest) -> web.StreamRespon
     """Accept an event, as the API of 2014 does."""
     body = await _body(call, request, MAX_EVENT, "Event")
     function, context = _resolve(call, request)
-    _accept(call, function, body, context)
+    await _accept(call, function, body, context)
     return web.Response(
         status=202,
         body=b'{"Status":202}',
@@ -145,8 +138,7 @@ async def _body(call: Call, request: web.BaseRequest, limit: int, kind: str) -> 
     except EntityTooLarge as exc:
         if kind == "Event":
             size = request.content_length or f"more than {limit}"
-            msg = f"{size} byte payload is too large for the Event invocation type "
-            raise RequestTooLarge(f"{msg}(limit {limit} bytes)") from exc
+            raise too_large(size) from exc
         raise RequestTooLarge(str(exc)) from exc
     if call.verify is not None:
         call.verify(hashlib.sha256(body).hexdigest())
@@ -216,37 +208,14 @@ def _plain(status: int, request_id: str) -> web.Response:
     return web.Response(status=status, headers=headers)
 
 
-def _accept(call: Call, function: FunctionConfiguration, body: bytes, context: Context) -> None:
-    """Run an event once, in the background."""
-    api = call.api
-    full = len(api.events) >= api.supervisor.settings.queue_size
-    if full or api.event_bytes + len(body) > MAX_WAITING:
-        raise Throttled(QUEUE_FULL)
-
-    def over(task: asyncio.Task[None]) -> None:
-        api.events.discard(task)
-        api.event_bytes -= len(body)
-
-    task = asyncio.get_running_loop().create_task(
-        _run_event(call, function, body, context), name=f"event {call.request_id}"
-    )
-    api.events.add(task)
-    api.event_bytes += len(body)
-    task.add_done_callback(over)
-
-
-async def _run_event(
+async def _accept(
     call: Call, function: FunctionConfiguration, body: bytes, context: Context
 ) -> None:
-    supervisor = call.api.supervisor
-    try:
-        # Where nothing may run it would wait in vain.
-        reserved = call.api.functions.get(function.name).reserved_concurrency
-        wait = 0.0 if reserved == 0 else EVENT_WAIT
-        await supervisor.run(function, body, context, call.request_id, wait=wait)
-    except LambdaError as exc:
-        what = f"The event {call.request_id} of {function.qualified} was not run: {exc}"
-        supervisor.journal.record(journal.Trouble(what=what))
+    """Put an event into the queue: it is on disk when the client hears 202."""
+    _, qualifier = call.function()
+    said = context.client_context, context.identity, context.trace_id, context.arn
+    draft = Draft(call.request_id, function.name, qualifier, body, *said)
+    await call.api.supervisor.delivery.accept(draft)
 
 
 OPERATIONS: dict[str, Any] = {

@@ -24,9 +24,9 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from miniλ import journal, sigv4
+from miniλ import journal, sigv4, traces
 from miniλ.errors import AccessDenied, LambdaError, Throttled
-from miniλ.gateway import bodies, cors, invocations, payloads, policies, traces, urls
+from miniλ.gateway import bodies, cors, invocations, payloads, policies, urls
 from miniλ.gateway.answers import JSON, RETRY_AFTER
 from miniλ.gateway.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, Identity, UrlAnswer
 from miniλ.gateway.prelude import Prelude

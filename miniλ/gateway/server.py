@@ -121,7 +121,7 @@ class Gateway:
             server = edges.Server(self._answer, lane)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
-            undo.push_async_callback(self._drain)
+            undo.push_async_callback(self._supervisor.delivery.drain, DRAIN_SECONDS)
             undo.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, self._host, self._port)
             try:
@@ -145,12 +145,6 @@ class Gateway:
         undo, self._undo = self._undo, None
         if undo is not None:
             await undo.aclose()
-
-    async def _drain(self) -> None:
-        if self._api.events:
-            await asyncio.wait(self._api.events, timeout=DRAIN_SECONDS)
-        for event in self._api.events:
-            event.cancel()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = new_request_id()

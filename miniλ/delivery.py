@@ -1,0 +1,431 @@
+"""This module is delivery: asynchronous events, from accepted to over.
+
+Theory of operation: an event is in the queue on disk from before its caller hears 202 until its end
+is written. Those that are due wait here by function, first come first served; as many of them run
+as the function has concurrency. What is heard of an invocation decides:
+
+    the function answered        over; a record for OnSuccess
+    the function failed          again after `event_retry`, then twice that; then a record for
+                                 OnFailure, the event itself for the dead-letter queue
+    there was no room, or we     again after 1 s, 2 s, 4 s ... at most 300 s, until it is older than
+    failed                       MaximumEventAgeInSeconds; this uses up no retry
+    the supervisor died          again, when it is back; MOST_CRASHES times
+
+A record goes to a function as an event, in the transaction that ends the one it tells of: neither
+can be there without the other. What goes to services that are not here (SQS, SNS, EventBridge, S3)
+is kept in the queue's records.
+
+Source: Lambda developer guide, "Error handling for an asynchronous invocation"; `retry` is Lambda's
+one minute and then two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from miniλ import destinations, event_queue, journal, names, traces
+from miniλ.errors import (
+    LambdaError,
+    RecursiveInvocation,
+    RequestTooLarge,
+    ResourceNotFound,
+    ServiceError,
+    SupervisorClosed,
+    Throttled,
+)
+from miniλ.event_queue import Draft, Event, Record
+from miniλ.host import Context
+from miniλ.invoker import new_request_id
+from miniλ.model import LATEST
+from miniλ.resources import EVENT_INVOKE, RECURSION
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from miniλ.destinations import Condition
+    from miniλ.event_queue import EventQueue
+    from miniλ.functions import Functions
+    from miniλ.journal import Journal
+    from miniλ.model import Response
+    from miniλ.pool import Pool
+
+# Lambda quota: an asynchronous event may have 1 MB (since October 2025).
+MAX_EVENT = 1024 * 1024
+# Lambda's rules where PutFunctionEventInvokeConfig said nothing.
+MOST_RETRIES, MOST_AGE = 2, 6 * 3600
+# Lambda's backoff for what is not the function's fault.
+LEAST_PAUSE, MOST_PAUSE = 1.0, 300.0
+# An event waits so long for a worker before it makes room for others.
+WAIT = 60.0
+# An event that so many lives of a supervisor ended with is held for the cause.
+MOST_CRASHES = 5
+# So many may wait; more are refused as Lambda refuses who is too fast.
+MOST_EVENTS = 100_000
+QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
+# What of ours makes an invocation fail, and not the function.
+OURS = "Sandbox.Failure"
+
+
+def too_large(size: int | str) -> RequestTooLarge:
+    """Return the error for an event of so many bytes."""
+    msg = f"{size} byte payload is too large for the Event invocation type "
+    return RequestTooLarge(f"{msg}(limit {MAX_EVENT} bytes)")
+
+
+class Rules(NamedTuple):
+    """What was said of the events of a function; ARNs are "" for none."""
+
+    retries: int
+    age: float
+    on_success: str
+    on_failure: str
+    dead_letter: str
+
+
+class Again(NamedTuple):
+    """An event is not over: when it is due, and what counts from then on."""
+
+    due: float
+    attempts: int
+    refusals: int
+    why: str
+
+
+class Over(NamedTuple):
+    """An event is over: how, and what comes of it."""
+
+    condition: str
+    then: tuple[Draft | Record, ...]
+
+
+class Delivery:
+    """The asynchronous events of one supervisor."""
+
+    _functions: Functions
+    _pool: Pool
+    _invoke: Callable[..., Awaitable[Response]]
+
+    def __init__(self, queue: EventQueue, facts: Journal, retry: float) -> None:
+        """`retry`: seconds before the first retry of a function that failed."""
+        self._queue = queue
+        self._journal = facts
+        self._retry = retry
+        # By function, numbers that are due, and how many run; and (due, number, function).
+        self._due: dict[str, deque[int]] = {}
+        self._running: Counter[str] = Counter()
+        self._later: list[tuple[float, int, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_open = False
+        # Nothing runs or is due.
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.count = 0
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.count} events, {self._running.total()} running>"
+
+    # Open and close
+
+    def open(
+        self, functions: Functions, pool: Pool, invoke: Callable[..., Awaitable[Response]]
+    ) -> None:
+        """Begin, with what an earlier life has left; once all functions are there.
+
+        `invoke` is `Supervisor.run`.
+        """
+        self._functions, self._pool, self._invoke = functions, pool, invoke
+        self._is_open = True
+        if self._queue.lost:
+            self._journal.record(journal.Trouble(what=self._queue.lost))
+        found, self._queue.found = self._queue.found, []
+        self.count = len(found)
+        self._later = [(due, number, function) for number, function, due in found]
+        heapq.heapify(self._later)
+        self._wake()
+
+    def stop(self) -> None:
+        """Begin no more invocations; those that run may end."""
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing runs or is due, at most so long, where nobody keeps what is left."""
+        if not self._queue.durable:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), seconds)
+
+    async def close(self) -> None:
+        """Write how the last invocations ended, when the pool has ended them, and close."""
+        self.stop()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._queue.close()
+
+    # Accept
+
+    async def accept(self, draft: Draft) -> None:
+        """Accept an event: it is on disk when this returns, and will run, whatever happens.
+
+        Raises `RequestTooLarge`, `Throttled` where too many wait, and `ServiceError` where it
+        cannot be kept.
+        """
+        if not self._is_open:
+            raise SupervisorClosed
+        if len(draft.payload) > MAX_EVENT:
+            raise too_large(len(draft.payload))
+        if self.count >= MOST_EVENTS:
+            raise Throttled(QUEUE_FULL)
+        # Of its own: a caller that leaves meanwhile does not undo it.
+        await asyncio.shield(self._background(self._accept(draft)))
+
+    async def _accept(self, draft: Draft) -> None:
+        (number,) = await self._queue.add(draft)
+        self._come(draft.function, number)
+
+    def _come(self, function: str, number: int) -> None:
+        self.count += 1
+        self._is_due(function, number)
+        self._begin(function)
+
+    def _is_due(self, function: str, number: int) -> None:
+        self._due.setdefault(function, deque()).append(number)
+        self._quiet.clear()
+
+    # When
+
+    def _wake(self) -> None:
+        """Let those begin whose time has come, and look again when the next one's has."""
+        now = event_queue.now()
+        woken = set()
+        while self._later and self._later[0][0] <= now:
+            _, number, function = heapq.heappop(self._later)
+            self._is_due(function, number)
+            woken.add(function)
+        for function in woken:
+            self._begin(function)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._later and self._is_open:
+            self._timer = self._loop.call_later(self._later[0][0] - now, self._wake)
+
+    def _begin(self, function: str) -> None:
+        """Begin as many invocations of a function as it has concurrency."""
+        waiting = self._due.get(function)
+        if not waiting or not self._is_open:
+            return
+        # One at least: who may not run at all is told so.
+        room = max(1, self._pool.concurrency(function)) - self._running[function]
+        numbers = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        if not waiting:
+            del self._due[function]
+        if numbers:
+            self._running[function] += len(numbers)
+            self._background(self._claim(function, numbers))
+
+    async def _claim(self, function: str, numbers: list[int]) -> None:
+        try:
+            events = await self._queue.claim(numbers)
+        except ServiceError as exc:
+            self._trouble(f"events of {function} cannot begin: {exc}")
+            self._put_off(function, numbers)
+            return
+        damaged = len(numbers) - len(events)
+        if damaged:
+            self._trouble(f"{damaged} events of {function} are not what they were: see the records")
+            self.count -= damaged
+            self._ended(function, damaged)
+        for event in events:
+            self._background(self._deliver(event))
+
+    def _put_off(self, function: str, numbers: list[int]) -> None:
+        """Come back to events that are as they were on disk."""
+        due = event_queue.now() + LEAST_PAUSE
+        for number in numbers:
+            heapq.heappush(self._later, (due, number, function))
+        self._ended(function, len(numbers))
+        self._wake()
+
+    def _ended(self, function: str, count: int = 1) -> None:
+        self._running[function] -= count
+        if not self._running[function]:
+            del self._running[function]
+        self._begin(function)
+        if not self._running and not self._due:
+            self._quiet.set()
+
+    # One event
+
+    async def _deliver(self, event: Event) -> None:
+        """Run an event, and write what becomes of it, until that is written."""
+        try:
+            outcome = await self._run(event)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
+            self._trouble(f"event {event.draft.request_id} of {event.draft.function}: {exc!r}")
+            outcome = self._refused(event, repr(exc))
+        while True:
+            try:
+                await self._write(event, outcome)
+            except ServiceError as exc:
+                self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
+            else:
+                break
+            if not self._is_open:
+                break  # it counts as a crash, and runs again
+            await asyncio.sleep(LEAST_PAUSE)
+        self._ended(event.draft.function)
+
+    async def _write(self, event: Event, outcome: Again | Over) -> None:
+        request_id, function = event.draft.request_id, event.draft.function
+        if isinstance(outcome, Again):
+            await self._queue.put_back(
+                event.number, outcome.due, outcome.attempts, outcome.refusals
+            )
+            heapq.heappush(self._later, (outcome.due, event.number, function))
+            self._wake()
+            pause = outcome.due - event_queue.now()
+            self._journal.record(
+                journal.EventPutBack(
+                    request_id=request_id, function=function, seconds=pause, why=outcome.why
+                )
+            )
+            return
+        numbers = await self._queue.remove(event.number, *outcome.then)
+        self.count -= 1
+        drafts = [each for each in outcome.then if isinstance(each, Draft)]
+        for draft, number in zip(drafts, numbers, strict=True):
+            self._come(draft.function, number)
+        self._journal.record(
+            journal.EventOver(request_id=request_id, function=function, condition=outcome.condition)
+        )
+
+    async def _run(self, event: Event) -> Again | Over:
+        """Invoke the function, if it may be; return what becomes of the event."""
+        draft = event.draft
+        try:
+            reserved = self._functions.get(draft.function).reserved_concurrency
+            rules = self._rules(draft)
+            age = event_queue.now() - event.accepted
+            if reserved == 0:
+                return self._over(event, rules, "ZeroReservedConcurrency")
+            if age >= rules.age:
+                return self._over(event, rules, "EventAgeExceeded")
+            if event.crashes >= MOST_CRASHES:
+                return self._poison(event, rules)
+            function = self._functions.resolve(draft.function, draft.qualifier)
+            context = Context(draft.client_context, draft.identity, draft.trace_id, draft.arn)
+            response = await self._invoke(function, draft.payload, context, draft.request_id, WAIT)
+        except ResourceNotFound as exc:
+            self._trouble(f"event {draft.request_id} is dropped: {exc}")
+            return Over("FunctionDeleted", ())
+        except LambdaError as exc:
+            return self._refused(event, str(exc))
+        if response.invoked.error_type == OURS:
+            return self._refused(event, OURS)
+        if not response.is_failure:
+            return self._over(event, rules, "Success", response)
+        if event.attempts >= rules.retries:
+            return self._over(event, rules, "RetriesExhausted", response)
+        pause = self._retry * 2**event.attempts
+        due = min(event_queue.now() + pause, event.accepted + rules.age)
+        why = "" if response.failure is None else response.failure.error_type
+        return Again(due, event.attempts + 1, 0, why)
+
+    def _refused(self, event: Event, why: str) -> Again:
+        """Return when an event runs again that has not run by no fault of its function."""
+        if not self._is_open:
+            return Again(event_queue.now(), event.attempts, event.refusals, why)
+        pause = min(MOST_PAUSE, LEAST_PAUSE * 2 ** min(event.refusals, 16))
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
+        due = min(event_queue.now() + pause, event.accepted + self._rules(event.draft).age)
+        return Again(due, event.attempts, event.refusals + 1, why)
+
+    def _rules(self, draft: Draft) -> Rules:
+        part = "" if draft.qualifier == LATEST else draft.qualifier
+        said = self._functions.registry.get(EVENT_INVOKE, draft.function, part) or {}
+        towards = said.get("DestinationConfig", {})
+        try:
+            told = self._functions.get(draft.function, draft.qualifier).told
+        except ResourceNotFound:
+            told = {}
+        return Rules(
+            said.get("MaximumRetryAttempts", MOST_RETRIES),
+            said.get("MaximumEventAgeInSeconds", MOST_AGE),
+            towards.get("OnSuccess", {}).get("Destination", ""),
+            towards.get("OnFailure", {}).get("Destination", ""),
+            told.get("DeadLetterConfig", {}).get("TargetArn", ""),
+        )
+
+    # Over
+
+    def _poison(self, event: Event, rules: Rules) -> Over:
+        """End an event that a supervisor died with too often; nobody may lose sight of it."""
+        why = f"a supervisor ended {event.crashes} times while it ran"
+        self._trouble(
+            f"event {event.draft.request_id} of {event.draft.function} is given up: {why}"
+        )
+        over = self._over(event, rules, "RetriesExhausted")
+        if over.then:
+            return over
+        kept = Record(event.draft.request_id, "", event.draft.payload.decode(), why)
+        return Over("RetriesExhausted", (kept,))
+
+    def _over(
+        self, event: Event, rules: Rules, condition: Condition, response: Response | None = None
+    ) -> Over:
+        """Return the end of an event, with all that is to be told of it."""
+        draft = event.draft
+        target = rules.on_success if condition == "Success" else rules.on_failure
+        then: list[Draft | Record] = []
+        if target:
+            arn = self._functions.place.function(draft.function, draft.qualifier or LATEST)
+            count = event.attempts + event.crashes + (response is not None)
+            document = destinations.record(
+                draft.request_id, arn, condition, count, draft.payload, response
+            )
+            then.append(self._told(draft, target, document))
+        if rules.dead_letter and condition != "Success":
+            letter = destinations.dead_letter(draft.request_id, draft.payload, response, condition)
+            then.append(self._unreachable(draft, rules.dead_letter, letter))
+        return Over(condition, tuple(then))
+
+    def _told(self, draft: Draft, target: str, document: bytes) -> Draft | Record:
+        """Return the event that tells a function, or the record for another service."""
+        if target.split(":")[2:3] != ["lambda"]:
+            return self._unreachable(draft, target, document)
+        name, qualifier = names.function(target, None, self._functions.place)
+        request_id = new_request_id()
+        config = self._functions.registry.get(RECURSION, name)
+        may_recur = config is not None and config["RecursiveLoop"] == "Allow"
+        try:
+            trace_id = traces.followed(
+                traces.of(draft.trace_id, request_id), name, may_recur=may_recur
+            )
+        except RecursiveInvocation as exc:
+            return self._unreachable(draft, target, document, str(exc))
+        return Draft(request_id, name, qualifier, document, trace_id=trace_id, arn=target)
+
+    def _unreachable(self, draft: Draft, target: str, document: bytes, why: str = "") -> Record:
+        """Return a record that is kept, since nobody here can bring it to its target."""
+        why = why or "no such service is reached from here"
+        self._trouble(
+            f"what became of event {draft.request_id} is kept, and not at {target}: {why}"
+        )
+        return Record(draft.request_id, target, document.decode(errors="replace"), why)
+
+    def _trouble(self, what: str) -> None:
+        self._journal.record(journal.Trouble(what=what))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,84 @@
+"""This module is destinations: what is told of an event that is over, in Lambda's words. Pure.
+
+Source: Lambda developer guide, "Capturing records of Lambda asynchronous invocations" (the record
+of a destination, and the message of a dead-letter queue); examples as the service sends them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+from miniλ.model import LATEST
+
+if TYPE_CHECKING:
+    from miniλ.model import Response
+
+# How an event ends. What a record calls the first is a success; all others are failures.
+Condition: TypeAlias = Literal[
+    "Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency"
+]
+# Lambda cuts the message that goes with a dead letter (developer guide, "Dead-letter queues").
+MAX_MESSAGE = 1024
+
+
+def record(
+    request_id: str,
+    arn: str,
+    condition: Condition,
+    attempts: int,
+    payload: bytes,
+    response: Response | None,
+) -> bytes:
+    """Return the JSON that a destination is sent.
+
+    `arn` is the function's, qualified; `attempts` are invocations; `response` is the last one's,
+    None where there was none.
+    """
+    document: dict[str, Any] = {
+        "version": "1.0",
+        "timestamp": _timestamp(time.time()),
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": arn,
+            "condition": condition,
+            "approximateInvokeCount": attempts,
+        },
+        "requestPayload": msgspec.Raw(payload),
+    }
+    if response is not None:
+        context: dict[str, Any] = {
+            "statusCode": 200,
+            "executedVersion": response.executed_version or LATEST,
+        }
+        if response.is_failure:
+            context["functionError"] = "Unhandled"
+        document["responseContext"] = context
+        document["responsePayload"] = msgspec.Raw(response.body or b"null")
+    return msgspec.json.encode(document)
+
+
+def dead_letter(request_id: str, payload: bytes, response: Response | None, why: str) -> bytes:
+    """Return the message of a dead-letter queue, as SQS's SendMessage is given it."""
+    failure = None if response is None else response.failure
+    message = why if failure is None else failure.error_message
+    attributes = {
+        "RequestID": ("String", request_id),
+        # Of the invocation as HTTP: it was answered.
+        "ErrorCode": ("Number", "200"),
+        "ErrorMessage": ("String", message[:MAX_MESSAGE] or "-"),
+    }
+    document = {
+        "MessageBody": payload.decode(),
+        "MessageAttributes": {
+            name: {"DataType": kind, "StringValue": value}
+            for name, (kind, value) in attributes.items()
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def _timestamp(seconds: float) -> str:
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(seconds % 1 * 1000):03d}Z", time.gmtime(seconds))

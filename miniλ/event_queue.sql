@@ -1,0 +1,80 @@
+-- All SQL of the event queue, in named blocks. Times are seconds of CLOCK_BOOTTIME, in the boot that
+-- `boot` names; `accepted_wall` is the calendar's, for what outlives a boot.
+
+-- name: migration 1
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL,
+    function TEXT NOT NULL,
+    qualifier TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
+    client_context TEXT,
+    identity TEXT,
+    trace_id TEXT,
+    arn TEXT,
+    accepted_wall REAL NOT NULL,
+    accepted REAL NOT NULL,
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    refusals INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    is_running INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE records (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL,
+    target TEXT NOT NULL,
+    document TEXT NOT NULL,
+    why TEXT NOT NULL,
+    written_wall REAL NOT NULL
+) STRICT;
+CREATE TABLE boot (id TEXT NOT NULL) STRICT;
+INSERT INTO boot VALUES ('');
+
+-- name: boot
+SELECT id FROM boot;
+
+-- name: write boot
+UPDATE boot SET id = ?;
+
+-- name: move to this boot
+UPDATE events SET due = :now, accepted = :now - max(0.0, :wall - accepted_wall);
+
+-- name: end the last life
+UPDATE events SET is_running = 0, crashes = crashes + 1, due = :now + (1 << min(crashes, 8))
+WHERE is_running;
+
+-- name: all
+SELECT number, function, due FROM events ORDER BY number;
+
+-- name: add
+INSERT INTO events (request_id, function, qualifier, payload, checksum, client_context, identity,
+    trace_id, arn, accepted_wall, accepted, due)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: claim
+UPDATE events SET is_running = 1 WHERE number = ?
+RETURNING number, request_id, function, qualifier, payload, checksum, client_context, identity,
+    trace_id, arn, accepted, attempts, refusals, crashes;
+
+-- name: put back
+UPDATE events SET is_running = 0, due = ?, attempts = ?, refusals = ? WHERE number = ?;
+
+-- name: remove
+DELETE FROM events WHERE number = ?;
+
+-- name: write record
+INSERT INTO records (request_id, target, document, why, written_wall) VALUES (?, ?, ?, ?, ?);
+
+-- name: forget records
+DELETE FROM records WHERE number <= (SELECT max(number) FROM records) - ?;
+
+-- name: records
+SELECT request_id, target, document, why, written_wall FROM records ORDER BY number;
+
+-- name: salvage
+SELECT * FROM events WHERE number BETWEEN ? AND ?;
+
+-- name: salvaged
+INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
