@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from miniλ.errors import RecursiveInvocation
 from miniλ import traces
+from miniλ.errors import RecursiveInvocation
 
 REQUEST = "43f4ac1b-7a0e-4b5e-9a3e-0123456789ab"
 SAID = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
