@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import miniλ
 from miniλ import journal
+from miniλ.event_queue import EventQueue
 
 from .conftest import OPEN, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVES = 12
@@ -100,3 +105,183 @@ def test_kill_9_loses_no_event_that_was_accepted(
     assert twice <= LIVES * CONCURRENCY
     # An id that was accepted and could not be said any more is no one's loss, nor many.
     assert len(runs.keys() - set(accepted)) <= LIVES * 8
+
+
+# A life of an event queue, which says what it is about to do and what it knows to be done. Its log
+# is written back often, so that this is cut short as well.
+WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+from miniλ.event_queue import Draft, EventQueue
+
+def say(what, *numbers):
+    for number in numbers:
+        os.write(1, f"{what} {number}\\n".encode())
+
+async def main(path):
+    queue = EventQueue(Path(path), durable=True)
+    queue._database.execute("PRAGMA wal_autocheckpoint=20")
+    say("open", 0)
+    for turn in range(12):
+        drafts = [Draft(f"r{turn}-{n}", "f", "", b"[%d]" % n * 700) for n in range(4)]
+        groups = await asyncio.gather(*(queue.add(draft) for draft in drafts))
+        first, second, third, fourth = (number for (number,) in groups)
+        say("accepted", first, second, third, fourth)
+        await queue.claim([first, second, third])
+        say("claimed", first, second)
+        say("ending", first, third)
+        (then,), _ = await asyncio.gather(
+            queue.remove(first, Draft("then", "g", "", b"1")), queue.remove(third)
+        )
+        say("ended", first, third)
+        say("accepted", then)
+        await queue.put_back(second, 1e9 + turn, 1, 0)
+        say("put-back", second)
+    await queue.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+SECTOR = 512
+_CALL = re.compile(r'(\w+)\((?:(\d+)<([^>]*)>|"([^"]*)")(?:, (.*))?\) = (-?\d+)')
+
+
+class Disk:
+    """The files of a directory as a disk has them, which keeps only what it was told to flush."""
+
+    def __init__(self) -> None:
+        self._flushed: dict[str, bytearray] = {}
+        # What was written since: (offset, bytes), or a new length and None.
+        self._since: dict[str, list[tuple[int, bytes | None]]] = {}
+
+    def write(self, path: str, offset: int, data: bytes | None) -> None:
+        """Write, or cut the file at `offset`."""
+        self._flushed.setdefault(path, bytearray())
+        self._since.setdefault(path, []).append((offset, data))
+
+    def flush(self, path: str) -> None:
+        """Keep all that was written to a file so far."""
+        for offset, data in self._since.pop(path, []):
+            _apply(self._flushed[path], offset, data)
+
+    def unlink(self, path: str) -> None:
+        """Forget a file."""
+        self._flushed.pop(path, None)
+        self._since.pop(path, None)
+
+    def lose_power(self, directory: Path, draw: random.Random | None) -> None:
+        """Write what is left: what was flushed and, if `draw` is given, any sectors of the rest."""
+        for path, flushed in self._flushed.items():
+            content = bytearray(flushed)
+            for offset, data in self._since.get(path, []) if draw else []:
+                if data is None:
+                    continue
+                for start in range(0, len(data), SECTOR):
+                    if draw is not None and draw.random() < 0.5:
+                        _apply(content, offset + start, data[start : start + SECTOR])
+            (directory / Path(path).name).write_bytes(content)
+
+
+def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
+    if data is None:
+        del content[offset:]
+        content.extend(bytes(offset - len(content)))
+    else:
+        content.extend(bytes(max(0, offset - len(content))))
+        content[offset : offset + len(data)] = data
+
+
+def _calls(trace: str) -> Iterator[tuple[str, str, str, int]]:
+    """Yield name, path, further arguments and result of each system call when it has returned."""
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        pid, _, text = line.partition(" ")
+        text = text.strip()
+        if text.endswith("<unfinished ...>"):
+            begun[pid] = text.removesuffix("<unfinished ...>")
+            continue
+        resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", text)
+        found = _CALL.match(begun.pop(pid) + resumed[1] if resumed else text)
+        if found is not None:
+            name, _, path, plain, more, result = found.groups()
+            yield name, _bytes(path or plain).decode(), more or "", int(result)
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", ""))
+
+
+class Model:
+    """What is known of the events of a queue."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.accepted: set[int] = set()
+        self.ending: set[int] = set()
+        self.ended: set[int] = set()
+
+    def hear(self, line: str) -> None:
+        """Take in what the writer says."""
+        what, _, number = line.partition(" ")
+        if what == "open":
+            self.is_open = True
+        for known, word in (
+            (self.accepted, "accepted"),
+            (self.ending, "ending"),
+            (self.ended, "ended"),
+        ):
+            if what == word:
+                known.add(int(number))
+
+    def check(self, directory: Path) -> None:
+        """Open what a disk has left, and compare."""
+        queue = EventQueue(directory / "events.db", durable=False)
+        asyncio.run(queue.close())
+        found = {number for number, _, _ in queue.found}
+        assert queue.lost == ""
+        assert self.accepted - self.ending <= found
+        assert not found & self.ended
+
+
+def test_a_power_cut_at_any_moment_loses_no_event_that_was_accepted(tmp_path: Path) -> None:
+    """What was flushed before an answer is enough, with any sectors of the rest or none (C65).
+
+    Also what is over stays so: nothing is read that is damaged, at no moment.
+    """
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not on this machine")
+    trace = tmp_path / "trace"
+    calls = "write,pwrite64,fsync,fdatasync,ftruncate,unlink"
+    command = [strace, "-f", "-y", "-xx", "-s", "65536", "-e", f"trace={calls}", "-o", str(trace)]
+    subprocess.run(
+        [*command, sys.executable, "-c", WRITER, str(tmp_path / "events.db")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    disk, model, draw = Disk(), Model(), random.Random(1)
+    cuts = 0
+    for name, path, more, result in _calls(trace.read_text(encoding="ascii")):
+        if name == "write" and path.endswith("/dev/null"):
+            model.hear(_bytes(more.split('"')[1]).decode().strip())
+        elif "/events.db" not in path or path.endswith("-shm") or result < 0:
+            continue
+        elif name == "pwrite64":
+            _, text, after = more.split('"')
+            disk.write(path, int(after.split(", ")[2]), _bytes(text)[:result])
+        elif name == "ftruncate":
+            disk.write(path, int(more), None)
+        elif name == "unlink":
+            disk.unlink(path)
+        else:
+            disk.flush(path)
+        if model.is_open:
+            cuts += 1
+            for variant in (None, draw):
+                image = tmp_path / "image"
+                image.mkdir()
+                disk.lose_power(image, variant)
+                model.check(image)
+                shutil.rmtree(image)
+    assert cuts > 200
+    assert len(model.ended) == 24
