@@ -26,7 +26,7 @@ import msgspec
 from click.core import ParameterSource
 
 import miniλ
-from miniλ import billing, commands, doctor, model, registry, remote, runtimes
+from miniλ import billing, commands, doctor, event_queue, model, registry, remote, runtimes
 from miniλ.errors import LambdaError, ResourceConflict
 from miniλ.exits import FAILED, KILLED, TIMED_OUT, fail, usage
 from miniλ.invoker import check_event
@@ -348,6 +348,41 @@ def bill(state: Path, book: str, *, as_json: bool) -> None:
             f"  free tier: {month.free_requests:,} requests and "
             f"{month.free_gb_seconds:,.3f} GB-s of it"
         )
+
+
+@main.command()
+@click.option(
+    "--state", type=click.Path(path_type=Path), required=True, help="The state directory."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs, with all of each record.")
+def events(state: Path, *, as_json: bool) -> None:
+    """Say which asynchronous events are not over, and what could be told nobody.
+
+    That is of those that failed for good, or succeeded, and whose destination is not reached from
+    here: SQS, SNS, EventBridge, S3.
+    """
+    path = state / "events.db"
+    if not path.is_file():
+        usage(f"There is no event queue in {state}: `minilambda serve --state` makes it")
+    try:
+        left, records = event_queue.read(path)
+    except LambdaError as exc:
+        fail(exc)
+    if as_json:
+        told = [{**r._asdict(), "document": msgspec.Raw(r.document.encode())} for r in records]
+        document = msgspec.json.encode({"events": left, "records": told})
+        click.echo(msgspec.json.format(document).decode())
+        return
+    if not left:
+        click.echo("All events are over.")
+    for each in left:
+        click.echo(
+            f"{each.function:<32} {each.waiting:>7,} waiting {each.running:>5,} running "
+            f"{each.failed:>7,} failed before; the next in {each.next_seconds:,.0f} s"
+        )
+    for record in records:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.written))
+        click.echo(f"{at}  {record.request_id}  {record.target or '-'}: {record.why}")
 
 
 for _command in (commands.deploy, commands.ls, commands.rm, commands.logs):

@@ -9,6 +9,7 @@ what is committed survives power loss, on a disk that honours flush; OFF survive
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -41,6 +43,14 @@ def connect(path: Path, sql: dict[str, str], *, durable: bool) -> sqlite3.Connec
         database.close()
         raise
     return database
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a database that is only read, and that another process may have open."""
+    opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    with contextlib.closing(opened):
+        yield opened
 
 
 def _migrate(database: sqlite3.Connection, sql: dict[str, str]) -> None:

@@ -45,11 +45,12 @@ from miniλ.model import LATEST
 from miniλ.resources import EVENT_INVOKE, RECURSION
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
     from miniλ.destinations import Condition
     from miniλ.event_queue import EventQueue
     from miniλ.functions import Functions
+    from miniλ.invoker import Invoker
     from miniλ.journal import Journal
     from miniλ.model import Response
     from miniλ.pool import Pool
@@ -108,7 +109,7 @@ class Delivery:
 
     _functions: Functions
     _pool: Pool
-    _invoke: Callable[..., Awaitable[Response]]
+    _invoker: Invoker
 
     def __init__(self, queue: EventQueue, facts: Journal, retry: float) -> None:
         """`retry`: seconds before the first retry of a function that failed."""
@@ -133,14 +134,9 @@ class Delivery:
 
     # Open and close
 
-    def open(
-        self, functions: Functions, pool: Pool, invoke: Callable[..., Awaitable[Response]]
-    ) -> None:
-        """Begin, with what an earlier life has left; once all functions are there.
-
-        `invoke` is `Supervisor.run`.
-        """
-        self._functions, self._pool, self._invoke = functions, pool, invoke
+    def open(self, functions: Functions, pool: Pool, invoker: Invoker) -> None:
+        """Begin, with what an earlier life has left; once all functions are there."""
+        self._functions, self._pool, self._invoker = functions, pool, invoker
         self._is_open = True
         if self._queue.lost:
             self._journal.record(journal.Trouble(what=self._queue.lost))
@@ -322,7 +318,9 @@ class Delivery:
                 return self._poison(event, rules)
             function = self._functions.resolve(draft.function, draft.qualifier)
             context = Context(draft.client_context, draft.identity, draft.trace_id, draft.arn)
-            response = await self._invoke(function, draft.payload, context, draft.request_id, WAIT)
+            response = await self._invoker.invoke(
+                function, draft.payload, WAIT, context, draft.request_id
+            )
         except ResourceNotFound as exc:
             self._trouble(f"event {draft.request_id} is dropped: {exc}")
             return Over("FunctionDeleted", ())

@@ -28,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import msgspec
+
 from miniλ import database, salvage
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.model import MB
@@ -79,7 +81,7 @@ class Event(NamedTuple):
 class Record(NamedTuple):
     """What is kept of an event that is over, for a target that nobody here can reach.
 
-    `document` is JSON; `written` is in seconds since 1970.
+    `document` is JSON, `target` an ARN or ""; `written` is in seconds since 1970.
     """
 
     request_id: str
@@ -87,6 +89,19 @@ class Record(NamedTuple):
     document: str
     why: str
     written: float = 0.0
+
+
+class Left(msgspec.Struct, frozen=True):
+    """The events of one function that are not over: so many wait, run, and have failed before.
+
+    The next one is due in so many seconds.
+    """
+
+    function: str
+    waiting: int
+    running: int
+    failed: int
+    next_seconds: float
 
 
 def now() -> float:
@@ -364,6 +379,26 @@ class EventQueue:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._database.close)
         self._thread.shutdown()
+
+
+def read(path: Path) -> tuple[list[Left], list[Record]]:
+    """Return what is in a queue that another process may have open: events by function, records.
+
+    Raises `ServiceError`.
+    """
+    sql = database.statements("event_queue.sql")
+    try:
+        with database.reading(path) as opened:
+            rows = opened.execute(sql["left"]).fetchall()
+            records = [Record(*row) for row in opened.execute(sql["records"])]
+    except sqlite3.Error as exc:
+        msg = f"The event queue {path} cannot be read: {exc}"
+        raise ServiceError(msg) from exc
+    left = [
+        Left(function, waiting, running, failed, max(0.0, due - now()))
+        for function, waiting, running, failed, due in rows
+    ]
+    return left, records
 
 
 class DiskFull(ServiceError):

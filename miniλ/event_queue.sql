@@ -73,6 +73,10 @@ DELETE FROM records WHERE number <= (SELECT max(number) FROM records) - ?;
 -- name: records
 SELECT request_id, target, document, why, written_wall FROM records ORDER BY number;
 
+-- name: left
+SELECT function, sum(not is_running), sum(is_running), sum(attempts > 0), min(due) FROM events
+GROUP BY function ORDER BY function;
+
 -- name: salvage
 SELECT * FROM events WHERE number BETWEEN ? AND ?;
 

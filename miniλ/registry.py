@@ -211,11 +211,8 @@ class Registry:
 def read_usage(path: Path, book: str) -> list[billing.Usage]:
     """Return the usage in a registry that another process may have open."""
     try:
-        ledger = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
+        with database.reading(path) as ledger:
             rows = ledger.execute(database.statements("registry.sql")["usage"]).fetchall()
-        finally:
-            ledger.close()
     except sqlite3.Error as exc:
         msg = f"The ledger {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc

@@ -3,6 +3,7 @@
     lock           held with flock(2) while a supervisor lives; never removed while it may be held
     instance.json  the instance's id and cgroups, so that a later life can sweep them
     registry.db    functions and the ledger
+    events.db      asynchronous events that are not over, and events.ballast, room for their end
     code/          packages, by sha256
     uploads/       what is on its way in over HTTP
     logs/          what functions printed, where it is kept

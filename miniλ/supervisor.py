@@ -107,7 +107,7 @@ class Supervisor:
         try:
             for function, options in self._decorated:
                 await self._create_decorated(function, options)
-            self.delivery.open(self.functions, self._pool, self.run)
+            self.delivery.open(self.functions, self._pool, Invoker(self._pool))
         except BaseException:
             await self.close()
             raise
@@ -175,6 +175,7 @@ class Supervisor:
         self.functions.open()
         self._provision_again()
         undo.callback(self.delivery.stop)
+        undo.push_async_callback(self.delivery.drain, settings.shutdown_grace)
 
     def _provision_again(self) -> None:
         """Keep workers initialised as an earlier life was told to."""
