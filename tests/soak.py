@@ -2,7 +2,8 @@
 
     python -m tests.soak --minutes N [--seed S] [--json FILE] [--sandbox LEVEL] [--chaos 0.01]
 
-Theory of operation: four tasks invoke functions that work, and now and then one that misbehaves;
+Theory of operation: four tasks invoke functions that work, and now and then one that misbehaves, or
+give a function an asynchronous event, of which none may be lost;
 another one updates, deletes and creates functions and kills the zygote; another one looks at the
 process from outside, once a second. Exit code 0 if all verdicts hold, 1 if not, 130 on Ctrl-C.
 
@@ -68,8 +69,10 @@ PATIENCE, PUT_AWAY = 30.0, 10.0
 RSS_BOUND = 10 * MB
 # So what is in use is counted as well, and that is exact: blocks of Python's allocator, and what of
 # malloc's is not free. From idle to idle it may grow by so much, which is 1 or 2 bytes for each
-# invocation of 20 minutes, and by as much under load, in an hour or in a run that is shorter.
+# invocation of 20 minutes. Under load, where it also goes up and down with workers and answers, by
+# three times that, in an hour or in a run that is shorter: half a block for each of a minute's.
 IN_USE = {"Python blocks": 10_000, "malloc in use, kB": 1024}
+UNDER_LOAD = 3
 WINDOW = 5
 # Failures and troubles of which the text is kept, and of each kind.
 KEPT, KEPT_OF_A_KIND = 30, 3
@@ -106,6 +109,8 @@ WORKS = {
     ),
     "changing": Work("", 15, 192, {}, None),
 }
+# It is given asynchronous events, this share of all invocations, and is never deleted.
+IN_BACKGROUND, EVENTS_SHARE = "in_background", 0.02
 # Its code is written anew for each version.
 CHANGING = "def handler(event, context):\n    return {version}\n"
 # Where it lay and beside what: a worker that died with its zygote leaves a file.
@@ -171,6 +176,8 @@ class Result(msgspec.Struct, kw_only=True):
     unexpected: Counter[str] = msgspec.field(default_factory=Counter)
     # The first ones: what, when, log.
     failures: list[tuple[str, float, str]] = []
+    # Asynchronous events: accepted, and over by how they ended.
+    events: Counter[str] = msgspec.field(default_factory=Counter)
     facts: Counter[str] = msgspec.field(default_factory=Counter)
     troubles: list[str] = []
     rows: list[Row] = []
@@ -332,6 +339,8 @@ class Soak:
         """Create all of our functions."""
         for name in (*WORKS, *ABUSES):
             await self._create(name)
+        hello = FUNCTIONS / WORKS["hello"].code
+        await self._supervisor.create_function(IN_BACKGROUND, hello, "app.handler", timeout=20)
 
     # Load
 
@@ -352,6 +361,8 @@ class Soak:
         while time.monotonic() < self._end:
             if draw.random() < self._result.chaos:
                 await self._abuse(draw.choice(list(ABUSES)))
+            elif draw.random() < EVENTS_SHARE:
+                await self._accept()
             else:
                 await self._work(draw.choices(names, weights)[0])
 
@@ -372,6 +383,16 @@ class Soak:
             right = right and "order 7 is lost" in log
         if not right:
             self._refuse(name, f"answered {answer!r}"[:200], log, began)
+
+    async def _accept(self) -> None:
+        """Have an event accepted; that it is over is a fact."""
+        self._result.invocations[IN_BACKGROUND] += 1
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._supervisor.invoke_async(IN_BACKGROUND, WORKS["hello"].event)
+            self._result.events["accepted"] += 1
+        except Exception:  # noqa: BLE001 - none may be refused
+            self._fail(f"{IN_BACKGROUND}: an event is refused", traceback.format_exc())
 
     async def _abuse(self, name: str) -> None:
         """Invoke a function that misbehaves, and check that it ended in a way it may."""
@@ -512,6 +533,8 @@ class Soak:
                     self._living.add(worker_id)
                 case journal.WorkerGone(worker_id=worker_id):
                     self._living.discard(worker_id)
+                case journal.EventOver(condition=condition):
+                    self._result.events[condition] += 1
                 case journal.Trouble(what=what) if len(self._result.troubles) < KEPT:
                     self._result.troubles.append(what)
 
@@ -521,6 +544,9 @@ class Soak:
         If we were like that before, wait to be so again; else for a second without a change.
         """
         await self._work("hello")  # so that there is a zygote, and what a cold start keeps ahead
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._end_events()
         for function in self._supervisor.list_functions():
             await self._supervisor.delete_function(function.name)
         self._read_facts()
@@ -544,6 +570,15 @@ class Soak:
             if is_settled or time.monotonic() > deadline:
                 return found
             await asyncio.sleep(0.25)
+
+    async def _end_events(self) -> None:
+        """Wait until all events are over."""
+        last = 0.0
+        while self._supervisor.delivery.count:
+            over = await self._supervisor.journal.until(
+                journal.EventOver, lambda fact, last=last: fact.at > last
+            )
+            last = over.at
 
     # Verdicts
 
@@ -580,7 +615,12 @@ class Soak:
             line = statistics.linear_regression([at[first] for first in starts], least)
             grown = line.slope * min(3600.0, at[-1] - at[0])
             rows.append(
-                Row(f"{what}: nor so many under load", "", f"{grown:+,.0f}", grown <= bound)
+                Row(
+                    f"{what}: under load at most {bound * UNDER_LOAD:,} more",
+                    "",
+                    f"{grown:+,.0f}",
+                    grown <= bound * UNDER_LOAD,
+                )
             )
         for what, value in after.items():
             if what not in ("RSS", *IN_USE, "troubles", "workers"):
@@ -589,6 +629,9 @@ class Soak:
                 )
         for what, count in {
             "workers of deleted functions": before["workers"] + after["workers"],
+            "accepted events that did not end well": (
+                self._result.events["accepted"] - self._result.events["Success"]
+            ),
             "troubles in the journal": self._result.facts["Trouble"],
             "unexpected failures": self._result.unexpected.total(),
         }.items():
@@ -633,7 +676,7 @@ def _show(result: Result) -> str:
         f"Soak of {result.seconds:.0f} s, seed {result.seed}; {result.where}",
         f"a worker here: {held}",
         f"{total:,} invocations, {total / result.seconds:.0f} a second: "
-        + _listing({name: result.invocations[name] for name in WORKS}),
+        + _listing({name: result.invocations[name] for name in (*WORKS, IN_BACKGROUND)}),
         f"changes: {_listing(result.changes)}; excused by them: {_listing(result.excused)}",
         "",
         _table(["what", "beginning", "end", "verdict"], *rows),
