@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 
-from benchmarks import cold, density, http, invoke, peers, plot, report, rounds, throughput
+from benchmarks import cold, density, events, http, invoke, peers, plot, report, rounds, throughput
 
 BENCHMARKS = {
     "invoke": invoke.run,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "throughput": throughput.run,
     "density": density.run,
     "http": http.run,
+    "events": events.run,
 }
 
 

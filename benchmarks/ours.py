@@ -51,6 +51,14 @@ class Ours:
         if response.is_failure:
             raise RuntimeError(f"hello failed: {response.body!r}")
 
+    async def accept(self) -> None:
+        """Have an event for hello accepted: it is on disk."""
+        await self._supervisor.invoke_async("hello", EVENT)
+
+    async def quiet(self) -> None:
+        """Wait until all events that are due are over."""
+        await self._supervisor.delivery.quiet()
+
     async def start(self) -> Start:
         """Invoke hello on a new worker, and wait until that worker is gone."""
         facts = self._supervisor.journal
@@ -72,13 +80,17 @@ class Ours:
 @contextlib.asynccontextmanager
 async def running(
     *,
+    state: Path | None = None,
     functions: int = 1,
     keep_alive: float = 600.0,
     **settings: Any,  # noqa: ANN401 - as Settings takes them
 ) -> AsyncIterator[Ours]:
-    """Run a supervisor with hello and, up to `functions`, others that nobody invokes."""
+    """Run a supervisor with hello and, up to `functions`, others that nobody invokes.
+
+    None is a temporary state.
+    """
     chosen = Settings(concurrency=64, **settings)
-    async with Supervisor(settings=chosen) as supervisor:
+    async with Supervisor(state, chosen) as supervisor:
         for number in range(functions):
             await supervisor.create_function(
                 f"other-{number}" if number else "hello",

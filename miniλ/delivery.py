@@ -156,7 +156,11 @@ class Delivery:
         """Wait until nothing runs or is due, at most so long, where nobody keeps what is left."""
         if not self._queue.durable:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), seconds)
+                await asyncio.wait_for(self.quiet(), seconds)
+
+    async def quiet(self) -> None:
+        """Wait until nothing runs or is due; what is put back may be due later."""
+        await self._quiet.wait()
 
     async def close(self) -> None:
         """Write how the last invocations ended, when the pool has ended them, and close."""
@@ -183,8 +187,21 @@ class Delivery:
         await asyncio.shield(self._background(self._accept(draft)))
 
     async def _accept(self, draft: Draft) -> None:
-        (number,) = await self._queue.add(draft)
-        self._come(draft.function, number)
+        function = draft.function
+        if function in self._due or not self._room(function):
+            (number,) = await self._queue.add(draft)
+            self._come(function, number)
+            return
+        # It runs at once: that it was accepted and that it runs is one commit.
+        self._running[function] += 1
+        self._quiet.clear()
+        try:
+            (number,) = await self._queue.add(draft, running=True)
+        except BaseException:
+            self._ended(function)
+            raise
+        self.count += 1
+        self._background(self._deliver(Event(number, draft, event_queue.now(), 0, 0, 0)))
 
     def _come(self, function: str, number: int) -> None:
         self.count += 1
@@ -218,14 +235,17 @@ class Delivery:
         waiting = self._due.get(function)
         if not waiting or not self._is_open:
             return
-        # One at least: who may not run at all is told so.
-        room = max(1, self._pool.concurrency(function)) - self._running[function]
-        numbers = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        numbers = [waiting.popleft() for _ in range(min(self._room(function), len(waiting)))]
         if not waiting:
             del self._due[function]
         if numbers:
             self._running[function] += len(numbers)
             self._background(self._claim(function, numbers))
+
+    def _room(self, function: str) -> int:
+        """Return how many more events of a function may run."""
+        # One at least: who may not run at all is told so.
+        return max(0, max(1, self._pool.concurrency(function)) - self._running[function])
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
@@ -306,6 +326,8 @@ class Delivery:
     async def _run(self, event: Event) -> Again | Over:
         """Invoke the function, if it may be; return what becomes of the event."""
         draft = event.draft
+        if not self._is_open:
+            return self._refused(event, "the supervisor closed")
         try:
             reserved = self._functions.get(draft.function).reserved_concurrency
             rules = self._rules(draft)

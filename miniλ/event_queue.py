@@ -191,14 +191,16 @@ class EventQueue:
 
     # Steps
 
-    async def add(self, *drafts: Draft) -> list[int]:
+    async def add(self, *drafts: Draft, running: bool = False) -> list[int]:
         """Accept events, due now; return their numbers, in order. They are on disk then.
 
-        Raises `ServiceError`, also where the disk is about to be full: then none is accepted.
+        `running`: they run at once, as if they were claimed in the same moment. Raises
+        `ServiceError`, also where the disk is about to be full: then none is accepted.
         """
-        return await self._step(self._add(drafts), self._adding)  # type: ignore[no-any-return]
+        step = self._add(drafts, running=running)
+        return await self._step(step, self._adding)  # type: ignore[no-any-return]
 
-    def _add(self, drafts: Iterable[Draft]) -> Step:
+    def _add(self, drafts: Iterable[Draft], *, running: bool = False) -> Step:
         wall, since = time.time(), now()
 
         def add(connection: sqlite3.Connection) -> list[int]:
@@ -206,7 +208,7 @@ class EventQueue:
             for draft in drafts:
                 name, qualifier, payload = draft.function, draft.qualifier, draft.payload
                 row = (draft.request_id, name, qualifier, payload, zlib.crc32(payload), *draft[4:])
-                cursor = connection.execute(self._sql["add"], (*row, wall, since, since))
+                cursor = connection.execute(self._sql["add"], (*row, wall, since, since, running))
                 numbers.append(cursor.lastrowid or 0)
             return numbers
 

@@ -50,8 +50,8 @@ SELECT number, function, due FROM events ORDER BY number;
 
 -- name: add
 INSERT INTO events (request_id, function, qualifier, payload, checksum, client_context, identity,
-    trace_id, arn, accepted_wall, accepted, due)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    trace_id, arn, accepted_wall, accepted, due, is_running)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: claim
 UPDATE events SET is_running = 1 WHERE number = ?
