@@ -2,21 +2,10 @@
 
 Theory of operation: an event is in the queue on disk from before its caller hears 202 until its end
 is written. Those that are due wait here by function, first come first served; as many of them run
-as the function has concurrency. What is heard of an invocation decides:
+as the function has concurrency. `outcomes` says what becomes of one when its invocation has ended.
 
-    the function answered        over; a record for OnSuccess
-    the function failed          again after `event_retry`, then twice that; then a record for
-                                 OnFailure, the event itself for the dead-letter queue
-    there was no room, or we     again after 1 s, 2 s, 4 s ... at most 300 s, until it is older than
-    failed                       MaximumEventAgeInSeconds; this uses up no retry
-    the supervisor died          again, when it is back; MOST_CRASHES times
-
-A record goes to a function as an event, in the transaction that ends the one it tells of: neither
-can be there without the other. What goes to services that are not here (SQS, SNS, EventBridge, S3)
-is kept in the queue's records.
-
-Source: Lambda developer guide, "Error handling for an asynchronous invocation"; `retry` is Lambda's
-one minute and then two.
+Rule: what comes of an event is written in the transaction that ends it, so that neither can be
+there without the other.
 """
 
 from __future__ import annotations
@@ -24,47 +13,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import random
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from miniλ import destinations, event_queue, journal, names, traces
+from miniλ import event_queue, journal
 from miniλ.errors import (
     LambdaError,
-    RecursiveInvocation,
     RequestTooLarge,
     ResourceNotFound,
     ServiceError,
     SupervisorClosed,
     Throttled,
 )
-from miniλ.event_queue import Draft, Event, Record
+from miniλ.event_queue import Draft, Event
 from miniλ.host import Context
-from miniλ.invoker import new_request_id
-from miniλ.model import LATEST
-from miniλ.resources import EVENT_INVOKE, RECURSION
+from miniλ.outcomes import LEAST_PAUSE, Again, Outcomes, Over
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from miniλ.destinations import Condition
     from miniλ.event_queue import EventQueue
     from miniλ.functions import Functions
     from miniλ.invoker import Invoker
     from miniλ.journal import Journal
-    from miniλ.model import Response
     from miniλ.pool import Pool
 
 # Lambda quota: an asynchronous event may have 1 MB (since October 2025).
 MAX_EVENT = 1024 * 1024
-# Lambda's rules where PutFunctionEventInvokeConfig said nothing.
-MOST_RETRIES, MOST_AGE = 2, 6 * 3600
-# Lambda's backoff for what is not the function's fault.
-LEAST_PAUSE, MOST_PAUSE = 1.0, 300.0
 # An event waits so long for a worker before it makes room for others.
 WAIT = 60.0
-# An event that so many lives of a supervisor ended with is held for the cause.
-MOST_CRASHES = 5
 # So many may wait; more are refused as Lambda refuses who is too fast.
 MOST_EVENTS = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
@@ -78,38 +55,13 @@ def too_large(size: int | str) -> RequestTooLarge:
     return RequestTooLarge(f"{msg}(limit {MAX_EVENT} bytes)")
 
 
-class Rules(NamedTuple):
-    """What was said of the events of a function; ARNs are "" for none."""
-
-    retries: int
-    age: float
-    on_success: str
-    on_failure: str
-    dead_letter: str
-
-
-class Again(NamedTuple):
-    """An event is not over: when it is due, and what counts from then on."""
-
-    due: float
-    attempts: int
-    refusals: int
-    why: str
-
-
-class Over(NamedTuple):
-    """An event is over: how, and what comes of it."""
-
-    condition: str
-    then: tuple[Draft | Record, ...]
-
-
 class Delivery:
     """The asynchronous events of one supervisor."""
 
     _functions: Functions
     _pool: Pool
     _invoker: Invoker
+    _outcomes: Outcomes
 
     def __init__(self, queue: EventQueue, facts: Journal, retry: float) -> None:
         """`retry`: seconds before the first retry of a function that failed."""
@@ -137,6 +89,7 @@ class Delivery:
     def open(self, functions: Functions, pool: Pool, invoker: Invoker) -> None:
         """Begin, with what an earlier life has left; once all functions are there."""
         self._functions, self._pool, self._invoker = functions, pool, invoker
+        self._outcomes = Outcomes(functions, self._journal, self._retry)
         self._is_open = True
         if self._queue.lost:
             self._journal.record(journal.Trouble(what=self._queue.lost))
@@ -325,121 +278,30 @@ class Delivery:
 
     async def _run(self, event: Event) -> Again | Over:
         """Invoke the function, if it may be; return what becomes of the event."""
-        draft = event.draft
+        draft, outcomes = event.draft, self._outcomes
         if not self._is_open:
-            return self._refused(event, "the supervisor closed")
+            return outcomes.interrupted(event)
         try:
-            reserved = self._functions.get(draft.function).reserved_concurrency
-            rules = self._rules(draft)
-            age = event_queue.now() - event.accepted
-            if reserved == 0:
-                return self._over(event, rules, "ZeroReservedConcurrency")
-            if age >= rules.age:
-                return self._over(event, rules, "EventAgeExceeded")
-            if event.crashes >= MOST_CRASHES:
-                return self._poison(event, rules)
+            over = outcomes.before(event)
+            if over is not None:
+                return over
             function = self._functions.resolve(draft.function, draft.qualifier)
             context = Context(draft.client_context, draft.identity, draft.trace_id, draft.arn)
             response = await self._invoker.invoke(
                 function, draft.payload, WAIT, context, draft.request_id
             )
         except ResourceNotFound as exc:
-            self._trouble(f"event {draft.request_id} is dropped: {exc}")
-            return Over("FunctionDeleted", ())
+            return outcomes.deleted(event, str(exc))
         except LambdaError as exc:
             return self._refused(event, str(exc))
         if response.invoked.error_type == OURS:
             return self._refused(event, OURS)
-        if not response.is_failure:
-            return self._over(event, rules, "Success", response)
-        if event.attempts >= rules.retries:
-            return self._over(event, rules, "RetriesExhausted", response)
-        pause = self._retry * 2**event.attempts
-        due = min(event_queue.now() + pause, event.accepted + rules.age)
-        why = "" if response.failure is None else response.failure.error_type
-        return Again(due, event.attempts + 1, 0, why)
+        return outcomes.answered(event, response)
 
     def _refused(self, event: Event, why: str) -> Again:
-        """Return when an event runs again that has not run by no fault of its function."""
-        if not self._is_open:
-            return Again(event_queue.now(), event.attempts, event.refusals, why)
-        pause = min(MOST_PAUSE, LEAST_PAUSE * 2 ** min(event.refusals, 16))
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
-        due = min(event_queue.now() + pause, event.accepted + self._rules(event.draft).age)
-        return Again(due, event.attempts, event.refusals + 1, why)
-
-    def _rules(self, draft: Draft) -> Rules:
-        part = "" if draft.qualifier == LATEST else draft.qualifier
-        said = self._functions.registry.get(EVENT_INVOKE, draft.function, part) or {}
-        towards = said.get("DestinationConfig", {})
-        try:
-            told = self._functions.get(draft.function, draft.qualifier).told
-        except ResourceNotFound:
-            told = {}
-        return Rules(
-            said.get("MaximumRetryAttempts", MOST_RETRIES),
-            said.get("MaximumEventAgeInSeconds", MOST_AGE),
-            towards.get("OnSuccess", {}).get("Destination", ""),
-            towards.get("OnFailure", {}).get("Destination", ""),
-            told.get("DeadLetterConfig", {}).get("TargetArn", ""),
-        )
-
-    # Over
-
-    def _poison(self, event: Event, rules: Rules) -> Over:
-        """End an event that a supervisor died with too often; nobody may lose sight of it."""
-        why = f"a supervisor ended {event.crashes} times while it ran"
-        self._trouble(
-            f"event {event.draft.request_id} of {event.draft.function} is given up: {why}"
-        )
-        over = self._over(event, rules, "RetriesExhausted")
-        if over.then:
-            return over
-        kept = Record(event.draft.request_id, "", event.draft.payload.decode(), why)
-        return Over("RetriesExhausted", (kept,))
-
-    def _over(
-        self, event: Event, rules: Rules, condition: Condition, response: Response | None = None
-    ) -> Over:
-        """Return the end of an event, with all that is to be told of it."""
-        draft = event.draft
-        target = rules.on_success if condition == "Success" else rules.on_failure
-        then: list[Draft | Record] = []
-        if target:
-            arn = self._functions.place.function(draft.function, draft.qualifier or LATEST)
-            count = event.attempts + event.crashes + (response is not None)
-            document = destinations.record(
-                draft.request_id, arn, condition, count, draft.payload, response
-            )
-            then.append(self._told(draft, target, document))
-        if rules.dead_letter and condition != "Success":
-            letter = destinations.dead_letter(draft.request_id, draft.payload, response, condition)
-            then.append(self._unreachable(draft, rules.dead_letter, letter))
-        return Over(condition, tuple(then))
-
-    def _told(self, draft: Draft, target: str, document: bytes) -> Draft | Record:
-        """Return the event that tells a function, or the record for another service."""
-        if target.split(":")[2:3] != ["lambda"]:
-            return self._unreachable(draft, target, document)
-        name, qualifier = names.function(target, None, self._functions.place)
-        request_id = new_request_id()
-        config = self._functions.registry.get(RECURSION, name)
-        may_recur = config is not None and config["RecursiveLoop"] == "Allow"
-        try:
-            trace_id = traces.followed(
-                traces.of(draft.trace_id, request_id), name, may_recur=may_recur
-            )
-        except RecursiveInvocation as exc:
-            return self._unreachable(draft, target, document, str(exc))
-        return Draft(request_id, name, qualifier, document, trace_id=trace_id, arn=target)
-
-    def _unreachable(self, draft: Draft, target: str, document: bytes, why: str = "") -> Record:
-        """Return a record that is kept, since nobody here can bring it to its target."""
-        why = why or "no such service is reached from here"
-        self._trouble(
-            f"what became of event {draft.request_id} is kept, and not at {target}: {why}"
-        )
-        return Record(draft.request_id, target, document.decode(errors="replace"), why)
+        if self._is_open:
+            return self._outcomes.refused(event, why)
+        return self._outcomes.interrupted(event)
 
     def _trouble(self, what: str) -> None:
         self._journal.record(journal.Trouble(what=what))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import journal, model, names, packages, runtimes
+from miniλ import journal, model, names, packages, runtimes, traces
 from miniλ.archives import MAX_UNZIPPED
 from miniλ.errors import (
     InvalidParameterValue,
@@ -35,7 +35,7 @@ from miniλ.errors import (
 )
 from miniλ.model import LATEST, FunctionConfiguration
 from miniλ.registry import Change
-from miniλ.resources import ALIAS, FUNCTION, LAYER, NUMBER, OF_FUNCTION, TAGS, Alias
+from miniλ.resources import ALIAS, FUNCTION, LAYER, NUMBER, OF_FUNCTION, RECURSION, TAGS, Alias
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -174,6 +174,15 @@ class Functions:
         if known is None:
             raise self._missing(name, qualifier or LATEST)
         raise not_now(known.state)
+
+    def traced(self, name: str, said: str | None, request_id: str) -> str:
+        """Return the trace id that a function is given, by what its caller said of one.
+
+        Raises `RecursiveInvocation` for a function that was in this chain too often.
+        """
+        config = self.registry.get(RECURSION, name)
+        may_recur = config is not None and config["RecursiveLoop"] == "Allow"
+        return traces.followed(traces.of(said, request_id), name, may_recur=may_recur)
 
     def _missing(self, name: str, qualifier: str) -> ResourceNotFound:
         model.check_name(name)

@@ -23,12 +23,7 @@ from miniλ import billing, journal, model, names, runtimes, state, walls
 from miniλ.cores import Cores
 from miniλ.delivery import Delivery
 from miniλ.embedded import Function, import_path, importable
-from miniλ.errors import (
-    InvalidParameterValue,
-    LambdaError,
-    ResourceConflict,
-    SupervisorClosed,
-)
+from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, SupervisorClosed
 from miniλ.event_queue import Draft, EventQueue
 from miniλ.functions import Functions, new_revision, over_reserved
 from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host

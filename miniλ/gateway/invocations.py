@@ -28,11 +28,10 @@ from miniλ.gateway import bodies, eventstream
 from miniλ.host import Context
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
-from miniλ.resources import RECURSION
 from miniλ.streams import Stream
 
 if TYPE_CHECKING:
-    from miniλ.gateway.call import Api, Call
+    from miniλ.gateway.call import Call
     from miniλ.supervisor import Supervisor
 
 # So much of the end of a log is told with the answer (API reference, "Invoke", LogType).
@@ -162,15 +161,8 @@ def _resolve(call: Call, request: web.BaseRequest) -> tuple[FunctionConfiguratio
         arn = place.function(function.name, qualifier)
     said = call.params.get("ClientContext")
     said_trace = request.headers.get(traces.HEADER)
-    trace_id = followed(call.api, function.name, said_trace, call.request_id)
+    trace_id = functions.traced(function.name, said_trace, call.request_id)
     return function, Context(None if said is None else _client_context(said), None, trace_id, arn)
-
-
-def followed(api: Api, function: str, said: str | None, request_id: str) -> str:
-    """Return the trace id that a function is given; raises `RecursiveInvocation`."""
-    config = api.registry.get(RECURSION, function)
-    may_recur = config is not None and config["RecursiveLoop"] == "Allow"
-    return traces.followed(traces.of(said, request_id), function, may_recur=may_recur)
 
 
 def _client_context(said: str) -> str:

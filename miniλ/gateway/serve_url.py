@@ -141,7 +141,7 @@ async def _run(
             raise bodies.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
-        trace_id = invocations.followed(api, function, visit.trace_id, visit.request_id)
+        trace_id = api.functions.traced(function, visit.trace_id, visit.request_id)
         context = Context(trace_id=trace_id, arn=arn, stream=stream)
         result = invocations.begin(api.supervisor, version, event, context, visit.request_id)
         if stream is None:
