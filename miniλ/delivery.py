@@ -255,12 +255,12 @@ class Delivery:
     async def _write(self, event: Event, outcome: Again | Over) -> None:
         request_id, function = event.draft.request_id, event.draft.function
         if isinstance(outcome, Again):
+            pause = outcome.due - event_queue.now()
             await self._queue.put_back(
                 event.number, outcome.due, outcome.attempts, outcome.refusals
             )
             heapq.heappush(self._later, (outcome.due, event.number, function))
             self._wake()
-            pause = outcome.due - event_queue.now()
             self._journal.record(
                 journal.EventPutBack(
                     request_id=request_id, function=function, seconds=pause, why=outcome.why

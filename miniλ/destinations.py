@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Condition: TypeAlias = Literal[
     "Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency"
 ]
-# Lambda cuts the message that goes with a dead letter (developer guide, "Dead-letter queues").
+# Bytes: Lambda cuts the message of a dead letter (developer guide, "Dead-letter queues").
 MAX_MESSAGE = 1024
 
 
@@ -68,7 +68,7 @@ def dead_letter(request_id: str, payload: bytes, response: Response | None, why:
         "RequestID": ("String", request_id),
         # Of the invocation as HTTP: it was answered.
         "ErrorCode": ("Number", "200"),
-        "ErrorMessage": ("String", message[:MAX_MESSAGE] or "-"),
+        "ErrorMessage": ("String", _cut(message) or "-"),
     }
     document = {
         "MessageBody": payload.decode(),
@@ -78,6 +78,10 @@ def dead_letter(request_id: str, payload: bytes, response: Response | None, why:
         },
     }
     return msgspec.json.encode(document)
+
+
+def _cut(message: str) -> str:
+    return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
 def _timestamp(seconds: float) -> str:

@@ -74,11 +74,13 @@ DELETE FROM records WHERE number <= (SELECT max(number) FROM records) - ?;
 SELECT request_id, target, document, why, written_wall FROM records ORDER BY number;
 
 -- name: left
-SELECT function, sum(not is_running), sum(is_running), sum(attempts > 0), min(due) FROM events
-GROUP BY function ORDER BY function;
+SELECT function, sum(not is_running), sum(is_running), sum(attempts > 0),
+    ifnull(min(iif(is_running, NULL, due)), 0.0)
+FROM events GROUP BY function ORDER BY function;
 
+-- The limit keeps it from looking for one more, on the next page, which may be the damaged one.
 -- name: salvage
-SELECT * FROM events WHERE number BETWEEN ? AND ?;
+SELECT * FROM events WHERE number BETWEEN ?1 AND ?2 LIMIT 1 + ?2 - ?1;
 
 -- name: salvaged
 INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);

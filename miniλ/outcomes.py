@@ -8,7 +8,7 @@
     the supervisor died          again, when it is back; MOST_CRASHES times
 
 A record goes to a function as another event. What goes to services that are not here (SQS, SNS,
-EventBridge, S3) is a record that the queue keeps.
+EventBridge, S3) is a record that the queue keeps, and so is an event that nothing became of.
 
 Rule: nothing is done here, but that trouble is told; `delivery` carries it out.
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
-from miniλ import destinations, event_queue, journal, names
+from miniλ import destinations, event_queue, journal, names, traces
 from miniλ.errors import LambdaError, ResourceNotFound
 from miniλ.event_queue import Draft, Record
 from miniλ.invoker import new_request_id
@@ -118,8 +118,9 @@ class Outcomes:
 
     def deleted(self, event: Event, why: str) -> Over:
         """Return the end of an event whose function is gone, and with it whoever might be told."""
-        self._trouble(f"event {event.draft.request_id} is dropped: {why}")
-        return Over("FunctionDeleted")
+        draft = event.draft
+        self._trouble(f"event {draft.request_id} does not run, and is kept: {why}")
+        return Over("FunctionDeleted", (self._kept(draft, why),))
 
     def _rules(self, draft: Draft) -> Rules:
         part = "" if draft.qualifier == LATEST else draft.qualifier
@@ -145,7 +146,11 @@ class Outcomes:
         over = self._over(event, rules, "RetriesExhausted")
         if over.then:
             return over
-        return Over(over.condition, (Record(draft.request_id, "", draft.payload.decode(), why),))
+        return Over(over.condition, (self._kept(draft, why),))
+
+    def _kept(self, draft: Draft, why: str) -> Record:
+        """Return a record of the event itself: it was accepted, and nobody was told of its end."""
+        return Record(draft.request_id, "", draft.payload.decode(), why)
 
     def _over(
         self, event: Event, rules: Rules, condition: Condition, response: Response | None = None
@@ -173,7 +178,10 @@ class Outcomes:
         request_id = new_request_id()
         try:
             name, qualifier = names.function(target, None, self._functions.place)
-            trace_id = self._functions.traced(name, draft.trace_id, request_id)
+            trace_id = draft.trace_id
+            if trace_id is None or not traces.is_counted(trace_id):
+                trace_id = self._functions.traced(draft.function, trace_id, request_id)
+            trace_id = self._functions.traced(name, trace_id, request_id)
         except LambdaError as exc:  # another region's, or a circle
             return self._unreachable(draft, target, document, str(exc))
         return Draft(request_id, name, qualifier, document, trace_id=trace_id, arn=target)

@@ -1,7 +1,7 @@
 """This module is salvage: the rows of a damaged SQLite file that can still be read.
 
 Two ways: around what is damaged, by ranges of rows that become smaller; and, where not even that
-begins, in a copy that has the head of a sound file: most of what is in a head can be had anew.
+begins, with the head of a sound file: most of what is in a head can be had anew. Both in a copy.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ def rows(damaged: str, sound: Path, select: str) -> list[tuple[Any, ...]]:
 
     `sound` is a file with the same tables and nothing in its log; `damaged` stays as it is.
     """
-    found = _readable(damaged, select)
-    if found:
-        return found
-    mended = f"{damaged}.mended"
-    try:
-        shutil.copyfile(damaged, mended)
-        _mend(mended, sound)
-        return _readable(mended, select)
-    finally:
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{mended}{end}")
+    copy = f"{damaged}.copy"
+    for mend in (False, True):
+        try:
+            for end in ("", "-wal"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(f"{damaged}{end}", f"{copy}{end}")
+            if mend:
+                _mend(copy, sound)
+            found = _readable(copy, select)
+        finally:
+            for end in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{copy}{end}")
+        if found:
+            break
+    return found
 
 
 def _mend(path: str, sound: Path) -> None:

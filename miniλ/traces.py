@@ -43,6 +43,11 @@ def answered(trace_id: str) -> str:
     return _LINEAGE.sub("", trace_id).lower()
 
 
+def is_counted(trace_id: str) -> bool:
+    """Return whether a trace id says how often each function has been in its chain."""
+    return _LINEAGE.search(trace_id) is not None
+
+
 def begun(trace_id: str, function: str) -> str:
     """Return a new trace id as the first function of its chain sees it."""
     return f"{trace_id};Lineage=1:{_mark(function)}:1"
