@@ -240,17 +240,20 @@ class Delivery:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
             self._trouble(f"event {event.draft.request_id} of {event.draft.function}: {exc!r}")
             outcome = self._refused(event, repr(exc))
-        while True:
-            try:
-                await self._write(event, outcome)
-            except ServiceError as exc:
-                self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
-            else:
-                break
-            if not self._is_open:
-                break  # it counts as a crash, and runs again
-            await asyncio.sleep(LEAST_PAUSE)
+        try:
+            await self._write(event, outcome)
+        except ServiceError as exc:
+            self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
+            await self._write_later(event, outcome)
         self._ended(event.draft.function)
+
+    async def _write_later(self, event: Event, outcome: Again | Over) -> None:
+        """Try again until it is written, or we close: then it counts as a crash, and runs again."""
+        while self._is_open:
+            await asyncio.sleep(LEAST_PAUSE)
+            with contextlib.suppress(ServiceError):
+                await self._write(event, outcome)
+                return
 
     async def _write(self, event: Event, outcome: Again | Over) -> None:
         request_id, function = event.draft.request_id, event.draft.function
@@ -309,5 +312,12 @@ class Delivery:
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # What cannot be accepted is told to who brought it, unless he has left.
+        if error is not None and not isinstance(error, LambdaError):
+            self._trouble(f"delivery: {error!r}")

@@ -7,9 +7,11 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +19,13 @@ import pytest
 
 import miniλ
 from miniλ import journal
+from miniλ.errors import ServiceError
 from miniλ.event_queue import EventQueue
 
 from .conftest import OPEN, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVES = 12
@@ -105,6 +108,58 @@ def test_kill_9_loses_no_event_that_was_accepted(
     assert twice <= LIVES * CONCURRENCY
     # An id that was accepted and could not be said any more is no one's loss, nor many.
     assert len(runs.keys() - set(accepted)) <= LIVES * 8
+
+
+# Says that it runs, and waits to be let go: by FIFOs, whose open(2) waits for the other side.
+HELD = """
+def handler(event, context):
+    open(f"{event}/runs", "w").close()
+    open(f"{event}/go").close()
+"""
+
+
+async def _hold(place: Path) -> Callable[[], Awaitable[None]]:
+    """Wait until the function runs; return what lets it go."""
+    await asyncio.to_thread(lambda: (place / "runs").open(encoding="ascii").close())
+
+    async def let_go() -> None:
+        await asyncio.to_thread(lambda: (place / "go").open("w", encoding="ascii").close())
+
+    return let_go
+
+
+def test_an_event_whose_end_is_not_written_runs_again(
+    function_directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A queue that has stopped says so once for each event, and the next life runs it again."""
+    code, state = function_directory("held", app=HELD), tmp_path / "state"
+    for name in ("runs", "go"):
+        os.mkfifo(tmp_path / name)
+
+    async def first() -> list[journal.Trouble]:
+        async with miniλ.Supervisor(state) as supervisor:
+            await supervisor.create_function("held", code, "app.handler", timeout=20)
+            await supervisor.invoke_async("held", str(tmp_path))
+            let_go = await _hold(tmp_path)
+            supervisor.delivery._queue._database.execute("ALTER TABLE events RENAME TO aside")
+            await let_go()
+            await supervisor.journal.until(journal.Trouble)
+            with pytest.raises(ServiceError, match="has stopped: no such table: events"):
+                await supervisor.invoke_async("held", str(tmp_path))
+            return supervisor.journal.story(journal.Trouble)
+
+    async def second() -> str:
+        async with miniλ.Supervisor(state) as supervisor:
+            let_go = await _hold(tmp_path)
+            await let_go()
+            return (await supervisor.journal.until(journal.EventOver)).condition
+
+    (trouble,) = asyncio.run(first())
+    with closing(sqlite3.connect(state / "events.db")) as database:
+        database.execute("ALTER TABLE aside RENAME TO events")
+
+    assert "is not written: The event queue" in trouble.what
+    assert asyncio.run(second()) == "Success"
 
 
 # A life of an event queue, which says what it is about to do and what it knows to be done. Its log
