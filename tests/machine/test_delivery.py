@@ -420,7 +420,7 @@ async def test_an_event_that_is_too_old_does_not_run(stage: Stage) -> None:
 
 
 @staged()
-async def test_the_events_of_a_deleted_function_are_dropped(stage: Stage) -> None:
+async def test_the_events_of_a_deleted_function_are_kept(stage: Stage) -> None:
     """One that runs ends; one that waits is FunctionDeleted, and an operator can read it."""
     await stage.create(ASK, reserved_concurrency=1)
     ids = [await stage.supervisor.invoke_async("f", number) for number in range(2)]
@@ -431,6 +431,7 @@ async def test_the_events_of_a_deleted_function_are_dropped(stage: Stage) -> Non
     assert ["Success", "FunctionDeleted"] == await stage.over(*ids)
     (trouble,) = stage.story(journal.Trouble)
     assert all(each in trouble.what for each in (ids[1], f"{ARN}f"))
+    assert [(ids[1], 1)] == [(record.request_id, event) for record, event in await stage.kept()]
     assert 0 == stage.supervisor.delivery.count
 
 

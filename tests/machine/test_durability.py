@@ -20,7 +20,7 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.errors import ServiceError
-from miniλ.event_queue import EventQueue
+from miniλ.event_queue import Draft, EventQueue, Record
 
 from .conftest import OPEN, sweep
 
@@ -160,6 +160,37 @@ def test_an_event_whose_end_is_not_written_runs_again(
 
     assert "is not written: The event queue" in trouble.what
     assert asyncio.run(second()) == "Success"
+
+
+def test_an_event_that_supervisors_die_with_is_given_up(
+    function_directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    """After five deaths it does not run again, and is kept: it may be the cause (C60)."""
+    code, state = function_directory("mark", app=MARK), tmp_path / "state"
+
+    async def accept() -> None:
+        async with miniλ.Supervisor(state) as supervisor:
+            await supervisor.create_function("mark", code, "app.handler")
+        queue = EventQueue(state / "events.db", durable=True)
+        await queue.add(Draft("poison", "mark", "", b'"/marks"'), running=True)
+        await queue.close()
+
+    async def look() -> tuple[str, list[Record], int]:
+        async with miniλ.Supervisor(state) as supervisor:
+            over = await supervisor.journal.until(journal.EventOver)
+            records = await supervisor.delivery._queue.records()
+            return over.condition, records, len(supervisor.journal.invocations)
+
+    asyncio.run(accept())
+    for _ in range(5):
+        asyncio.run(EventQueue(state / "events.db", durable=True).close())  # a life that ended
+        with closing(sqlite3.connect(state / "events.db")) as database, database:
+            database.execute("UPDATE events SET is_running = crashes < 5, due = 0")
+    condition, (record,), invocations = asyncio.run(look())
+
+    assert (condition, invocations) == ("RetriesExhausted", 0)
+    assert (record.request_id, record.document) == ("poison", '"/marks"')
+    assert "5 times" in record.why
 
 
 # A life of an event queue, which says what it is about to do and what it knows to be done. Its log
