@@ -64,8 +64,8 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         about="Asynchronous events of hello, in a queue on disk: the median of the rounds.",
         rows=report.rows(played, [COMMIT, OURS, *names], floors, absent),
         promises=[
-            report.bound("accepted, against a bare commit", accepted, 3, "at most", "x"),
-            report.bound(f"{OVER}, against a bare commit", over, 1, "at most", "x"),
+            report.bound("accepted, against a bare commit", accepted, 4, "at most", "x"),
+            report.bound(f"{OVER}, against a bare commit", over, 2, "at most", "x"),
         ],
         limits=limits,
     )

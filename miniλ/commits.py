@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# A step that is patient waits so long, in seconds, for others to share its transaction with.
+PATIENCE = 0.002
+
 BALLAST = 4 * MB
 # Below so much free space nothing is added: the ballast has to find room again.
 LEAST_FREE = 2 * BALLAST
@@ -98,31 +101,50 @@ class Commits:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"minilambda-{path.stem}")
         self._waiting: list[Step] = []
         self._committing: asyncio.Future[Any] | None = None
+        self._hurries = False
+        self._timer: asyncio.TimerHandle | None = None
         self._broken = ""
 
-    def run(self, work: Work, adds: int | None = None) -> asyncio.Future[Any]:
+    def run(
+        self, work: Work, adds: int | None = None, *, is_patient: bool = False
+    ) -> asyncio.Future[Any]:
         """Return the future of a step, which is in the next transaction.
 
-        `adds`: the bytes of new rows, which are refused where the disk is about to be full. It
-        ends with `ServiceError` where it cannot be written.
+        `adds`: the bytes of new rows, which are refused where the disk is about to be full.
+        `is_patient`: nobody waits for it. It ends with `ServiceError` where it cannot be written.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Step(work, future, adds))
-        if self._committing is None:
-            self._commit_next()
+        self._hurries = self._hurries or not is_patient
+        self._commit_soon()
         return future
 
     async def close(self) -> None:
         """Close the file when all steps are over."""
-        while self._committing is not None:
-            await asyncio.wait([self._committing])
+        while self._committing is not None or self._waiting:
+            if self._committing is None:
+                self._commit_next()
+            else:
+                await asyncio.wait([self._committing])
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._database.close)
         self._thread.shutdown()
 
+    def _commit_soon(self) -> None:
+        if self._committing is not None:
+            return
+        if self._hurries:
+            self._commit_next()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(PATIENCE, self._commit_next)
+
     def _commit_next(self) -> None:
         """Hand all that came meanwhile to the thread."""
-        steps, self._waiting = self._waiting, []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        steps, self._waiting, self._hurries = self._waiting, [], False
         loop = asyncio.get_running_loop()
         committing = loop.run_in_executor(self._thread, self._commit, steps)
 
@@ -139,7 +161,7 @@ class Commits:
                 else:
                     step.future.set_result(result)
             if self._waiting:
-                self._commit_next()
+                self._commit_soon()
 
         self._committing = committing
         committing.add_done_callback(committed)

@@ -76,7 +76,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
-        # Nothing runs or is due.
+        # No task is left, and nothing is due.
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.count = 0
@@ -112,7 +112,7 @@ class Delivery:
                 await asyncio.wait_for(self.quiet(), seconds)
 
     async def quiet(self) -> None:
-        """Wait until nothing runs or is due; what is put back may be due later."""
+        """Wait until nothing runs or is due, and all ends are written; others may be due later."""
         await self._quiet.wait()
 
     async def close(self) -> None:
@@ -147,7 +147,6 @@ class Delivery:
             return
         # It runs at once: that it was accepted and that it runs is one commit.
         self._running[function] += 1
-        self._quiet.clear()
         try:
             (number,) = await self._queue.add(draft, running=True)
         except BaseException:
@@ -228,8 +227,6 @@ class Delivery:
         if not self._running[function]:
             del self._running[function]
         self._begin(function)
-        if not self._running and not self._due:
-            self._quiet.set()
 
     # One event
 
@@ -240,12 +237,13 @@ class Delivery:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
             self._trouble(f"event {event.draft.request_id} of {event.draft.function}: {exc!r}")
             outcome = self._refused(event, repr(exc))
+        # Its end may be written in one commit with the beginning of the next.
+        self._ended(event.draft.function)
         try:
             await self._write(event, outcome)
         except ServiceError as exc:
             self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
             await self._write_later(event, outcome)
-        self._ended(event.draft.function)
 
     async def _write_later(self, event: Event, outcome: Again | Over) -> None:
         """Try again until it is written, or we close: then it counts as a crash, and runs again."""
@@ -312,11 +310,14 @@ class Delivery:
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
+        self._quiet.clear()
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if not self._tasks and not self._due:
+            self._quiet.set()
         error = None if task.cancelled() else task.exception()
         # What cannot be accepted is told to who brought it, unless he has left.
         if error is not None and not isinstance(error, LambdaError):

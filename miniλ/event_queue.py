@@ -239,7 +239,9 @@ class EventQueue:
     async def put_back(self, number: int, due: float, attempts: int, refusals: int) -> None:
         """Let an event run again, at that time."""
         row = (due, attempts, refusals, number)
-        await self._commits.run(lambda connection: connection.execute(self._sql["put back"], row))
+        await self._commits.run(
+            lambda connection: connection.execute(self._sql["put back"], row), is_patient=True
+        )
 
     async def remove(self, number: int, *then: Draft | Record) -> list[int]:
         """Write that an event is over, and in the same transaction what comes of it.
@@ -254,7 +256,7 @@ class EventQueue:
             self._end(connection, number, records)
             return add(connection)
 
-        return await self._commits.run(remove)  # type: ignore[no-any-return]
+        return await self._commits.run(remove, is_patient=True)  # type: ignore[no-any-return]
 
     def _end(self, connection: sqlite3.Connection, number: int, records: list[Record]) -> None:
         connection.execute(self._sql["remove"], (number,))
