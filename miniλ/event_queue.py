@@ -273,6 +273,10 @@ class EventQueue:
         )
         return [Record(*row) for row in rows]
 
+    def abandon(self) -> None:
+        """Close the file of a queue that nobody has used."""
+        self._database.close()
+
     async def close(self) -> None:
         """Close the file when all is written."""
         await self._commits.close()

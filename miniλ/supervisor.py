@@ -110,7 +110,9 @@ class Supervisor:
 
     async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self.settings = self._settings or load_settings()
-        held, remains = await _take_state(self._state_path)
+        held, remains = await _in_a_thread(
+            lambda: state.open_state(self._state_path), lambda taken: taken[0].close()
+        )
         undo.push_async_callback(asyncio.to_thread, held.close)
         self._state = held
         self.registry = Registry(held.registry, durable=held.kept)
@@ -138,7 +140,9 @@ class Supervisor:
         self.state, self.uploads, self.code_store = held.path, held.uploads, held.code
         self.logbook = Logbook(held.logs if held.kept and settings.keep_logs else None)
         await undo.enter_async_context(self.logbook.flushing(self.journal))
-        queue = await asyncio.to_thread(EventQueue, held.events, durable=held.kept)
+        queue = await _in_a_thread(
+            lambda: EventQueue(held.events, durable=held.kept), EventQueue.abandon
+        )
         self.delivery = Delivery(queue, self.journal, settings.event_retry)
         undo.push_async_callback(self.delivery.close)
         host = Host(
@@ -558,16 +562,14 @@ def check_concurrency(concurrency: int) -> None:
         raise InvalidParameterValue(msg)
 
 
-async def _take_state(
-    path: str | os.PathLike[str] | None,
-) -> tuple[state.State, list[state.Remains]]:
-    """Open the state directory, in a thread; who is cancelled meanwhile has not opened it."""
-    opening = asyncio.ensure_future(asyncio.to_thread(state.open_state, path))
+async def _in_a_thread(open_: Callable[[], R], close: Callable[[R], None]) -> R:
+    """Open something in a thread; who is cancelled meanwhile has not opened it."""
+    opening = asyncio.ensure_future(asyncio.to_thread(open_))
     try:
         await _to_its_end(opening)
     except asyncio.CancelledError:
         if not opening.cancelled() and opening.exception() is None:
-            opening.result()[0].close()
+            close(opening.result())
         raise
     return opening.result()
 
