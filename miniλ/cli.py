@@ -369,7 +369,7 @@ def events(state: Path, *, as_json: bool) -> None:
     except LambdaError as exc:
         fail(exc)
     if as_json:
-        told = [{**r._asdict(), "document": msgspec.Raw(r.document.encode())} for r in records]
+        told = [{**record._asdict(), "document": _shown(record.document)} for record in records]
         document = msgspec.json.encode({"events": left, "records": told})
         click.echo(msgspec.json.format(document).decode())
         return
@@ -383,6 +383,14 @@ def events(state: Path, *, as_json: bool) -> None:
     for record in records:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.written))
         click.echo(f"{at}  {record.request_id}  {record.target or '-'}: {record.why}")
+
+
+def _shown(document: str) -> object:
+    """Return a document as JSON; one that is only nearly so (NaN, say) as the text that it is."""
+    try:
+        return msgspec.json.decode(document, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return document
 
 
 for _command in (commands.deploy, commands.ls, commands.rm, commands.logs):

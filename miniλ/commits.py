@@ -38,6 +38,8 @@ LEAST_FREE = 2 * BALLAST
 
 # Errors of SQLite that say nothing about the disk.
 OF_A_STEP = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+# Another program has the file open, a shell or a backup: it passes.
+OF_OTHERS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Work: TypeAlias = "Callable[[sqlite3.Connection], Any]"
 
@@ -72,9 +74,12 @@ class Ballast:
 
     def grow(self) -> None:
         """Take the room, if there is enough for others too."""
-        if self.path.exists() or self.free < LEAST_FREE:
-            return
         try:
+            # One that a crash has cut short takes no room.
+            if self.path.exists() and self.path.stat().st_blocks * 512 >= BALLAST:
+                return
+            if self.free < LEAST_FREE:
+                return
             with open(self.path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST)
         except OSError:
@@ -111,13 +116,19 @@ class Commits:
         """Return the future of a step, which is in the next transaction.
 
         `adds`: the bytes of new rows, which are refused where the disk is about to be full.
-        `is_patient`: nobody waits for it. It ends with `ServiceError` where it cannot be written.
+        `is_patient`: it may wait for others, as long as PATIENCE. It ends with `ServiceError`
+        where it cannot be written.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Step(work, future, adds))
         self._hurries = self._hurries or not is_patient
         self._commit_soon()
         return future
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing is written any more (rule 1)."""
+        return self._broken != ""
 
     async def close(self) -> None:
         """Close the file when all steps are over."""
@@ -151,7 +162,11 @@ class Commits:
         def committed(done: asyncio.Future[list[Any]]) -> None:
             self._committing = None
             error = done.exception()
-            results = [error] * len(steps) if error is not None else done.result()
+            if error is None:
+                results = done.result()
+            else:
+                msg = f"The event queue {self._path} cannot be written: {error!r}"
+                results = [ServiceError(msg)] * len(steps)
             for step, result in zip(steps, results, strict=True):
                 if step.future.cancelled():
                     continue
@@ -208,6 +223,8 @@ class Commits:
             if isinstance(exc, sqlite3.Error) and not isinstance(exc, OF_A_STEP):
                 if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                     raise DiskFull(msg) from exc
+                if getattr(exc, "sqlite_errorcode", 0) & 0xFF in OF_OTHERS:
+                    return [ServiceError(msg)] * len(steps)
                 self._broken = str(exc)
                 return [self._stopped()] * len(steps)
         if len(steps) == 1:
@@ -235,13 +252,22 @@ class Commits:
         # Once for the log, and once for the file.
         needed = LEAST_FREE + 2 * adding
         free = self._ballast.free
-        if free >= needed:
+        # What is over has left pages in the file that are used again; the log has to find room.
+        if free >= needed or (free >= BALLAST and free + self._reusable() >= needed):
             return None
         msg = (
             f"The event cannot be queued: {free // MB} MB are free where {self._path} is, and "
             f"{needed // MB} are needed"
         )
         return ServiceError(msg)
+
+    def _reusable(self) -> int:
+        """Return the bytes of the file that nothing is in."""
+        if self._broken:
+            return 0
+        (pages,) = self._database.execute("PRAGMA freelist_count").fetchone()
+        (size,) = self._database.execute("PRAGMA page_size").fetchone()
+        return int(pages * size)
 
     def _write_back(self) -> None:
         """Bring the log into the file and cut it, in the ballast's room if there is no other."""

@@ -71,6 +71,9 @@ class Delivery:
         # By function, numbers that are due, and how many run; and (due, number, function).
         self._due: dict[str, deque[int]] = {}
         self._running: Counter[str] = Counter()
+        # By function: how many have ended and could not write it; who waits for the disk.
+        self._unwritten: Counter[str] = Counter()
+        self._held: set[str] = set()
         self._later: list[tuple[float, int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -185,7 +188,7 @@ class Delivery:
     def _begin(self, function: str) -> None:
         """Begin as many invocations of a function as it has concurrency."""
         waiting = self._due.get(function)
-        if not waiting or not self._is_open:
+        if not waiting or not self._is_open or function in self._held or self._queue.has_stopped:
             return
         numbers = [waiting.popleft() for _ in range(min(self._room(function), len(waiting)))]
         if not waiting:
@@ -197,14 +200,15 @@ class Delivery:
     def _room(self, function: str) -> int:
         """Return how many more events of a function may run."""
         # One at least: who may not run at all is told so.
-        return max(0, max(1, self._pool.concurrency(function)) - self._running[function])
+        taken = self._running[function] + self._unwritten[function]
+        return max(0, max(1, self._pool.concurrency(function)) - taken)
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
             events = await self._queue.claim(numbers)
         except ServiceError as exc:
             self._trouble(f"events of {function} cannot begin: {exc}")
-            self._put_off(function, numbers)
+            self._hold(function, numbers)
             return
         damaged = len(numbers) - len(events)
         if damaged:
@@ -214,13 +218,17 @@ class Delivery:
         for event in events:
             self._background(self._deliver(event))
 
-    def _put_off(self, function: str, numbers: list[int]) -> None:
-        """Come back to events that are as they were on disk."""
-        due = event_queue.now() + LEAST_PAUSE
-        for number in numbers:
-            heapq.heappush(self._later, (due, number, function))
+    def _hold(self, function: str, numbers: list[int]) -> None:
+        """Come back in a while to events that are as they were, and to those behind them."""
+        self._due.setdefault(function, deque()).extendleft(reversed(numbers))
+        self._held.add(function)
         self._ended(function, len(numbers))
-        self._wake()
+
+        def let_go() -> None:
+            self._held.discard(function)
+            self._begin(function)
+
+        self._loop.call_later(LEAST_PAUSE, let_go)
 
     def _ended(self, function: str, count: int = 1) -> None:
         self._running[function] -= count
@@ -243,7 +251,10 @@ class Delivery:
             await self._write(event, outcome)
         except ServiceError as exc:
             self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
+            self._unwritten[event.draft.function] += 1
             await self._write_later(event, outcome)
+            self._unwritten[event.draft.function] -= 1
+            self._begin(event.draft.function)
 
     async def _write_later(self, event: Event, outcome: Again | Over) -> None:
         """Try again until it is written, or we close: then it counts as a crash, and runs again."""

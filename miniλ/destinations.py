@@ -6,6 +6,7 @@ of a destination, and the message of a dead-letter queue); examples as the servi
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -56,7 +57,7 @@ def record(
         if response.is_failure:
             context["functionError"] = "Unhandled"
         document["responseContext"] = context
-        document["responsePayload"] = msgspec.Raw(response.body or b"null")
+        document["responsePayload"] = _json(response.body or b"null")
     return msgspec.json.encode(document)
 
 
@@ -71,13 +72,22 @@ def dead_letter(request_id: str, payload: bytes, response: Response | None, why:
         "ErrorMessage": ("String", _cut(message) or "-"),
     }
     document = {
-        "MessageBody": payload.decode(),
+        "MessageBody": payload.decode(errors="replace"),
         "MessageAttributes": {
             name: {"DataType": kind, "StringValue": value}
             for name, (kind, value) in attributes.items()
         },
     }
     return msgspec.json.encode(document)
+
+
+def _json(body: bytes) -> object:
+    """Return an answer as it came; one that is no JSON, which a function may send, as a string."""
+    try:
+        json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return body.decode(errors="replace")
+    return msgspec.Raw(body)
 
 
 def _cut(message: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 # Records that nobody could be given are kept, the newest of them.
-MOST_RECORDS = 10_000
+MOST_RECORDS = 1000
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -108,6 +108,8 @@ class EventQueue:
         # Number, function and due time of every event that was there, as they came.
         self.found: list[tuple[int, str, float]] = []
         self._sql = database.statements("event_queue.sql")
+        # Whole, and on its way to be the queue.
+        self._salvaged = path.with_name(f"{path.name}.salvaged")
         ballast = Ballast(path) if durable else None
         try:
             try:
@@ -127,6 +129,11 @@ class EventQueue:
     # Open
 
     def _open(self) -> sqlite3.Connection:
+        if self._salvaged.exists():
+            aside = self._swap()
+            self.lost = (
+                f"The event queue was damaged and is {aside} now; what could be read is kept"
+            )
         with contextlib.ExitStack() as undo:
             try:
                 opened = undo.enter_context(contextlib.closing(self._connect()))
@@ -167,24 +174,41 @@ class EventQueue:
         self.found = opened.execute(self._sql["all"]).fetchall()
 
     def _salvage(self, why: str) -> sqlite3.Connection:
-        """Move the file aside, and put what can be read of it into a new one."""
-        aside = f"{self.path}.corrupt-{time.time_ns()}"
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{self.path}{end}", f"{aside}{end}")
-        opened = self._connect()
-        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Put what can be read of a damaged file into a new one, and that in its place.
+
+        The damaged one stays where it is until the new one is whole: who is interrupted begins
+        again.
+        """
+        new = self.path.with_name(f"{self.path.name}.new")
+        _unlink(new)
         kept = 0
-        with opened:
-            opened.execute("BEGIN IMMEDIATE")
-            for row in salvage.rows(aside, self.path, self._sql["salvage"]):
-                with contextlib.suppress(sqlite3.IntegrityError):  # of another type than it was
-                    kept += opened.execute(self._sql["salvaged"], row).rowcount
+        opened = database.connect(new, self._sql, durable=self.durable)
+        with contextlib.closing(opened):
+            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with opened:
+                opened.execute("BEGIN IMMEDIATE")
+                for row in salvage.rows(str(self.path), new, self._sql["salvage"]):
+                    with contextlib.suppress(sqlite3.IntegrityError):  # of another type than it was
+                        kept += opened.execute(self._sql["salvaged"], row).rowcount
+            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _unlink(new, "-wal", "-shm")
+        os.rename(new, self._salvaged)
+        aside = self._swap()
         self.lost = (
             f"The event queue was damaged ({why}) and is {aside} now; "
             f"{kept} events could be read and are kept"
         )
-        return opened
+        return self._connect()
+
+    def _swap(self) -> str:
+        """Put what was salvaged in place of what was damaged; return where that is now."""
+        aside = f"{self.path}.corrupt-{time.time_ns()}"
+        for end in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.link(f"{self.path}{end}", f"{aside}{end}")
+        _unlink(self.path, "-wal", "-shm")
+        os.replace(self._salvaged, self.path)
+        return aside
 
     # Steps
 
@@ -273,6 +297,11 @@ class EventQueue:
         )
         return [Record(*row) for row in rows]
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing is written any more, by a fault of the disk."""
+        return self._commits.has_stopped
+
     def abandon(self) -> None:
         """Close the file of a queue that nobody has used."""
         self._database.close()
@@ -300,6 +329,13 @@ def read(path: Path) -> tuple[list[Left], list[Record]]:
         for function, waiting, running, failed, due in rows
     ]
     return left, records
+
+
+def _unlink(path: Path, *ends: str) -> None:
+    """Remove a file and its log, or these ends of it."""
+    for end in ends or ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}{end}")
 
 
 def _checksum(draft: Draft) -> int:

@@ -109,8 +109,9 @@ class Outcomes:
         """Return when an event runs again that has not run by no fault of its function."""
         pause = min(MOST_PAUSE, LEAST_PAUSE * 2 ** min(event.refusals, 16))
         pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
-        due = min(event_queue.now() + pause, event.accepted + self._rules(event.draft).age)
-        return Again(due, event.attempts, event.refusals + 1, why)
+        now = event_queue.now()
+        due = min(now + pause, event.accepted + self._rules(event.draft).age)
+        return Again(max(due, now + LEAST_PAUSE / 2), event.attempts, event.refusals + 1, why)
 
     def interrupted(self, event: Event) -> Again:
         """Return what becomes of an event that was not ended before the supervisor closed."""
@@ -150,7 +151,7 @@ class Outcomes:
 
     def _kept(self, draft: Draft, why: str) -> Record:
         """Return a record of the event itself: it was accepted, and nobody was told of its end."""
-        return Record(draft.request_id, "", draft.payload.decode(), why)
+        return Record(draft.request_id, "", draft.payload.decode(errors="replace"), why)
 
     def _over(
         self, event: Event, rules: Rules, condition: Condition, response: Response | None = None
@@ -188,9 +189,10 @@ class Outcomes:
 
     def _unreachable(self, draft: Draft, target: str, document: bytes, why: str = "") -> Record:
         """Return a record that is kept, since nobody here can bring it to its target."""
+        if why:
+            what = f"what became of event {draft.request_id} is kept, and not at {target}: {why}"
+            self._trouble(what)
         why = why or "no such service is reached from here"
-        what = f"what became of event {draft.request_id} is kept, and not at {target}: {why}"
-        self._trouble(what)
         return Record(draft.request_id, target, document.decode(errors="replace"), why)
 
     def _trouble(self, what: str) -> None:

@@ -1,8 +1,8 @@
 """This module is the supervisor: it wires everything, starts and stops it, and is the embedded API.
 
 What it takes from an app that embeds it: nothing. It runs on the loop that is there (asyncio's
-or uvloop's), installs no signal handler, starts no thread but the registry's, and two of them
-live in one process without knowing each other.
+or uvloop's), installs no signal handler, starts no thread but those that write to disk and those
+that asyncio lends, and two of them live in one process without knowing each other.
 
 Constructing a Supervisor does nothing at all; `async with` opens it. That is why a module may
 make one at its top level and decorate functions with it: a worker that imports the module makes

@@ -199,3 +199,11 @@ def test_the_message_of_a_dead_letter_is_never_empty() -> None:
     letter = destinations.dead_letter(ID, b"{}", response(body, failed=True), "RetriesExhausted")
 
     assert "-" == message(letter)
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"plain text", b"[" * 100_000])
+def test_an_answer_that_is_no_json_is_a_string(body: bytes) -> None:
+    """The record is JSON all the same: who is told can read it."""
+    said = destinations.record("id", "arn", "Success", 1, b"{}", response(body))
+
+    assert body.decode(errors="replace") == msgspec.json.decode(said)["responsePayload"]

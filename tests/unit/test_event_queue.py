@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from miniλ import commits, event_queue
+from miniλ import commits, event_queue, salvage
 from miniλ.errors import ServiceError
 from miniλ.event_queue import Draft, EventQueue, Left, Record, now, read
 from miniλ.model import MB
@@ -664,6 +664,51 @@ def test_a_page_that_is_lost_costs_what_was_in_it(path: Path) -> None:
             assert [] == await queue.records()
             assert "99 events could be read" in queue.lost
             assert content == content_of(aside(path))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("where", ["rows", "swap"])
+def test_a_salvage_that_is_interrupted_begins_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """While it reads, or when the new file is whole: no event is lost, and the damage is told."""
+
+    async def scenario() -> None:
+        async with opened(path) as queue:
+            await queue.add(*(draft() for _ in range(40)))
+        damage(path, 0, 100)
+        with monkeypatch.context() as patch:
+            target = salvage if where == "rows" else EventQueue
+            patch.setattr(target, "rows" if where == "rows" else "_swap", fail)
+            with pytest.raises(ServiceError, match="cannot be read: no more room"):
+                EventQueue(path, durable=False)
+        async with opened(path) as again:
+            assert list(range(1, 41)) == numbers(again)
+            assert "was damaged" in again.lost
+        async with opened(path) as last:
+            assert "" == last.lost
+            assert 40 == len(last.found)
+
+    def fail(*_: object) -> None:
+        message = "no more room"
+        raise OSError(message)
+
+    run(scenario)
+
+
+def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> None:
+    """A shell, or a backup: who comes meanwhile hears it, and who comes after it does not."""
+
+    async def scenario() -> None:
+        async with opened(path) as queue:
+            queue._database.execute("PRAGMA busy_timeout=20")
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(ServiceError, match="cannot be written: database is locked"):
+                    await queue.add(draft())
+                other.execute("ROLLBACK")
+            assert [1] == await queue.add(draft())
 
     run(scenario)
 
