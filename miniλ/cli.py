@@ -26,7 +26,7 @@ import msgspec
 from click.core import ParameterSource
 
 import miniλ
-from miniλ import billing, commands, doctor, event_queue, model, registry, remote, runtimes
+from miniλ import billing, commands, doctor, event_queue, journal, model, registry, remote, runtimes
 from miniλ.errors import LambdaError, ResourceConflict
 from miniλ.exits import FAILED, KILLED, TIMED_OUT, fail, usage
 from miniλ.invoker import check_event
@@ -273,10 +273,25 @@ def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_js
             else:
                 click.echo(f"listening on {up.address}")
                 click.echo(f"try: aws lambda list-functions --endpoint-url {up.address}", err=True)
+            telling = asyncio.create_task(_tell(supervisor.journal))
             await stop.wait()
+            telling.cancel()
         return 0
 
     sys.exit(_run(run(), stop))
+
+
+async def _tell(facts: journal.Journal) -> None:
+    """Say on stderr what an operator should read, as it happens."""
+    last = 0.0
+
+    def is_new(fact: journal.Trouble) -> bool:
+        return fact.at > last
+
+    while True:
+        trouble = await facts.until(journal.Trouble, is_new)
+        click.echo(f"trouble: {trouble.what}", err=True)
+        last = trouble.at
 
 
 @main.command("doctor")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MAX_EVENT = 1024 * 1024
 # An event waits so long for a worker before it makes room for others.
 WAIT = 60.0
+MOST_SLEEP = 30.0
 # So many may wait; more are refused as Lambda refuses who is too fast.
 MOST_EVENTS = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
@@ -183,7 +184,9 @@ class Delivery:
             self._timer.cancel()
             self._timer = None
         if self._later and self._is_open:
-            self._timer = self._loop.call_later(self._later[0][0] - now, self._wake)
+            # The loop's clock stands still while the machine sleeps: it is looked at now and then.
+            pause = min(self._later[0][0] - now, MOST_SLEEP)
+            self._timer = self._loop.call_later(pause, self._wake)
 
     def _begin(self, function: str) -> None:
         """Begin as many invocations of a function as it has concurrency."""

@@ -163,7 +163,10 @@ class EventQueue:
 
     def _begin(self, opened: sqlite3.Connection) -> None:
         """Move times into this boot, and count who was running when the last life ended."""
-        boot = BOOT_ID.read_text(encoding="ascii").strip()
+        try:
+            boot = BOOT_ID.read_text(encoding="ascii").strip()
+        except OSError:
+            boot = os.urandom(16).hex()  # nobody knows: then the calendar counts
         times = {"now": now(), "wall": time.time()}
         with opened:
             opened.execute("BEGIN IMMEDIATE")

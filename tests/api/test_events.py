@@ -356,3 +356,17 @@ def test_events_that_wait_when_a_server_ends_are_run_by_the_next(
     assert seconds < 8
     assert accepted[0] == held.seen["request_id"]
     assert dict.fromkeys(accepted, 1) == ran
+
+
+def test_a_server_tells_its_operator_of_trouble(tmp_path: Path) -> None:
+    """A queue that was damaged is moved aside, and that is said on stderr (C63)."""
+    (tmp_path / "events.db").write_bytes(b"no database" * 1000)
+    said = tmp_path / "stderr"
+    with (
+        said.open("w", encoding="utf-8") as stderr,
+        serving("--state", str(tmp_path), stderr=stderr) as server,
+    ):
+        code = server.stop()
+
+    assert 0 == code
+    assert "trouble: The event queue was damaged" in said.read_text(encoding="utf-8")
