@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import rounds
 from benchmarks.ours import EVENT, GREETING
-from miniλ import wire
 from miniλ.invoker import encode_event, new_request_id
+from miniλ.worker import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Supervisor": "miniλ.supervisor",
     "SyncSupervisor": "miniλ.sync",
-    "Function": "miniλ.embedded",
+    "Function": "miniλ.decorated",
     "Settings": "miniλ.settings",
     "Response": "miniλ.model",
     "Failure": "miniλ.failures",

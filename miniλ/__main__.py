@@ -1,6 +1,6 @@
 """python -m miniλ: the same as the command minilambda."""
 
-from miniλ.cli import main
+from miniλ.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import journal, model, names, packages, runtimes, traces
-from miniλ.archives import MAX_UNZIPPED
+from miniλ import journal, model, names, traces
 from miniλ.errors import (
     InvalidParameterValue,
     LambdaError,
@@ -34,16 +33,28 @@ from miniλ.errors import (
     RuntimeMissing,
 )
 from miniλ.model import LATEST, FunctionConfiguration
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, FUNCTION, LAYER, NUMBER, OF_FUNCTION, RECURSION, TAGS, Alias
+from miniλ.runtimes import catalog
+from miniλ.store import packages
+from miniλ.store.archives import MAX_UNZIPPED
+from miniλ.store.registry import Change
+from miniλ.store.resources import (
+    ALIAS,
+    FUNCTION,
+    LAYER,
+    NUMBER,
+    OF_FUNCTION,
+    RECURSION,
+    TAGS,
+    Alias,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from miniλ.journal import Journal
-    from miniλ.pool import Pool
-    from miniλ.registry import Registry
-    from miniλ.state import State
+    from miniλ.pool.pool import Pool
+    from miniλ.store.registry import Registry
+    from miniλ.store.state_dir import State
 
 CREATING = ("Creating", "The function is being created.")
 READY: dict[str, Any] = {
@@ -450,7 +461,7 @@ class Functions:
             await self._prepare(function)
             done = replace(function, **READY)
         except (LambdaError, OSError) as exc:
-            is_runtime = isinstance(exc, RuntimeMissing) or function.runtime not in runtimes.KNOWN
+            is_runtime = isinstance(exc, RuntimeMissing) or function.runtime not in catalog.KNOWN
             code = "InvalidRuntime" if is_runtime else "InternalError"
             why = (code, str(exc))
             if before is None:

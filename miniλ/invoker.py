@@ -18,16 +18,16 @@ import msgspec
 
 from miniλ import failures, model
 from miniλ.errors import InvalidParameterValue, InvalidRequestContent, RequestTooLarge
-from miniλ.host import WorkerGone
 from miniλ.model import Invoked, Response
+from miniλ.worker.equipment import WorkerGone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from miniλ.host import Context, Init
     from miniλ.model import FunctionConfiguration
-    from miniλ.pool import Pool
-    from miniλ.worker import Worker
+    from miniλ.pool.pool import Pool
+    from miniλ.worker.equipment import Context, Init
+    from miniλ.worker.worker import Worker
 
 # What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
 OURS = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})

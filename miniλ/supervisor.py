@@ -19,26 +19,29 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from miniλ import billing, journal, model, names, runtimes, state, walls
-from miniλ.cores import Cores
-from miniλ.delivery import Delivery
-from miniλ.embedded import Function, import_path, importable
+from miniλ import billing, journal, model, names
+from miniλ.decorated import Function, import_path, importable
 from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, SupervisorClosed
-from miniλ.event_queue import Draft, EventQueue
+from miniλ.events.delivery import Delivery
+from miniλ.events.queue import Draft, EventQueue
 from miniλ.functions import Functions, new_revision, over_reserved
-from miniλ.host import NO_CONTEXT, PROCESSES, Context, Host
 from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
 from miniλ.journal import Journal
-from miniλ.logbook import Logbook
-from miniλ.pool import Pool
-from miniλ.registry import Registry
-from miniλ.resources import PROVISIONED
+from miniλ.pool.pool import Pool
+from miniλ.runtimes import catalog
 from miniλ.sandbox import levels, processes
 from miniλ.sandbox.users import Users
-from miniλ.scratch import Scratches
 from miniλ.settings import Settings
 from miniλ.settings import load as load_settings
-from miniλ.zygote import Zygotes
+from miniλ.store import state_dir
+from miniλ.store.logbook import Logbook
+from miniλ.store.registry import Registry
+from miniλ.store.resources import PROVISIONED
+from miniλ.worker import isolation
+from miniλ.worker.affinity import Cores
+from miniλ.worker.equipment import NO_CONTEXT, PROCESSES, Context, Host
+from miniλ.worker.tmp_dirs import Scratches
+from miniλ.worker.zygote import Zygotes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -111,7 +114,7 @@ class Supervisor:
     async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self.settings = self._settings or load_settings()
         held, remains = await _in_a_thread(
-            lambda: state.open_state(self._state_path), lambda taken: taken[0].close()
+            lambda: state_dir.open_state(self._state_path), lambda taken: taken[0].close()
         )
         undo.push_async_callback(asyncio.to_thread, held.close)
         self._state = held
@@ -122,15 +125,15 @@ class Supervisor:
             self.journal.record(
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
             )
-        choice = await walls.choose(settings, str(held.walls))
-        hierarchy = walls.open_hierarchy(settings, choice, held.instance)
-        undo.callback(walls.close_hierarchy, hierarchy, self.journal)
+        choice = await isolation.choose(settings, str(held.walls))
+        hierarchy = isolation.open_hierarchy(settings, choice, held.instance)
+        undo.callback(isolation.close_hierarchy, hierarchy, self.journal)
         held.write_down(list(hierarchy.directories))
-        opened = await walls.open_volumes(choice, str(held.tmp), self.journal, undo)
+        opened = await isolation.open_volumes(choice, str(held.tmp), self.journal, undo)
         if opened is None:
             choice = choice._replace(volumes=False)
         limits = levels.limits(choice, hierarchy.limits)
-        walls.check_required(settings, limits)
+        isolation.check_required(settings, limits)
         for mechanism, why in choice.missing.items():
             self.journal.record(journal.Missing(mechanism=mechanism, why=why))
         zygotes = Zygotes(self.journal, choice.walls, held.instance)
@@ -237,7 +240,7 @@ class Supervisor:
         draft = model.FunctionConfiguration(
             name=name,
             handler=handler,
-            runtime=runtime or runtimes.own(),
+            runtime=runtime or catalog.own(),
             revision=new_revision(),
             code_sha256="",
             code_size=0,
@@ -318,8 +321,8 @@ class Supervisor:
 
     async def _prepare(self, function: FunctionConfiguration) -> None:
         """Get ready what a worker of a function needs; refuse what this host does not have."""
-        if function.runtime not in runtimes.KNOWN:
-            await asyncio.to_thread(runtimes.check, function.runtime)
+        if function.runtime not in catalog.KNOWN:
+            await asyncio.to_thread(catalog.check, function.runtime)
         if function.network == "none" and not self._choice.walls.namespaces:
             msg = "network='none' needs namespaces, which this host or these settings do not give"
             raise InvalidParameterValue(msg)
@@ -369,7 +372,7 @@ class Supervisor:
         configuration = model.FunctionConfiguration(
             name=function.name,
             handler=f"{module}.{function.handler.__name__}",
-            runtime=runtimes.own(),
+            runtime=catalog.own(),
             revision=new_revision(),
             code_sha256=hashlib.sha256(source).hexdigest(),
             code_size=len(source),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from miniλ import billing
-    from miniλ.embedded import Function
+    from miniλ.decorated import Function
     from miniλ.model import FunctionConfiguration, Response
     from miniλ.settings import Settings
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from miniλ import names
 from miniλ.errors import InvalidParameterValue, ResourceNotFound
 from miniλ.model import LATEST
-from miniλ.registry import Change
-from miniλ.resources import LAYER, MAPPING, RECURSION, RUNTIME_MANAGEMENT, TAGS
+from miniλ.store.registry import Change
+from miniλ.store.resources import LAYER, MAPPING, RECURSION, RUNTIME_MANAGEMENT, TAGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

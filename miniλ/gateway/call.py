@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miniλ.functions import Functions
-    from miniλ.gateway.links import Links
-    from miniλ.gateway.operations import Operation
+    from miniλ.gateway.downloads import Links
+    from miniλ.gateway.service_model.operations import Operation
     from miniλ.names import Place
-    from miniλ.registry import Registry
+    from miniλ.store.registry import Registry
     from miniλ.supervisor import Supervisor
 
 T = TypeVar("T")

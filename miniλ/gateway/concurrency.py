@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from miniλ.errors import InvalidParameterValue, NoProvisioned, ResourceConflict
 from miniλ.gateway.call import page
 from miniλ.model import LATEST
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, PROVISIONED
+from miniλ.store.registry import Change
+from miniλ.store.resources import ALIAS, PROVISIONED
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call

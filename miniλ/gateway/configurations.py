@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from miniλ import names
 from miniλ.errors import InvalidParameterValue, ValidationFailed
-from miniλ.gateway import shapes
-from miniλ.gateway.constraints import shown
+from miniλ.gateway.service_model import shapes
+from miniλ.gateway.service_model.constraints import shown
 from miniλ.model import Attached
-from miniλ.resources import LAYER
+from miniλ.store.resources import LAYER
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call

@@ -14,7 +14,7 @@ from miniλ.model import LATEST
 if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration
     from miniλ.names import Place
-    from miniλ.resources import Alias, LayerVersion
+    from miniλ.store.resources import Alias, LayerVersion
 
 # What is told again as it was said, unless that was nothing.
 TOLD = ("DeadLetterConfig", "KMSKeyArn", "FileSystemConfigs")

@@ -17,12 +17,12 @@ from miniλ.errors import InvalidParameterValue, LambdaError, ResourceNotFound
 from miniλ.gateway.call import page
 from miniλ.gateway.sources import service
 from miniλ.model import LATEST
-from miniλ.registry import Change
-from miniλ.resources import EVENT_INVOKE
+from miniλ.store.registry import Change
+from miniλ.store.resources import EVENT_INVOKE
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
-    from miniλ.resources import Document
+    from miniλ.store.resources import Document
 
 # What may be told the end of an event, as an ARN names it. Amazon S3 takes failures only.
 SUCCESSES = ("sqs", "sns", "lambda", "events")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from miniλ import model, names, packages
+from miniλ import model, names
 from miniλ.errors import InvalidParameterValue, NoCodeSigningConfig, ResourceNotFound
 from miniλ.functions import new_revision
 from miniλ.gateway import configurations, documents, s3
 from miniλ.gateway.attributes import check_tags
 from miniλ.gateway.call import page
 from miniλ.model import FunctionConfiguration
-from miniλ.resources import ALIAS, TAGS
+from miniλ.store import packages
+from miniλ.store.resources import ALIAS, TAGS
 
 if TYPE_CHECKING:
     from pathlib import Path

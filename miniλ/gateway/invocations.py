@@ -16,19 +16,20 @@ import msgspec
 from aiohttp import web
 
 from miniλ import traces
-from miniλ.delivery import MAX_EVENT, too_large
 from miniλ.errors import (
     EntityTooLarge,
     InvalidRequestContent,
     RequestTooLarge,
     ResourceNotFound,
 )
-from miniλ.event_queue import Draft
-from miniλ.gateway import bodies, eventstream
-from miniλ.host import Context
+from miniλ.events.delivery import MAX_EVENT, too_large
+from miniλ.events.queue import Draft
+from miniλ.gateway import eventstream
+from miniλ.gateway.http import bodies
 from miniλ.invoker import check_event
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
-from miniλ.streams import Stream
+from miniλ.worker.answer_stream import Stream
+from miniλ.worker.equipment import Context
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call

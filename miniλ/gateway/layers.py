@@ -24,12 +24,12 @@ from miniλ.functions import new_revision
 from miniλ.gateway import documents
 from miniλ.gateway.call import page
 from miniλ.gateway.functions import archive
-from miniλ.registry import Change
-from miniλ.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
+from miniλ.store.registry import Change
+from miniλ.store.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
-    from miniλ.resources import Document
+    from miniλ.store.resources import Document
 
 # 20 KB (developer guide, "Lambda quotas").
 MAX_POLICY = 20_480

@@ -21,12 +21,12 @@ from miniλ.gateway.attributes import check_tags
 from miniλ.gateway.call import page
 from miniλ.gateway.event_invoke import destination
 from miniλ.gateway.sources import SOURCES
-from miniλ.registry import Change
-from miniλ.resources import MAPPING
+from miniλ.store.registry import Change
+from miniλ.store.resources import MAPPING
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
-    from miniλ.resources import Document
+    from miniλ.store.resources import Document
 
 # A page of a list has up to so many.
 PAGE = 100

@@ -27,14 +27,14 @@ from miniλ.errors import (
 )
 from miniλ.functions import new_revision
 from miniλ.model import LATEST
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, POLICY
+from miniλ.store.registry import Change
+from miniλ.store.resources import ALIAS, POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from miniλ.gateway.call import Call
-    from miniλ.resources import Document
+    from miniλ.store.resources import Document
 
 # Developer guide, "Lambda quotas": 20 KB.
 MAX_POLICY = 20_480

@@ -30,31 +30,26 @@ from miniλ.errors import (
     UnsupportedMediaType,
 )
 from miniλ.gateway import (
-    absent,
-    answers,
     attributes,
-    beside,
-    bodies,
     concurrency,
-    edges,
+    downloads,
     event_invoke,
     functions,
-    guard,
-    inputs,
     invocations,
     layers,
-    links,
     mappings,
-    operations,
+    not_offered,
     policies,
     uploads,
-    urls,
-    validate,
     versions,
 )
-from miniλ.gateway.auth import Auth, named
+from miniλ.gateway.aws import routes
 from miniλ.gateway.call import Api, Call
-from miniλ.gateway.express import Express
+from miniλ.gateway.http import answers, bodies, connections, loopback
+from miniλ.gateway.http.auth import Auth, named
+from miniλ.gateway.http.fast_path import Express
+from miniλ.gateway.service_model import inputs, operations, validate
+from miniλ.gateway.urls import configs
 from miniλ.invoker import new_request_id
 
 if TYPE_CHECKING:
@@ -62,8 +57,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from miniλ.gateway.auth import Visitor
-    from miniλ.gateway.operations import Operation
+    from miniλ.gateway.http.auth import Visitor
+    from miniλ.gateway.service_model.operations import Operation
     from miniλ.supervisor import Supervisor
 
 # Requests without an archive: the largest are policies and environments.
@@ -75,13 +70,13 @@ DOCUMENTS: dict[str, Callable[[Call], Awaitable[Any]]] = {
     **functions.OPERATIONS,
     **versions.OPERATIONS,
     **layers.OPERATIONS,
-    **urls.OPERATIONS,
+    **configs.OPERATIONS,
     **policies.OPERATIONS,
     **concurrency.OPERATIONS,
     **event_invoke.OPERATIONS,
     **attributes.OPERATIONS,
     **mappings.OPERATIONS,
-    **absent.OPERATIONS,
+    **not_offered.OPERATIONS,
 }
 
 
@@ -114,11 +109,11 @@ class Gateway:
             raise ServiceError(msg)
         settings = self._supervisor.settings
         self._auth = Auth(settings) if settings.auth is not None else None
-        guard.check_listening(self._host, has_auth=self._auth is not None)
-        self._api = Api(self._supervisor, self._supervisor.uploads, links.Links())
+        loopback.check_listening(self._host, has_auth=self._auth is not None)
+        self._api = Api(self._supervisor, self._supervisor.uploads, downloads.Links())
         async with contextlib.AsyncExitStack() as undo:
             lane = Express(self._supervisor) if self._auth is None else None
-            server = edges.Server(self._answer, lane)
+            server = connections.Server(self._answer, lane)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
             undo.push_async_callback(self._supervisor.delivery.drain, DRAIN_SECONDS)
@@ -162,8 +157,8 @@ class Gateway:
 
     async def _dispatch(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         path, _, query_text = request.raw_path.partition("?")
-        if not path.startswith("/20") or beside.is_url(request):
-            return await beside.answer(self._api, self._auth, self._host, request, request_id)
+        if not path.startswith("/20") or routes.is_url(request):
+            return await routes.answer(self._api, self._auth, self._host, request, request_id)
         visitor = self._admit(request, path, query_text)
         query: Any = MultiDict(parse_qsl(query_text, keep_blank_values=True)) if query_text else {}
         operation, in_path = operations.match(request.method, path, query)
@@ -180,7 +175,7 @@ class Gateway:
     def _admit(self, request: web.BaseRequest, path: str, query: str) -> Visitor:
         if self._auth is not None:
             return self._auth.admit(request, path, query)
-        guard.check_visitor(request.headers, self._host)
+        loopback.check_visitor(request.headers, self._host)
         return named(request)
 
     def _call(

@@ -18,7 +18,7 @@ from miniλ.errors import InvalidParameterValue
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from miniλ.resources import Document
+    from miniλ.store.resources import Document
 
 # Lambda quotas.
 MAX_FILTERS = 5

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import packages
 from miniλ.errors import EntityTooLarge, SerializationFailed
-from miniλ.gateway import bodies
+from miniλ.gateway.http import bodies
+from miniλ.store import packages
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from miniλ.functions import check_revision, new_revision
 from miniλ.gateway import configurations, documents
 from miniλ.gateway.call import page
 from miniλ.model import LATEST
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, EVENT_INVOKE, POLICY, PROVISIONED, URL, Alias, Kind
+from miniλ.store.registry import Change
+from miniλ.store.resources import ALIAS, EVENT_INVOKE, POLICY, PROVISIONED, URL, Alias, Kind
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SECONDS = 20.0
 # On this machine a server has read by then what it was sent.
 PAUSE = 0.05
-SERVE = "from miniλ.cli import main\nmain()\n"
+SERVE = "from miniλ.cli.main import main\nmain()\n"
 
 
 class Answer(NamedTuple):

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 import pytest
 
-from miniλ.gateway import (
-    absent,
-    attributes,
-    concurrency,
-    event_invoke,
-    inputs,
-    mappings,
-    policies,
-)
+from miniλ.gateway import attributes, concurrency, event_invoke, mappings, not_offered, policies
+from miniλ.gateway.service_model import inputs
 from tests.api.refusals import INVALID, MISSING, refused, told
 
 if TYPE_CHECKING:
@@ -240,7 +233,7 @@ def test_what_is_not_offered_is_refused_in_a_sentence(client: BaseClient) -> Non
     """Making one says what there is not; reading one says that this one is not there."""
     provider = {"SubnetIds": ["subnet-0"], "SecurityGroupIds": ["sg-0"]}
     role = {"CapacityProviderOperatorRoleArn": "arn:aws:iam::000000000000:role/r"}
-    assert (400, INVALID, absent.PROVIDERS) == refused(
+    assert (400, INVALID, not_offered.PROVIDERS) == refused(
         client.create_capacity_provider,
         CapacityProviderName="p",
         VpcConfig=provider,
@@ -253,7 +246,7 @@ def test_what_is_not_offered_is_refused_in_a_sentence(client: BaseClient) -> Non
     assert (404, MISSING, f"There is no durable execution {execution}") == refused(
         client.stop_durable_execution, DurableExecutionArn=execution
     )
-    assert (400, INVALID, absent.BY_ARN) == refused(
+    assert (400, INVALID, not_offered.BY_ARN) == refused(
         client.get_resource_policy, ResourceArn=f"{ARN}:f"
     )
 
@@ -262,12 +255,12 @@ def test_each_operation_is_in_one_table() -> None:
     """What is not offered is all that the inputs do not have; nothing is in two tables."""
     tables: list[dict[str, Any]] = [
         module.OPERATIONS
-        for module in (absent, attributes, concurrency, event_invoke, mappings, policies)
+        for module in (not_offered, attributes, concurrency, event_invoke, mappings, policies)
     ]
     names = [name for table in tables for name in table]
     session = botocore.session.get_session()
     known = set(session.get_service_model("lambda").operation_names)
 
     assert len(set(names)) == len(names)
-    assert known - inputs.INPUTS.keys() == set(absent.OPERATIONS)
+    assert known - inputs.INPUTS.keys() == set(not_offered.OPERATIONS)
     assert set(names) <= known

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from miniλ import remote
+from miniλ.cli import client
 from miniλ.errors import InvalidParameterValue
 from tests.api.conftest import RUNTIME, archive, serving, updated
 from tests.machine.test_cli import SUBJECT, Done, run, start
@@ -623,7 +623,7 @@ def test_a_server_keeps_its_secret() -> None:
         "AWS_SESSION_TOKEN": "token",
         "AWS_REGION": "eu-central-1",
     }
-    asked = remote.server("https://lambda.example", variables)
+    asked = client.server("https://lambda.example", variables)
 
     assert "<Server https://lambda.example>" == repr(asked)
     assert ("AKID", "sesame", "token", "eu-central-1") == (
@@ -632,6 +632,6 @@ def test_a_server_keeps_its_secret() -> None:
         asked.token,
         asked.region,
     )
-    assert remote.Server("http://localhost") == remote.server("http://localhost", {})
+    assert client.Server("http://localhost") == client.server("http://localhost", {})
     with pytest.raises(InvalidParameterValue, match="must be like"):
-        remote.server("", {})
+        client.server("", {})

@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import WaiterError
 
 import miniλ
-from miniλ.gateway.shapes import Runtime
+from miniλ.gateway.service_model.shapes import Runtime
 from tests.api.conftest import ECHO, REGION, ROLE, RUNTIME, Server, archive, serving, updated
 from tests.api.plain_http import until
 from tests.api.refusals import CONFLICT, INVALID, MISSING, refused, told

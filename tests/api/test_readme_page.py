@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from miniλ import settings
-from miniλ.gateway import keys
+from miniλ.gateway.http import keys
 from tests.api.conftest import RUNTIME, STOP_SECONDS
 
 if TYPE_CHECKING:

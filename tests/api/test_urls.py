@@ -18,11 +18,11 @@ from botocore.credentials import Credentials
 
 import miniλ
 from miniλ import journal
-from miniλ.gateway import serve_url
-from miniλ.gateway.payloads import UrlAnswer
 from miniλ.gateway.server import Gateway
-from miniλ.registry import Change
-from miniλ.resources import POLICY, URL
+from miniλ.gateway.urls import serve
+from miniλ.gateway.urls.payloads import UrlAnswer
+from miniλ.store.registry import Change
+from miniλ.store.resources import POLICY, URL
 from tests.api.conftest import REGION, ROLE, RUNTIME, archive, serving, updated
 
 if TYPE_CHECKING:
@@ -783,7 +783,7 @@ def test_a_stream_is_sent_piece_by_piece() -> None:
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         head = UrlAnswer(int(request.path[1:]), (("Content-Type", "text/plain"),))
-        return await serve_url._streamed(request, head, {"x-id": "7"}, b"start", pieces())
+        return await serve._streamed(request, head, {"x-id": "7"}, b"start", pieces())
 
     async def scenario() -> list[tuple[int, bytes]]:
         runner = web.ServerRunner(web.Server(handler, access_log=None))

@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 import miniλ
-from miniλ import journal, state
+from miniλ import journal
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
+from miniλ.store import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,7 +92,7 @@ def at(level: str) -> dict[str, Any]:
 
 def sweep(directory: Path) -> None:
     """Remove what a killed supervisor left, as the next one would: also where a test fails."""
-    held, _ = state.open_state(directory)
+    held, _ = state_dir.open_state(directory)
     held.close()
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import miniλ
-from miniλ import doctor, runtimes
+from miniλ.cli import doctor
+from miniλ.runtimes import catalog
 from miniλ.sandbox import hierarchies
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def test_a_runtime_that_is_not_here_is_exit_code_3(subject: str) -> None:
     done = run("invoke", subject, "--runtime", "python3.9", env={"PATH": "/nonexistent"})
 
     assert (3, "") == (done.code, done.out)
-    assert f"python3.9 is not on this machine; here: {runtimes.own()}" in done.err
+    assert f"python3.9 is not on this machine; here: {catalog.own()}" in done.err
     assert "Put python3.9 on PATH" in done.err
 
 
@@ -413,7 +414,7 @@ def check_findings(findings: Sequence[dict[str, str]]) -> None:
     assert all(f["by"] for f in findings)
     gaps = {f["resource"] for f in limits if f["level"] != "hard" and not f["remedy"]}
     assert gaps <= {"network"}
-    assert [runtimes.own() in f["by"] for f in findings if f["resource"] == "runtimes"] == [True]
+    assert [catalog.own() in f["by"] for f in findings if f["resource"] == "runtimes"] == [True]
 
 
 def test_the_doctor_says_the_same_to_people_and_programs() -> None:
@@ -522,7 +523,7 @@ def nobody() -> Iterator[Nobody]:
 
 def _program_for_nobody() -> str:
     """Return an interpreter of our version that nobody may run; skips where there is none."""
-    for program in runtimes.candidates(runtimes.own()):
+    for program in catalog.candidates(catalog.own()):
         # Also by its own idea of where it is: a link may lead to where nobody may look.
         check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
         done = subprocess.run(
@@ -537,7 +538,7 @@ def _program_for_nobody() -> str:
         )
         if done.returncode == 0 and done.stdout.startswith("Python 3."):
             return program
-    pytest.skip(f"no {runtimes.own()} on this machine that an unprivileged user may run")
+    pytest.skip(f"no {catalog.own()} on this machine that an unprivileged user may run")
 
 
 def test_nobody_may_invoke(nobody: Nobody) -> None:

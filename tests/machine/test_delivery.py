@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import miniλ
-from miniλ import delivery, journal, outcomes, sync
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, EVENT_INVOKE, Alias
+from miniλ import journal, sync
+from miniλ.events import delivery, outcomes
 from miniλ.settings import Settings
+from miniλ.store.registry import Change
+from miniλ.store.resources import ALIAS, EVENT_INVOKE, Alias
 
 from .conftest import OPEN
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from miniλ.event_queue import Record
+    from miniλ.events.queue import Record
 
 SECONDS = 20
 GRACE = 0.3

@@ -20,7 +20,7 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.errors import ServiceError
-from miniλ.event_queue import Draft, EventQueue, Record
+from miniλ.events.queue import Draft, EventQueue, Record
 
 from .conftest import OPEN, sweep
 
@@ -205,7 +205,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from miniλ.event_queue import Draft, EventQueue
+from miniλ.events.queue import Draft, EventQueue
 
 def say(what, *numbers):
     for number in numbers:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import miniλ
-from miniλ import journal, model, registry, runtimes, sync
+from miniλ import journal, model, sync
+from miniλ.runtimes import catalog
+from miniλ.store import registry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -87,7 +89,7 @@ def test_a_function_lives_from_create_to_delete(
             assert created == supervisor.get_function("echo")
             assert [second, created] == supervisor.list_functions()
             assert 256 == created.memory_size
-            assert runtimes.own() == created.runtime
+            assert catalog.own() == created.runtime
             assert created.code_size == (echo / "app.py").stat().st_size
             assert second.code_sha256 == created.code_sha256
             assert 32 == len(base64.b64decode(created.code_sha256))
@@ -205,7 +207,7 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
     "unknown runtime": (
         _create(runtime="cobol85"),
         miniλ.InvalidParameterValue,
-        ["'cobol85'", "python3.14", f"{runtimes.own()}"],
+        ["'cobol85'", "python3.14", f"{catalog.own()}"],
     ),
     "unknown change": (
         _configure(memory=256),

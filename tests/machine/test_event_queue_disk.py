@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miniλ import commits
 from miniλ.errors import ServiceError
-from miniλ.event_queue import Draft, EventQueue, Record, now
+from miniλ.events.queue import Draft, EventQueue, Record, now
+from miniλ.store import writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -174,7 +174,7 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
 @pytest.fixture
 def _unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have enough room by what is free, as where others fill the disk in the same moment."""
-    monkeypatch.setattr(commits, "LEAST_FREE", -64 * MB)
+    monkeypatch.setattr(writer, "LEAST_FREE", -64 * MB)
 
 
 def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_queue_opens_on_a_full_disk(disk: Path) -> None:
 FAILING = """
 import asyncio, json, os, pathlib, resource, sys
 from miniλ.errors import ServiceError
-from miniλ.event_queue import Draft, EventQueue
+from miniλ.events.queue import Draft, EventQueue
 
 how, path = sys.argv[1:]
 draft = Draft("r", "f", "$LATEST", b"{}")

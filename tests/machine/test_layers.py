@@ -18,16 +18,16 @@ from miniλ import journal, model
 from miniλ.errors import InvalidParameterValue
 from miniλ.functions import new_revision
 from miniλ.model import Attached, FunctionConfiguration
-from miniλ.registry import Change
-from miniλ.resources import LAYER, LayerVersion
 from miniλ.settings import Settings
+from miniλ.store.registry import Change
+from miniλ.store.resources import LAYER, LayerVersion
 from tests.machine.conftest import OPEN, WALLS, at, skip_without
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from miniλ.packages import Package
+    from miniλ.store.packages import Package
 
 # With "-landlock" only the mount is there to hold: the worker owns the files.
 LEVELS = (*WALLS, "userns-landlock", "none")

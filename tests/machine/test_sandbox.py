@@ -35,11 +35,13 @@ import psutil
 import pytest
 
 import miniλ
-from miniλ import journal, runtimes, state
-from miniλ.doctor import carriers
+from miniλ import journal
+from miniλ.cli.doctor import carriers
 from miniλ.errors import InvalidParameterValue, NotEnforced
+from miniλ.runtimes import catalog
 from miniλ.sandbox import landlock, levels
 from miniλ.settings import Settings
+from miniλ.store import state_dir
 from tests.machine.conftest import skip_without
 
 if TYPE_CHECKING:
@@ -417,11 +419,11 @@ def _program_for_nobody() -> str:
     """Return an interpreter of our version that nobody may run; skips where there is none."""
     # It must find itself as well: workers are started by what it takes for its own path.
     check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
-    for program in runtimes.candidates(runtimes.own()):
+    for program in catalog.candidates(catalog.own()):
         command = [*_as_nobody(), program, "-I", "-c", check]
         if subprocess.run(command, capture_output=True, cwd="/", check=False).returncode == 0:
             return program
-    pytest.skip(f"no {runtimes.own()} on this machine that an unprivileged user may run")
+    pytest.skip(f"no {catalog.own()} on this machine that an unprivileged user may run")
 
 
 # What is left behind
@@ -835,7 +837,7 @@ class Driven:
 def kept(tmp_path: Path) -> Iterator[Path]:
     """A state directory; what a test that fails leaves of its supervisor is swept after it."""
     yield tmp_path / "state"
-    held, _ = state.open_state(tmp_path / "state")
+    held, _ = state_dir.open_state(tmp_path / "state")
     held.close()
 
 

@@ -12,9 +12,9 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.functions import new_revision, replace
-from miniλ.registry import Change
-from miniλ.resources import ALIAS, FUNCTION, Alias
 from miniλ.settings import Settings
+from miniλ.store.registry import Change
+from miniλ.store.resources import ALIAS, FUNCTION, Alias
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,372 @@
+"""This module is archives: a zip that nobody has checked becomes a directory, or is refused.
+
+Rule 1: what the archive says is checked as a whole before anything is written: how many entries
+there are, their names and kinds, that no two share a place or bytes, and what they add up to.
+
+Rule 2: none of it is believed. An entry inflates to exactly the bytes that it declares, with
+the checksum that it declares, or all of it is refused.
+
+Rule 3: links come last, so nothing is ever written through one, and only if they stay inside.
+
+A zip is, by APPNOTE.TXT 6.3.10 of PKWARE:
+
+    (local header | name | extra | data) ... | (central header | name | extra | comment) ... | end
+
+Python's zipfile is not used: it has read a million entries (4 s, 590 MB) before anybody can
+count them, it takes entries that overlap, cuts names at NUL, and believes in all of four
+decompressors, one of which allocates whatever dictionary the archive asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import unicodedata
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from miniλ.errors import InvalidParameterValue
+from miniλ.store import symlinks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Lambda's quota for code and layers together.
+MAX_UNZIPPED = 262_144_000
+MAX_ENTRIES = 65_535
+MAX_NAME = 255
+MAX_DEPTH = 64
+# Of PATH_MAX, 4,096, the directory that the package is in takes some; all texts of links are in
+# memory at one time.
+MAX_PATH = 1024
+PIECE = 1 << 20
+
+# Lambda's words, for whatever is wrong with a zip.
+DAMAGED = "Could not unzip uploaded file. Please check your file, then try to upload again."
+EMPTY = "Uploaded file must be a non-empty zip"
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+_NUMBER = struct.Struct("<Q")
+# The id of the extra field that has sizes above 4 GB, and what says so in their place.
+_ZIP64 = 1
+_ELSEWHERE = 0xFFFFFFFF
+_STORED, _DEFLATED = 0, 8
+# General purpose flags: encrypted in one of three ways, or a patch to another archive.
+_ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
+_PATCH = 1 << 5
+_DRIVE = re.compile(rb"[A-Za-z]:")
+
+
+class _Entry(NamedTuple):
+    name: str  # as a relative path: no "." in it, no slash at its end
+    kind: int  # S_IFDIR, S_IFREG or S_IFLNK
+    executable: bool
+    method: int
+    checksum: int
+    compressed: int
+    size: int
+    start: int  # of its data
+
+
+def unpack(archive: Path, target: Path, limit: int) -> None:
+    """Unpack a zip of at most `limit` bytes unzipped into `target`, a directory that is made.
+
+    Files are 0644 or 0755, directories 0755. Raises `InvalidParameterValue` with what is wrong
+    and no path but the archive's own; what was written until then is the caller's to remove.
+    """
+    descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        entries = _read_entries(descriptor)
+        directories = _check_places(entries)
+        if sum(entry.size for entry in entries) > limit:
+            raise too_large(limit)
+        # Whatever our umask is: a worker may be another user.
+        for directory in ["", *directories]:
+            place = os.path.join(target, directory)
+            os.mkdir(place)
+            os.chmod(place, 0o755)  # noqa: S103 - the directory above is ours alone
+        texts = {}
+        for entry in entries:
+            if entry.kind == stat.S_IFREG:
+                _write(descriptor, entry, os.path.join(target, entry.name))
+            elif entry.kind == stat.S_IFLNK:
+                texts[entry.name] = _link_text(descriptor, entry)
+        symlinks.check(texts, directories)
+        for name, text in texts.items():
+            os.symlink(text, os.path.join(target, name))
+    finally:
+        os.close(descriptor)
+
+
+def too_large(limit: int) -> InvalidParameterValue:
+    """Return the error for code of more than `limit` bytes, in Lambda's words."""
+    return InvalidParameterValue(f"Unzipped size must be smaller than {limit} bytes")
+
+
+def _damaged(what: str = "") -> InvalidParameterValue:
+    return InvalidParameterValue(f"{DAMAGED} {what}" if what else DAMAGED)
+
+
+# What the archive says
+
+
+def _read_entries(descriptor: int) -> list[_Entry]:
+    """Return the entries in the order of their data."""
+    count, start, central, shift = _central_directory(descriptor)
+    found = []
+    at = 0
+    for _ in range(count):
+        if at + _CENTRAL.size > len(central):
+            raise _damaged()
+        header = _CENTRAL.unpack_from(central, at)
+        name_at = at + _CENTRAL.size
+        extra_at = name_at + header[10]
+        at = extra_at + header[11] + header[12]
+        if header[0] != b"PK\1\2" or at > len(central):
+            raise _damaged()
+        raw, extra = central[name_at:extra_at], central[extra_at : extra_at + header[11]]
+        size, compressed, offset = _sizes(header, extra)
+        found.append((shift + offset, raw, header, compressed, size))
+    if at != len(central):
+        raise _damaged()
+    found.sort()
+    entries = []
+    end = 0
+    for offset, raw, header, compressed, size in found:
+        # Bytes that belong to two entries make a small archive large.
+        if offset < end:
+            raise _damaged(f"The content of {_shown(raw)} overlaps with another's")
+        data = _data_start(descriptor, offset, raw)
+        end = data + compressed
+        if end > start:
+            raise _damaged(f"The content of {_shown(raw)} overlaps with the directory")
+        entries.append(_entry(raw, header, compressed, size, data))
+    return entries
+
+
+def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
+    """Return how many entries there are, where the directory starts, its bytes, and the shift.
+
+    Offsets are short by the shift if something comes before the archive: an interpreter line.
+    """
+    length = os.fstat(descriptor).st_size
+    if length == 0:
+        raise InvalidParameterValue(EMPTY)
+    tail_at = max(0, length - _END.size - 0xFFFF)
+    tail = os.pread(descriptor, length - tail_at, tail_at)
+    at = len(tail)
+    while True:
+        at = tail.rfind(b"PK\5\6", 0, at)
+        if at < 0:
+            raise _damaged()
+        if at + _END.size > len(tail):
+            continue
+        _, disk, first_disk, here, count, size, offset, comment = _END.unpack_from(tail, at)
+        # To the last byte: where the end may be in two places there are two archives.
+        if at + _END.size + comment == len(tail):
+            break
+    end = tail_at + at
+    locator = os.pread(descriptor, _LOCATOR.size, max(0, end - _LOCATOR.size))
+    if locator.startswith(b"PK\6\7") and len(locator) == _LOCATOR.size:
+        end -= _LOCATOR.size + _END64.size
+        record = os.pread(descriptor, _END64.size, end) if end >= 0 else b""
+        if not record.startswith(b"PK\6\6"):
+            raise _damaged()
+        _, _, _, _, disk, first_disk, here, count, size, offset = _END64.unpack(record)
+    shift = end - size - offset
+    if disk or first_disk or here != count or shift < 0:
+        raise _damaged()
+    if count == 0:
+        raise InvalidParameterValue(EMPTY)
+    if count > MAX_ENTRIES:
+        msg = f"The archive has {count} entries, at most {MAX_ENTRIES} are allowed"
+        raise InvalidParameterValue(msg)
+    return count, end - size, os.pread(descriptor, size, end - size), shift
+
+
+def _sizes(header: tuple[int, ...], extra: bytes) -> tuple[int, int, int]:
+    """Return size, compressed size and offset, from the zip64 extra field where they are there."""
+    values = [header[9], header[8], header[16]]
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == _ZIP64:
+            field = extra[at + 4 : at + 4 + length]
+            for index, value in enumerate(values):
+                if value == _ELSEWHERE:
+                    if len(field) < _NUMBER.size:
+                        raise _damaged()
+                    (values[index],) = _NUMBER.unpack_from(field)
+                    field = field[_NUMBER.size :]
+            break
+        at += 4 + length
+    size, compressed, offset = values
+    return size, compressed, offset
+
+
+def _data_start(descriptor: int, offset: int, raw: bytes) -> int:
+    """Return where the data of an entry starts, behind a local header that has its name."""
+    local = os.pread(descriptor, _LOCAL.size + len(raw), offset)
+    if len(local) != _LOCAL.size + len(raw):
+        raise _damaged()
+    header = _LOCAL.unpack_from(local)
+    if header[0] != b"PK\3\4" or header[9] != len(raw) or local[_LOCAL.size :] != raw:
+        raise _damaged(f"{_shown(raw)} has another name where its content is")
+    return offset + len(local) + int(header[10])
+
+
+def _entry(raw: bytes, header: tuple[int, ...], compressed: int, size: int, start: int) -> _Entry:
+    flags, method, checksum, attributes = header[3], header[4], header[7], header[15]
+    name = _checked_name(raw)
+    if flags & (_ENCRYPTED | _PATCH):
+        raise InvalidParameterValue(f"The archive is encrypted: {_shown(raw)}")
+    if method not in (_STORED, _DEFLATED):
+        raise _damaged(f"{_shown(raw)} is compressed by method {method}: only deflate is known")
+    if method == _STORED and size != compressed:
+        raise _damaged(f"{_shown(raw)} has two sizes")
+    mode = attributes >> 16
+    named_directory = raw.endswith(b"/")
+    kind = stat.S_IFMT(mode) or (stat.S_IFDIR if named_directory else stat.S_IFREG)
+    if kind not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK) or (
+        named_directory != (kind == stat.S_IFDIR)
+    ):
+        msg = f"The archive holds something that is no file: {_shown(raw)}"
+        raise InvalidParameterValue(msg)
+    if kind == stat.S_IFDIR and size:
+        raise _damaged(f"{_shown(raw)} is a directory that has content")
+    return _Entry(name, kind, bool(mode & 0o111), method, checksum, compressed, size, start)
+
+
+def _checked_name(raw: bytes) -> str:
+    """Return the relative path that a name means; "" is the directory itself."""
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    bad = (
+        not (parts or raw.endswith(b"/"))
+        or b"\0" in raw
+        or b"\\" in raw
+        or raw.startswith(b"/")
+        or _DRIVE.match(raw)
+        or b".." in parts
+        or len(raw) > MAX_PATH
+        or len(parts) > MAX_DEPTH
+        or any(len(part) > MAX_NAME for part in parts)
+    )
+    try:
+        name = b"/".join(parts).decode()
+    except UnicodeDecodeError:
+        bad = True
+    if bad:
+        msg = f"The archive holds a name that cannot be unpacked safely: {_shown(raw)}"
+        raise InvalidParameterValue(msg)
+    return name
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:100].decode(errors="backslashreplace"))
+
+
+def _check_places(entries: list[_Entry]) -> dict[str, bool]:
+    """Return all directories, those above first, and refuse what is twice in one place.
+
+    Also if it is only written differently: file systems and people disagree on what é is. Large
+    and small letters are different, as they are on Linux.
+    """
+    directories: dict[str, bool] = {}  # and whether each has an entry of its own
+    taken: dict[str, str] = {}
+    for entry in entries:
+        *above, _ = entry.name.split("/")
+        if above and (parent := "/".join(above)) not in directories:
+            for depth in range(1, len(above) + 1):
+                parent = "/".join(above[:depth])
+                if parent not in directories:
+                    _take(parent, taken)
+                    directories[parent] = False
+        if entry.kind == stat.S_IFDIR and directories.get(entry.name) is False:
+            directories[entry.name] = True
+        elif entry.name:
+            _take(entry.name, taken)
+            if entry.kind == stat.S_IFDIR:
+                directories[entry.name] = True
+    return directories
+
+
+def _take(name: str, taken: dict[str, str]) -> None:
+    place = unicodedata.normalize("NFC", name)
+    if place in taken:
+        msg = f"The archive holds two things in one place: {taken[place]!r} and {name!r}"
+        raise InvalidParameterValue(msg)
+    taken[place] = name
+    # Directories that only names imply cost an inode as well, 63 of them each.
+    if len(taken) > MAX_ENTRIES:
+        msg = f"The archive has more than {MAX_ENTRIES} files and directories"
+        raise InvalidParameterValue(msg)
+
+
+# What is in it
+
+
+def _write(descriptor: int, entry: _Entry, place: str) -> None:
+    with open(place, "xb") as file:
+        # Never more: an archive may ask for setuid.
+        os.fchmod(file.fileno(), 0o755 if entry.executable else 0o644)
+        file.writelines(_content(descriptor, entry))
+
+
+def _link_text(descriptor: int, entry: _Entry) -> str:
+    if entry.size > MAX_PATH:
+        msg = f"The archive holds a link of more than {MAX_PATH} bytes: {entry.name!r}"
+        raise InvalidParameterValue(msg)
+    raw = b"".join(_content(descriptor, entry))
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or "\0" in text:
+        msg = f"The archive holds a link that is no path: {entry.name!r} -> {_shown(raw)}"
+        raise InvalidParameterValue(msg)
+    return text
+
+
+def _content(descriptor: int, entry: _Entry) -> Iterator[bytes]:
+    """Yield what an entry holds; raises as soon as it is not what the entry declares."""
+    # Nothing at all is no deflated stream, but some write empty files so.
+    deflated = entry.method == _DEFLATED and entry.compressed > 0
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
+    at, end = entry.start, entry.start + entry.compressed
+    waiting = b""
+    size = checksum = 0
+    while True:
+        if not waiting and at < end:
+            waiting = os.pread(descriptor, min(PIECE, end - at), at)
+            if not waiting:
+                raise _damaged()  # somebody cut the file meanwhile
+            at += len(waiting)
+        if inflate is None:
+            data, waiting = waiting, b""
+        else:
+            try:
+                data = inflate.decompress(waiting, PIECE)
+            except zlib.error as exc:
+                raise _damaged(f"{entry.name!r}: {exc}") from exc
+            waiting = inflate.unconsumed_tail
+        size += len(data)
+        if size > entry.size:
+            break
+        checksum = zlib.crc32(data, checksum)
+        yield data
+        if inflate is not None and inflate.eof:
+            break
+        if not data and not waiting and at == end:
+            break
+    whole = at == end and (inflate is None or (inflate.eof and not inflate.unused_data))
+    if size != entry.size or not whole:
+        raise _damaged(f"{entry.name!r} has not the size that it declares")
+    if checksum != entry.checksum:
+        raise _damaged(f"{entry.name!r} has not the checksum that it declares")

@@ -1,0 +1,388 @@
+"""This module is packages: code by its sha256, copied or unpacked once, published by rename.
+
+    <sha256>       the code, as workers see it
+    <sha256>.zip   the archive that it was, if it was one
+    .staging-...   what is on its way in or out; after a crash, what nobody needs
+
+Rule 1: what is published never changes. A function that is updated gets another directory, so
+a running worker never sees half of an update, and a source directory that is edited or deleted
+meanwhile hurts nobody.
+
+Rule 2: what has its final name is whole, whenever the process ends; in a durable store also
+whenever the machine does. Whatever is written is in a staging directory until then.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from miniλ.errors import EntityTooLarge, InvalidParameterValue, ServiceError
+from miniλ.sandbox import tmp
+from miniλ.store import archives, symlinks
+from miniλ.store.archives import MAX_UNZIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+# Lambda's quota for a direct upload; and for what comes from S3, where what is in it counts.
+MAX_ZIPPED = 52_428_800
+MAX_OBJECT = 262_144_000
+PIECE = 1 << 20
+
+# Never part of a deployment, and large.
+LEFT_OUT = frozenset({".git", ".hg", ".svn"})
+# Carried along, so that a warm cache stays warm, but not part of what the code is.
+CACHES = frozenset({"__pycache__"})
+
+# What a machine is short of is no fault of the code, nor is a disk that fails.
+_NOT_THE_CODE = frozenset(
+    {
+        *(errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+# Where a file can have no further name: on another file system, or it has too many already.
+_NO_LINK = frozenset({errno.EMLINK, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV})
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Package(msgspec.Struct, frozen=True):
+    """Code on disk: `sha256` as AWS writes it (base64), `size` in bytes, `path` a directory."""
+
+    sha256: str
+    size: int
+    path: str
+
+
+def publish(
+    source: str | os.PathLike[str], store: Path, *, durable: bool = True, uploaded: bool = False
+) -> Package:
+    """Bring a directory or a .zip into the store; the same code twice is stored once.
+
+    Of a .zip, sha256 and size are those of the file. If `durable`, the package is on disk when
+    this returns. If `uploaded`, the path is ours, and no message has it.
+
+    Raises `InvalidParameterValue` with what is wrong with the code, `EntityTooLarge` for a zip
+    above 50 MB, `ServiceError` where the code cannot be written. Nothing of it is left then.
+    """
+    if not os.fspath(source):
+        msg = "The code must be a directory or a .zip file, got an empty path"
+        raise InvalidParameterValue(msg)
+    path = Path(source)
+    is_directory = path.is_dir()
+    if not is_directory and not path.is_file():
+        msg = f"The code is neither a directory nor a .zip file: {path}"
+        raise InvalidParameterValue(msg)
+    try:
+        with _staging(store) as (staging, descriptor):
+            if is_directory:
+                digest, size = _Copy(path, staging / "code", store).run()
+            else:
+                # Who uploads has counted: what comes from S3 may be larger.
+                limit = MAX_OBJECT if uploaded else MAX_ZIPPED
+                digest, size = _copy_archive(path, staging / "zip", limit)
+                if not (store / digest.hex()).is_dir():
+                    archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
+            target = store / digest.hex()
+            _settle(staging, target, descriptor if durable else None)
+    except InvalidParameterValue as exc:
+        if uploaded:
+            raise
+        msg = f"{exc} ({path})"
+        raise InvalidParameterValue(msg) from exc
+    except (OSError, ValueError) as exc:
+        number = exc.errno if isinstance(exc, OSError) else None
+        if uploaded:
+            msg = f"Uploaded file cannot be kept: {os.strerror(number or errno.EINVAL)}"
+            raise ServiceError(msg) from exc
+        msg = f"The code {path} cannot be read: {exc}"
+        raise (ServiceError if number in _NOT_THE_CODE else InvalidParameterValue)(msg) from exc
+    return Package(base64.b64encode(digest).decode(), size, str(target))
+
+
+def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
+    """Bring what several packages hold together into the store, later ones over earlier ones.
+
+    This is what /opt shows of a function's layers. Files are further names of the parts' own.
+    Raises `InvalidParameterValue` for more than Lambda's 250 MB, or where links of one lead out
+    through those of another; `ServiceError` where it cannot be written.
+    """
+    names = "\0".join(["layers", *(part.name for part in parts)])
+    target = store / hashlib.sha256(names.encode()).hexdigest()
+    try:
+        with _staging(store) as (staging, descriptor):
+            if not target.is_dir():
+                _lay_over_each_other(parts, staging / "code")
+            _settle(staging, target, descriptor if durable else None)
+    except OSError as exc:
+        msg = f"The layers cannot be merged: {exc}"
+        raise ServiceError(msg) from exc
+    return target
+
+
+def unzipped_size(package: Path) -> int:
+    """Return the bytes of files and links of a published package."""
+    return sum(
+        entry.stat(follow_symlinks=False).st_size
+        for _, entry in _walk(package)
+        if not entry.is_dir(follow_symlinks=False)
+    )
+
+
+def kept_archive(package: Path) -> Path:
+    """Return where the archive of a package is, if it was uploaded as one."""
+    return Path(f"{package}.zip")
+
+
+def archive(package: Path, target: Path) -> None:
+    """Make a zip of a package that was none, always the same bytes; `target` must not exist.
+
+    Caches are not in it, as they are not in the sha256. Raises `InvalidParameterValue` for names
+    that a zip cannot hold; there is no `target` then.
+    """
+    try:
+        with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as packed:
+            for relative, entry in _walk(package):
+                if not CACHES.intersection(relative.split("/")):
+                    _pack(packed, relative, entry)
+    except UnicodeEncodeError as exc:
+        target.unlink()
+        msg = f"The code has a name that is no UTF-8, so no zip can hold it: {exc.object!r}"
+        raise InvalidParameterValue(msg) from exc
+
+
+def _pack(packed: zipfile.ZipFile, relative: str, entry: os.DirEntry[str]) -> None:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    # Its time is 1980, the first that a zip can have, unless one is given.
+    info = zipfile.ZipInfo(f"{relative}/" if stat.S_ISDIR(mode) else relative)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = mode << 16
+    if not stat.S_ISREG(mode):
+        packed.writestr(info, os.readlink(entry.path) if stat.S_ISLNK(mode) else "")
+        return
+    with open(entry.path, "rb") as reader, packed.open(info, "w") as writer:
+        shutil.copyfileobj(reader, writer, PIECE)
+
+
+def collect(store: Path, in_use: AbstractSet[str]) -> None:
+    """Remove whatever is not one of these packages, or the archive of one.
+
+    Nobody may publish meanwhile: what is on its way is nobody's yet.
+    """
+    for entry in store.iterdir():
+        if str(entry.with_suffix("")) in in_use:
+            continue
+        # A final name goes first, so that half a package never has one.
+        with _staging(store) as (staging, _):
+            entry.rename(staging / "code")
+
+
+@contextlib.contextmanager
+def _staging(store: Path) -> Iterator[tuple[Path, int]]:
+    """Make a staging directory that is removed in the end; give the store, opened, as well.
+
+    Opened first: since Linux 5.8, syncfs(2) tells of all errors from then on.
+    """
+    descriptor = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    staging = store / f".staging-{uuid.uuid4().hex}"
+    try:
+        staging.mkdir(mode=0o700)
+        yield staging, descriptor
+    finally:
+        tmp.remove(str(staging))
+        os.close(descriptor)
+
+
+def _settle(staging: Path, target: Path, durable: int | None) -> None:
+    """Give what was staged its final names; `durable` is the opened store if it has to stay.
+
+    The archive comes first: code whose archive is missing was a directory.
+    """
+    names = ((staging / "zip", kept_archive(target)), (staging / "code", target))
+    fresh = [(old, new) for old, new in names if old.exists() and not new.exists()]
+    # One call for all of it: an fsync each takes ten times as long, on a slow disk a hundred.
+    if durable is not None and fresh and _libc.syncfs(durable) != 0:
+        raise OSError(ctypes.get_errno(), "syncfs")
+    for old, new in fresh:
+        try:
+            old.rename(new)
+        except OSError:
+            # Who comes second with the same code finds it there: its own copy is dropped.
+            if not new.exists():
+                raise
+    if durable is not None:
+        os.fsync(durable)
+
+
+def _copy_archive(source: Path, target: Path, limit: int) -> tuple[bytes, int]:
+    """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while data := reader.read(PIECE):
+            size += len(data)
+            if size > limit:
+                msg = f"Zipped size must be smaller than {limit} bytes"
+                raise EntityTooLarge(msg)
+            digest.update(data)
+            writer.write(data)
+    return digest.digest(), size
+
+
+def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
+    if sum(map(unzipped_size, parts)) > MAX_UNZIPPED:
+        # Lambda's words, as people report them.
+        msg = f"Layers consume more than the available size of {MAX_UNZIPPED} bytes"
+        raise InvalidParameterValue(msg)
+    _make_directory(code)
+    for part in parts:
+        for relative, entry in _walk(part):
+            place = code / relative
+            directory = place.is_dir() and not place.is_symlink()
+            if entry.is_dir(follow_symlinks=False):
+                if not directory:
+                    place.unlink(missing_ok=True)
+                    _make_directory(place)
+                continue
+            if directory:
+                tmp.remove(str(place))
+            place.unlink(missing_ok=True)
+            try:
+                os.link(entry.path, place, follow_symlinks=False)
+            except OSError as exc:
+                if exc.errno not in _NO_LINK:
+                    raise
+                shutil.copy2(entry.path, place, follow_symlinks=False)
+    merged = dict(_walk(code))
+    symlinks.check(
+        {name: os.readlink(entry.path) for name, entry in merged.items() if entry.is_symlink()},
+        {name for name, entry in merged.items() if entry.is_dir(follow_symlinks=False)},
+    )
+
+
+def _make_directory(path: Path) -> None:
+    # Whatever our umask is: a worker may be another user.
+    path.mkdir()
+    path.chmod(0o755)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield everything below by its relative path, always in the same order, parents first."""
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(root / above) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            yield above + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{above}{entry.name}/")
+
+
+class _Copy:
+    """A copy of a directory into the store, with its digest.
+
+    A link to somewhere inside stays a link. A link that leads out is how people develop (a
+    neighbour's package): what it leads to is copied, and counted, in its place. So is what
+    is inside, but left out.
+    """
+
+    def __init__(self, source: Path, target: Path, store: Path) -> None:
+        self._source, self._real, self._target = source, source.resolve(), target
+        # The state directory may be inside the code, or be it: it is not part of it.
+        state = (store.parent.resolve(), store.resolve())
+        self._left_out = {(found.st_dev, found.st_ino) for found in map(Path.stat, state)}
+        self._state = [path for path in state if self._real in path.parents]
+        self._digest = hashlib.sha256()
+        self._size = self._entries = 0
+
+    def run(self) -> tuple[bytes, int]:
+        """Copy all of it; return the digest and the bytes of code and data."""
+        _make_directory(self._target)
+        waiting = [Path()]
+        while waiting:
+            directory = waiting.pop()
+            if len(directory.parts) > archives.MAX_DEPTH:
+                msg = (
+                    f"The code is nested deeper than {archives.MAX_DEPTH} directories: {directory}"
+                )
+                raise InvalidParameterValue(msg)
+            with os.scandir(self._source / directory) as entries:
+                names = sorted({entry.name for entry in entries} - LEFT_OUT)
+            below = [directory / name for name in names if self._entry(directory / name)]
+            waiting += reversed(below)
+        return self._digest.digest(), self._size
+
+    def _note(self, kind: str, relative: Path, detail: object = "") -> None:
+        if not CACHES.intersection(relative.parts):
+            # No name holds a NUL, so no two packages give the same text.
+            text = f"{kind}\0{relative}\0{detail}\0"
+            self._digest.update(text.encode(errors="surrogateescape"))
+
+    def _entry(self, relative: Path) -> bool:
+        """Copy one entry; return whether it is a directory to go into."""
+        # As many as an archive may have: links that fan out would else never end.
+        self._entries += 1
+        if self._entries > archives.MAX_ENTRIES:
+            msg = f"The code has more than {archives.MAX_ENTRIES} files and directories"
+            raise InvalidParameterValue(msg)
+        path, place = self._source / relative, self._target / relative
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False  # a link to nowhere
+        if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+            return False  # sockets and devices are not code
+        if path.is_symlink() and (inside := self._inside(path)) is not None:
+            # Told anew, by its place in the copy: the text may lead through other links.
+            link = os.path.relpath(self._target / inside, place.parent)
+            place.symlink_to(link)
+            self._note("link", relative, link)
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            if (found.st_dev, found.st_ino) in self._left_out:
+                return False
+            _make_directory(place)
+            self._note("directory", relative)
+            return True
+        self._file(relative, path, place, found)
+        return False
+
+    def _inside(self, path: Path) -> Path | None:
+        """Return where a link leads in the copy; None if that is not going to be there."""
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(self._real):
+            return None
+        inside = real.relative_to(self._real)
+        in_state = any(real.is_relative_to(state) for state in self._state)
+        return None if in_state or LEFT_OUT.intersection(inside.parts) else inside
+
+    def _file(self, relative: Path, path: Path, place: Path, found: os.stat_result) -> None:
+        executable = bool(found.st_mode & 0o111)
+        counted = not CACHES.intersection(relative.parts)
+        self._note("file", relative, f"{executable} {found.st_size}")
+        with path.open("rb") as reader, place.open("xb") as writer:
+            while data := reader.read(PIECE):
+                self._size += len(data)
+                if self._size > MAX_UNZIPPED:
+                    raise archives.too_large(MAX_UNZIPPED)
+                if counted:
+                    self._digest.update(data)
+                writer.write(data)
+        place.chmod(0o755 if executable else 0o644)
+        # A .pyc knows its source by modification time and size.
+        os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -1,0 +1,396 @@
+"""This module is the supervisor's handle on a zygote; `sandbox.zygote_main` is the other end.
+
+The supervisor itself never forks: it has threads, an event loop and megabytes of pages, and it
+may be somebody's app. A zygote is started by posix_spawn, forks on request, and reports.
+
+Who ends it: `close`, by closing the socket; the kernel, when we die. When it dies its workers
+die with it (PDEATHSIG), their exits are reported as None, and the next `get` starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import signal
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from miniλ import journal
+from miniλ.errors import RuntimeMissing, ServiceError
+from miniλ.runtimes import catalog
+from miniλ.sandbox import processes
+
+if TYPE_CHECKING:
+    from miniλ.journal import Journal
+    from miniλ.sandbox import Sandbox, Walls
+
+MESSAGE = 65536
+START_TIMEOUT = 20.0
+FORK_TIMEOUT = 30.0
+# Descriptors below are the child's own: see the file actions in `_spawn`.
+ABOVE_STANDARD = 10
+
+
+class Exit(NamedTuple):
+    """How a worker's first process ended: its wait status (wait(2)) and CPU seconds."""
+
+    status: int
+    cpu_seconds: float
+
+
+class Forked(NamedTuple):
+    """A worker that has been forked. `exited` gives None if the zygote died before it knew."""
+
+    pid: int
+    pidfd: int
+    exited: asyncio.Future[Exit | None]
+
+
+class _NotThis(Exception):
+    """The program is not the runtime that we need, or does not start."""
+
+
+class Zygote:
+    """One running zygote."""
+
+    def __init__(
+        self, runtime: str, program: str, pid: int, control: socket.socket, errors: int
+    ) -> None:
+        self.runtime = runtime
+        self.program = program
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._errors = errors
+        self._pidfd = os.pidfd_open(pid)
+        self._ready: asyncio.Future[list[int]] = self._loop.create_future()
+        self._forks: dict[str, asyncio.Future[Forked]] = {}
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._exits: dict[int, asyncio.Future[Exit | None]] = {}
+        self.dead: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(control.fileno(), self._receive)
+        self._loop.add_reader(self._pidfd, self._died)
+
+    def __repr__(self) -> str:
+        state = "dead" if self.dead.done() else f"{len(self._exits)} workers"
+        return f"<Zygote {self.runtime} {self.pid} {state}>"
+
+    @classmethod
+    async def start(cls, runtime: str, program: str, walls: Walls, instance: str) -> Zygote:
+        """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
+        pid, control, errors = _spawn(program, walls, instance)
+        zygote = cls(runtime, program, pid, control, errors)
+        try:
+            version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
+        except (TimeoutError, ServiceError) as exc:
+            said = zygote._said()
+            await zygote.close()
+            msg = f"{program}: {said or 'it did not start'}"
+            raise _NotThis(msg) from exc
+        except BaseException:
+            await zygote.close()
+            raise
+        if f"python{version[0]}.{version[1]}" != runtime:
+            await zygote.close()
+            msg = f"{program} is python{version[0]}.{version[1]}"
+            raise _NotThis(msg)
+        return zygote
+
+    async def fork(self, sandbox: Sandbox, descriptors: list[int]) -> Forked:
+        """Fork a worker. `descriptors`: its request, answer and log pipes, and a mount if any.
+
+        The mount is of its /tmp, where that is a volume. Close yours.
+
+        Raises `ServiceError` where the kernel refuses a process, or the zygote dies.
+        """
+        if self.dead.done():
+            msg = "the zygote died"
+            raise ServiceError(msg)
+        future: asyncio.Future[Forked] = self._loop.create_future()
+        self._forks[sandbox.worker_id] = future
+        self._unsent.append((msgspec.json.encode(sandbox._asdict()), descriptors))
+        if len(self._unsent) == 1:
+            self._send()
+        try:
+            # In a burst the zygote takes them one by one; a stopped one takes none.
+            async with asyncio.timeout(FORK_TIMEOUT):
+                return await future
+        except asyncio.CancelledError:
+            # Forked in the same moment: nobody else knows of it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _abandon(future.result().pidfd)
+            raise
+        except TimeoutError as exc:
+            msg = f"the zygote did not fork within {FORK_TIMEOUT:g} s"
+            raise ServiceError(msg) from exc
+        finally:
+            self._forks.pop(sandbox.worker_id, None)
+
+    def release(self, path: str) -> None:
+        """Let go of a /tmp that nobody will use again, if it was mounted there."""
+        if not self.dead.done():
+            self._unsent.append((msgspec.json.encode({"release": path}), []))
+            if len(self._unsent) == 1:
+                self._send()
+
+    def _send(self) -> None:
+        """Send what is unsent, as far as the socket takes it; the rest when it is writable."""
+        while self._unsent:
+            message, descriptors = self._unsent[0]
+            try:
+                socket.send_fds(self._control, [message], descriptors)
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._send)
+                return
+            except OSError:
+                self._died()
+                return
+            self._unsent.popleft()
+        self._loop.remove_writer(self._control.fileno())
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._died()
+                return
+            self._take(msgspec.json.decode(data), descriptors)
+
+    def _take(self, message: dict[str, object], descriptors: list[int]) -> None:
+        match message:
+            case {"forked": str(worker_id), "pid": int(pid)}:
+                exited: asyncio.Future[Exit | None] = self._loop.create_future()
+                self._exits[pid] = exited
+                future = self._forks.get(worker_id)
+                if future is None or future.done():
+                    # Its starter gave up meanwhile: nobody else would end it.
+                    _abandon(descriptors[0])
+                else:
+                    os.set_inheritable(descriptors[0], False)  # noqa: FBT003
+                    future.set_result(Forked(pid, descriptors[0], exited))
+            case {"exited": int(pid), "status": int(status), "rusage": dict(usage)}:
+                waiting = self._exits.pop(pid, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(Exit(status, usage["user"] + usage["system"]))
+            case {"refused": str(worker_id), "why": str(why)}:
+                future = self._forks.get(worker_id)
+                if future is not None and not future.done():
+                    msg = f"The kernel refuses another process: {why}"
+                    future.set_exception(ServiceError(msg))
+            case {"ready": int(), "python": list(version)} if not self._ready.done():
+                self._ready.set_result(version)
+
+    def _died(self) -> None:
+        if self.dead.done():
+            return
+        self.dead.set_result(None)
+        self._unsent.clear()
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        self._loop.remove_reader(self._pidfd)
+        error = ServiceError("the zygote died")
+        waiting: list[asyncio.Future[Forked] | asyncio.Future[list[int]]] = [*self._forks.values()]
+        waiting.append(self._ready)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # whoever started us may have left: it is no news
+        for exited in self._exits.values():
+            if not exited.done():
+                exited.set_result(None)
+        self._exits.clear()
+
+    def _said(self) -> str:
+        """Return the last line that the zygote wrote to stderr."""
+        with contextlib.suppress(OSError):
+            lines = os.read(self._errors, MESSAGE).decode(errors="replace").split("\n")
+            return next((line for line in reversed(lines) if line.strip()), "")
+        return ""
+
+    async def close(self) -> None:
+        """End the zygote and whatever it still has: it kills its workers when we hang up."""
+        self._died()
+        # Not close alone: a process that the app forked may hold a copy of our end.
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        self._control.close()
+        try:
+            if not await _ended(self._pidfd, 5.0):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                await _ended(self._pidfd, 5.0)
+        finally:
+            os.close(self._pidfd)
+            os.close(self._errors)
+            # An embedding app may reap every child it sees, this one included.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: no wait
+
+
+def _abandon(pidfd: int) -> None:
+    """Kill a worker that nobody waits for any more; the zygote reaps it."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wait, one bound
+    """Wait until the process of a pidfd has ended; return whether it has."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        loop.remove_reader(pidfd)
+        ended.set_result(None)
+
+    loop.add_reader(pidfd, end)
+    try:
+        await asyncio.wait_for(ended, timeout)
+    except TimeoutError:
+        return False
+    else:
+        return True
+    finally:
+        loop.remove_reader(pidfd)
+
+
+def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socket, int]:
+    """Start a zygote; return its pid, our end of its socket and its stderr to read.
+
+    It is marked as this instance's: a program that is no zygote, and stays, is found by that when
+    we are dead. Workers write their own ids over it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    errors, their_errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    # In an app that closed its standard descriptors ours may have their numbers, and the
+    # file actions below would overwrite one before it is copied.
+    control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
+    complaints = fcntl.fcntl(their_errors, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
+    main = catalog.packages_directory() / "miniλ" / "sandbox" / "start.py"
+    arguments = [
+        program,
+        "-I",  # nothing from the environment or the current directory
+        "-S",  # no site-packages: a function brings its own
+        "-u",  # every print is written at once: a crash loses no last words
+        str(main),
+        msgspec.json.encode(
+            {
+                "packages": str(catalog.packages_directory()),
+                "workers": str(catalog.workers_directory()),
+                "supervisor": os.getpid(),
+                "walls": walls._asdict(),
+            }
+        ).decode(),
+    ]
+    # Nothing of ours: the zygote's environment is what a worker could read of its own past.
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_CTYPE": "C.UTF-8",
+        processes.MARK: instance.ljust(processes.MARK_LENGTH, "-"),
+    }
+    for name in ("LD_LIBRARY_PATH", "HOME", "PYENV_ROOT"):
+        if name in os.environ:
+            environment[name] = os.environ[name]  # an interpreter may need them to start
+    try:
+        pid = os.posix_spawn(
+            program,
+            arguments,
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, complaints, 2),
+                (os.POSIX_SPAWN_DUP2, control, 3),
+            ],
+            setsigdef=[signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+            setsigmask=[],
+        )
+    except OSError as exc:
+        ours.close()
+        os.close(errors)
+        msg = f"{program}: {exc.strerror}"
+        raise _NotThis(msg) from exc
+    finally:
+        theirs.close()
+        for descriptor in (their_errors, control, complaints):
+            os.close(descriptor)
+    ours.setblocking(False)  # noqa: FBT003
+    return pid, ours, errors
+
+
+class Zygotes:
+    """The zygotes of one supervisor: one for each runtime, started when first needed."""
+
+    def __init__(self, facts: Journal, walls: Walls, instance: str) -> None:
+        self._journal = facts
+        self._walls = walls
+        self._instance = instance
+        self._running: dict[str, Zygote] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._programs: dict[str, str] = {}
+        self._burials: set[asyncio.Task[None]] = set()
+
+    def running(self, runtime: str) -> Zygote | None:
+        """Return the zygote of this runtime if it lives."""
+        zygote = self._running.get(runtime)
+        return None if zygote is None or zygote.dead.done() else zygote
+
+    async def get(self, runtime: str) -> Zygote:
+        """Return the zygote of this runtime, started if need be; raises `RuntimeMissing`."""
+        zygote = self.running(runtime)
+        if zygote is not None:
+            return zygote
+        async with self._starting.setdefault(runtime, asyncio.Lock()):
+            zygote = self.running(runtime)
+            if zygote is None:
+                zygote = await self._start(runtime)
+            return zygote
+
+    async def _start(self, runtime: str) -> Zygote:
+        known = self._programs.get(runtime)
+        tried = []
+        for program in [known] if known else catalog.candidates(runtime):
+            try:
+                zygote = await Zygote.start(runtime, program, self._walls, self._instance)
+            except _NotThis as exc:
+                tried.append(str(exc))
+                continue
+            self._programs[runtime] = program
+            self._running[runtime] = zygote
+            self._journal.record(journal.ZygoteStarted(runtime=runtime, pid=zygote.pid))
+            zygote.dead.add_done_callback(functools.partial(self._bury, zygote))
+            return zygote
+        here = await asyncio.to_thread(catalog.here_text)
+        msg = f"Runtime {runtime} is not on this machine; here: {here}. Put {runtime} on PATH"
+        raise RuntimeMissing("; ".join([msg, *tried]))
+
+    def release(self, path: str) -> None:
+        """Let go of a /tmp that nobody will use again."""
+        for zygote in self._running.values():
+            zygote.release(path)
+
+    def _bury(self, zygote: Zygote, _dead: asyncio.Future[None]) -> None:
+        """A zygote died by itself: close our side of it."""
+        if self._running.get(zygote.runtime) is not zygote:
+            return  # closed by us
+        del self._running[zygote.runtime]
+        self._journal.record(journal.ZygoteDied(runtime=zygote.runtime, pid=zygote.pid))
+        burial = asyncio.get_running_loop().create_task(zygote.close())
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    async def close(self) -> None:
+        """End all zygotes."""
+        running, self._running = self._running, {}
+        await asyncio.gather(*(zygote.close() for zygote in running.values()), *self._burials)

@@ -1,0 +1,115 @@
+"""Tests of streams: pieces arrive in order, a slow taker holds the pipe, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from miniλ.worker import answer_stream
+from miniλ.worker.answer_stream import Stream
+
+
+class Pipe:
+    """A pipe that knows whether it is held."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.held = False
+        stream.attach(self._pause, self._resume)
+
+    def _pause(self) -> None:
+        assert not self.held
+        self.held = True
+
+    def _resume(self) -> None:
+        assert self.held
+        self.held = False
+
+
+async def taken(stream: Stream) -> list[bytes]:
+    """Take all pieces."""
+    return [piece async for piece in stream]
+
+
+def test_pieces_come_in_order_and_end() -> None:
+    """Who waits before the first piece gets all of them, and then the end."""
+
+    async def main() -> None:
+        stream = Stream()
+        taking = asyncio.ensure_future(taken(stream))
+        for piece in (b"a", b"b"):
+            await asyncio.sleep(0)
+            assert stream.put(piece)
+        stream.end()
+
+        assert [b"a", b"b"] == await taking
+
+    asyncio.run(main())
+
+
+def test_it_begins_with_a_piece_or_with_the_end() -> None:
+    """An answer that has no pieces begins when it ends."""
+
+    async def main() -> None:
+        empty, full = Stream(), Stream()
+        waiting = [asyncio.ensure_future(stream.begins()) for stream in (empty, full)]
+        await asyncio.sleep(0)
+        assert not any(future.done() for future in waiting)
+        empty.end()
+        full.put(b"a")
+        await asyncio.gather(*waiting)
+
+        full.end()
+        assert [b"a"] == await taken(full)
+        assert [] == await taken(empty)
+
+    asyncio.run(main())
+
+
+def test_a_slow_taker_holds_the_pipe() -> None:
+    """Beyond what may wait the pipe is held; it is let go when half of that is taken."""
+
+    async def main() -> None:
+        stream = Stream()
+        pipe = Pipe(stream)
+        half = b"x" * (answer_stream.WAITING // 2)
+        stream.put(half)
+        stream.put(half)
+        assert not pipe.held
+        stream.put(b"x")
+        assert pipe.held
+
+        taker = aiter(stream)
+        await anext(taker)
+        assert pipe.held
+        await anext(taker)
+        assert not pipe.held
+
+    asyncio.run(main())
+
+
+def test_a_taker_that_left_holds_nothing() -> None:
+    """The pipe is let go, and what still comes is thrown away."""
+
+    async def main() -> None:
+        stream = Stream()
+        pipe = Pipe(stream)
+        stream.put(b"x" * (answer_stream.WAITING + 1))
+        assert pipe.held
+        stream.drop()
+        assert not pipe.held
+        stream.put(b"x" * (answer_stream.WAITING + 1))
+        assert not pipe.held
+        stream.end()
+
+        assert [] == await taken(stream)
+
+    asyncio.run(main())
+
+
+def test_a_stream_has_an_end() -> None:
+    """Above 200 MB in all a piece is refused, also where nobody takes them."""
+    stream = Stream()
+    stream.drop()
+    piece = b"x" * (answer_stream.MAX_STREAM // 4)
+
+    assert [True] * 4 == [stream.put(piece) for _ in range(4)]
+    assert not stream.put(b"x")
