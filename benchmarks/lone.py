@@ -47,7 +47,7 @@ class Lone:
             if response.is_failure:
                 raise RuntimeError(response.log)
         facts = self._supervisor.journal
-        gone = {fact.worker_id for fact in facts.story(journal.WorkerGone)}
+        gone = {fact.worker_id for fact in facts.story(journal.WorkerExited)}
         ready: set[str] = set()
         # Whoever is not there after so long never comes, and is missing from the answer.
         with contextlib.suppress(TimeoutError):
@@ -76,7 +76,7 @@ class Lone:
     async def _gone(self, started: list[journal.WorkerStarted]) -> None:
         for own in started:
             await self._supervisor.journal.until(
-                journal.WorkerGone, lambda fact, own=own: fact.worker_id == own.worker_id
+                journal.WorkerExited, lambda fact, own=own: fact.worker_id == own.worker_id
             )
 
     async def batch(self, count: int) -> int:

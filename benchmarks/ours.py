@@ -71,7 +71,7 @@ class Ours:
         # Both are in the journal: the worker was forked and ready before it answered.
         forked = await facts.until(journal.WorkerStarted, lambda fact: fact.worker_id == own)
         ready = await facts.until(journal.WorkerReady, lambda fact: fact.worker_id == own)
-        await facts.until(journal.WorkerGone, lambda fact: fact.worker_id == own)
+        await facts.until(journal.WorkerExited, lambda fact: fact.worker_id == own)
         # Nobody needs the story of the last start, and looking for a fact walks through it.
         facts.facts.clear()
         return Start(answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at)
@@ -104,5 +104,5 @@ async def running(
             raise RuntimeError(f"hello does not greet: {response.body!r}")
         if keep_alive == 0:
             own = response.report.worker_id
-            await supervisor.journal.until(journal.WorkerGone, lambda fact: fact.worker_id == own)
+            await supervisor.journal.until(journal.WorkerExited, lambda fact: fact.worker_id == own)
         yield Ours(supervisor)

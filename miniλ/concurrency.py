@@ -11,7 +11,7 @@ from __future__ import annotations
 UNRESERVED = ""
 
 
-class Share:
+class Concurrency:
     """So many invocations may run at once, and so many do."""
 
     __slots__ = ("limit", "name", "used")
@@ -22,20 +22,20 @@ class Share:
         self.used = 0
 
     def __repr__(self) -> str:
-        return f"<Share {self.name or 'unreserved'} {self.used} of {self.limit}>"
+        return f"<Concurrency {self.name or 'unreserved'} {self.used} of {self.limit}>"
 
 
-class Shares:
+class AccountConcurrency:
     """The shares of one supervisor, whose capacity they divide."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._unreserved = Share(UNRESERVED, capacity)
-        self._reserved: dict[str, Share] = {}
+        self._unreserved = Concurrency(UNRESERVED, capacity)
+        self._reserved: dict[str, Concurrency] = {}
         # Of functions that gave up their reservation: their invocations may still run.
-        self._former: dict[str, Share] = {}
+        self._former: dict[str, Concurrency] = {}
 
-    def of(self, name: str) -> Share:
+    def of(self, name: str) -> Concurrency:
         """Return the share that invocations of a function take from now."""
         return self._reserved.get(name) or self._unreserved
 
@@ -44,7 +44,7 @@ class Shares:
         if limit is None:
             self.withdraw(name)
             return
-        share = self._reserved.get(name) or self._former.pop(name, None) or Share(name, limit)
+        share = self._reserved.get(name) or self._former.pop(name, None) or Concurrency(name, limit)
         share.limit = limit
         self._reserved[name] = share
         self._share_out()

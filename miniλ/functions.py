@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from miniλ.journal import Journal
     from miniλ.pool.pool import Pool
     from miniλ.store.registry import Registry
-    from miniλ.store.state_dir import State
+    from miniλ.store.state_dir import StateDir
 
 CREATING = ("Creating", "The function is being created.")
 READY: dict[str, Any] = {
@@ -81,7 +81,7 @@ class Functions:
         self,
         registry: Registry,
         pool: Pool,
-        state: State,
+        state: StateDir,
         place: names.Place,
         prepare: Callable[[FunctionConfiguration], Awaitable[None]],
         facts: Journal,
@@ -178,6 +178,14 @@ class Functions:
             for other, weight in alias.weights.items():
                 if random.random() < weight:  # noqa: S311 - a share of calls, no secret
                     version = other
+        return self._invocable(name, version, qualifier)
+
+    def check_invocable(self, name: str, qualifier: str = "") -> None:
+        """Raise what `resolve` raises; which version of an alias runs is decided when it runs."""
+        alias = self.registry.get(ALIAS, name, qualifier)
+        self._invocable(name, qualifier or LATEST if alias is None else alias.version, qualifier)
+
+    def _invocable(self, name: str, version: str, qualifier: str) -> FunctionConfiguration:
         function = self.live.get(name if version == LATEST else f"{name}:{version}")
         if function is not None:
             return function

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from miniλ.model import FunctionConfiguration
     from miniλ.pool.pool import Pool
-    from miniλ.worker.equipment import Context, Init
+    from miniλ.worker.answer_stream import AnswerStream
+    from miniλ.worker.equipment import InitResult, InvocationContext
     from miniλ.worker.worker import Worker
 
 # What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
@@ -46,17 +47,23 @@ class Invoker:
     def invoke(
         self,
         function: FunctionConfiguration,
-        body: bytes,
-        wait: float,
-        context: Context,
+        payload: bytes,
+        context: InvocationContext,
         request_id: str,
+        wait: float = 0.0,
+        stream: AnswerStream | None = None,
     ) -> Awaitable[Response]:
         """Begin an invocation; its response is to be awaited at once. As `invoke_cold`."""
-        begun = self.invoke_warm(function, body, context, request_id)
-        return begun or self.invoke_cold(function, body, wait, context, request_id)
+        begun = self.invoke_warm(function, payload, context, request_id, stream)
+        return begun or self.invoke_cold(function, payload, context, request_id, wait, stream)
 
     def invoke_warm(
-        self, function: FunctionConfiguration, body: bytes, context: Context, request_id: str
+        self,
+        function: FunctionConfiguration,
+        payload: bytes,
+        context: InvocationContext,
+        request_id: str,
+        stream: AnswerStream | None = None,
     ) -> asyncio.Future[Response] | None:
         """Begin an invocation if there is an idle worker, else return None.
 
@@ -66,17 +73,18 @@ class Invoker:
         if worker is None:
             return None
         try:
-            return worker.invoke(request_id, body, context)
+            return worker.invoke(request_id, payload, context, stream)
         except WorkerGone:
             return None  # it died while it was idle
 
     async def invoke_cold(
         self,
         function: FunctionConfiguration,
-        body: bytes,
-        wait: float,
-        context: Context,
+        payload: bytes,
+        context: InvocationContext,
         request_id: str,
+        wait: float = 0.0,
+        stream: AnswerStream | None = None,
     ) -> Response:
         """Run an invocation once there is a worker. `wait`: seconds to queue for concurrency.
 
@@ -90,13 +98,18 @@ class Invoker:
             first = init if worker.invocations == 0 else None
             try:
                 if init.status:
-                    return await self._repeat_init(worker, request_id, body, context)
-                return await worker.invoke(request_id, body, context, first)
+                    return await self._repeat_init(worker, request_id, payload, context, stream)
+                return await worker.invoke(request_id, payload, context, stream, first)
             except WorkerGone:
                 continue  # it died in the moment that it was handed over
 
     async def _repeat_init(
-        self, failed: Worker, request_id: str, body: bytes, context: Context
+        self,
+        failed: Worker,
+        request_id: str,
+        payload: bytes,
+        context: InvocationContext,
+        stream: AnswerStream | None,
     ) -> Response:
         """Repeat an init phase that failed or was late, inside this invocation and its timeout."""
         init = failed.initialised.result()
@@ -111,7 +124,7 @@ class Invoker:
         log = init.log + again.log
         seconds = time.monotonic() - began
         if not again.status:
-            return await worker.invoke(request_id, body, context, None, seconds, log)
+            return await worker.invoke(request_id, payload, context, stream, None, seconds, log)
         answer, status, error_type = _failed_twice(function, request_id, again)
         invoked = Invoked(
             ended=time.monotonic(),
@@ -135,7 +148,7 @@ class Invoker:
 
 
 def _failed_twice(
-    function: FunctionConfiguration, request_id: str, init: Init
+    function: FunctionConfiguration, request_id: str, init: InitResult
 ) -> tuple[bytes, str, str]:
     """Return body, status and error type for an init phase that failed again."""
     if init.status == "timeout":
@@ -151,37 +164,40 @@ def _failed_twice(
 def encode_event(event: object) -> bytes:
     """Return an event as JSON; raises `InvalidRequestContent` or `RequestTooLarge`."""
     try:
-        body = _encode_event(event)
+        payload = _encode_event(event)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
         msg = f"Could not encode the event as JSON: {exc}"
         raise InvalidRequestContent(msg) from exc
-    return body if len(body) <= model.MAX_PAYLOAD else check_size(body)
+    return payload if len(payload) <= model.MAX_PAYLOAD else check_size(payload)
 
 
-def check_event(body: bytes) -> bytes:
+def check_payload(payload: bytes) -> bytes:
     """Return a JSON text as it is; raises `InvalidRequestContent` or `RequestTooLarge`."""
-    if not isinstance(body, bytes):
-        msg = f"body must be JSON as bytes, got {type(body).__name__}; pass objects as the event"
+    if not isinstance(payload, bytes):
+        msg = (
+            f"payload must be JSON as bytes, got {type(payload).__name__}; "
+            "pass objects as the event"
+        )
         raise InvalidRequestContent(msg)
-    check_size(body)
+    check_size(payload)
     try:
-        _check_json(body)
-        body.decode()
+        _check_json(payload)
+        payload.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         msg = f"Could not parse request body into json: {exc}"
         raise InvalidRequestContent(msg) from exc
-    return body
+    return payload
 
 
-def check_size(body: bytes) -> bytes:
+def check_size(payload: bytes) -> bytes:
     """Refuse an event above Lambda's 6 MB."""
-    if len(body) > model.MAX_PAYLOAD:
+    if len(payload) > model.MAX_PAYLOAD:
         msg = (
-            f"{len(body)} byte payload is too large for the RequestResponse invocation type "
+            f"{len(payload)} byte payload is too large for the RequestResponse invocation type "
             f"(limit {model.MAX_PAYLOAD} bytes)"
         )
         raise RequestTooLarge(msg)
-    return body
+    return payload
 
 
 def check_id(name: str, value: object) -> None:

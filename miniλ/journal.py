@@ -91,7 +91,7 @@ class WorkerStopped(Fact, frozen=True, gc=False):
     reason: str
 
 
-class WorkerGone(Fact, frozen=True, gc=False):
+class WorkerExited(Fact, frozen=True, gc=False):
     """No process of a worker is left. `cause` says how its first process ended."""
 
     worker_id: str
@@ -106,7 +106,7 @@ class Missing(Fact, frozen=True, gc=False):
     why: str
 
 
-class Throttled(Fact, frozen=True, gc=False):
+class InvocationThrottled(Fact, frozen=True, gc=False):
     """An invocation was refused because of concurrency."""
 
     function: str
@@ -145,21 +145,21 @@ class Trouble(Fact, frozen=True, gc=False):
 
 
 # An invocation that is over is a fact too; it is measured before it is one.
-Any: TypeAlias = Fact | Invoked
+AnyFact: TypeAlias = Fact | Invoked
 
-F = TypeVar("F", bound=Any)
+F = TypeVar("F", bound=AnyFact)
 
 
 class Journal:
     """The facts of one supervisor, and who listens."""
 
-    def __init__(self, *listeners: Callable[[Any], None]) -> None:
+    def __init__(self, *listeners: Callable[[AnyFact], None]) -> None:
         self.facts: deque[Fact] = deque(maxlen=REMEMBERED)
         self.invocations: deque[Invoked] = deque(maxlen=REMEMBERED_INVOCATIONS)
         self._listeners = listeners
-        self._waiting: list[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Callable[[AnyFact], bool], asyncio.Future[AnyFact]]] = []
 
-    def record(self, fact: Any) -> None:
+    def record(self, fact: AnyFact) -> None:
         """Remember a fact and tell the listeners."""
         if isinstance(fact, Invoked):
             self.invocations.append(fact)
@@ -170,7 +170,7 @@ class Journal:
         if self._waiting:
             self._wake(fact)
 
-    def _wake(self, fact: Any) -> None:
+    def _wake(self, fact: AnyFact) -> None:
         for item in list(self._waiting):
             wanted, future = item
             if future.done() or wanted(fact):
@@ -181,13 +181,13 @@ class Journal:
     async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
         """Wait for a fact of this kind; one that is already in the journal will do."""
 
-        def matches(fact: Any) -> bool:
+        def matches(fact: AnyFact) -> bool:
             return isinstance(fact, kind) and wanted(fact)
 
         for fact in self.story(kind):
             if wanted(fact):
                 return fact
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AnyFact] = asyncio.get_running_loop().create_future()
         self._waiting.append((matches, future))
         found = await future
         assert isinstance(found, kind)

@@ -58,7 +58,7 @@ _RESERVED = frozenset(
 )
 
 
-class Attached(msgspec.Struct, frozen=True):
+class AttachedLayer(msgspec.Struct, frozen=True):
     """A layer version that a function has: its ARN, the size of its archive, where it is."""
 
     arn: str
@@ -94,7 +94,7 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     version: str = LATEST
     description: str = ""
     role: str = ""
-    layers: list[Attached] = []
+    layers: list[AttachedLayer] = []
     # All layers as /opt shows them; empty without.
     layers_path: str = ""
     state: str = "Active"
@@ -102,7 +102,7 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     update_status: str = "Successful"
     update_reason: tuple[str, str] = ("", "")
     # What clients may say and are told again, and what changes nothing here: VpcConfig and so on.
-    told: dict[str, Any] = {}
+    passthrough: dict[str, Any] = msgspec.field(default_factory=dict, name="told")
 
     def __post_init__(self) -> None:
         """Refuse what Lambda would refuse, and say the value and the bounds."""

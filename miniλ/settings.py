@@ -24,17 +24,17 @@ PREFIX = "MINILAMBDA_"
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call over HTTP: the file of access keys (see `gateway.keys`)."""
 
     keys: str
 
 
-class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where code comes from that is not sent along: an endpoint that speaks S3."""
+class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where code comes from that is not sent along: an endpoint that speaks S3Settings."""
 
     endpoint: str
     access_key_id: str = ""
@@ -77,10 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Keep what functions print, to be read after the response; `minilambda serve` does.
     keep_logs: bool = False
     # Over HTTP: who may call (None: who can reach loopback), where S3Bucket and S3Key are from.
-    auth: Auth | None = None
-    s3: S3 | None = None
+    auth: AuthSettings | None = None
+    s3: S3Settings | None = None
     # Below this share of free RAM idle workers are ended before their keep-alive.
-    memory_reserve: Share = 0.1
+    memory_reserve: Fraction = 0.1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, also where it is said in Python: msgspec checks no arguments."""

@@ -25,7 +25,7 @@ from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, 
 from miniλ.events.delivery import Delivery
 from miniλ.events.queue import Draft, EventQueue
 from miniλ.functions import Functions, new_revision, over_reserved
-from miniλ.invoker import Invoker, check_event, check_id, encode_event, new_request_id
+from miniλ.invoker import Invoker, check_id, check_payload, encode_event, new_request_id
 from miniλ.journal import Journal
 from miniλ.pool.pool import Pool
 from miniλ.runtimes import catalog
@@ -38,9 +38,9 @@ from miniλ.store.logbook import Logbook
 from miniλ.store.registry import Registry
 from miniλ.store.resources import PROVISIONED
 from miniλ.worker import isolation
-from miniλ.worker.affinity import Cores
-from miniλ.worker.equipment import NO_CONTEXT, PROCESSES, Context, Host
-from miniλ.worker.tmp_dirs import Scratches
+from miniλ.worker.affinity import Affinity
+from miniλ.worker.equipment import NO_CONTEXT, PROCESSES, Equipment, InvocationContext
+from miniλ.worker.tmp_dirs import TmpDirs
 from miniλ.worker.zygote import Zygotes
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from miniλ.model import FunctionConfiguration, Response
+    from miniλ.worker.answer_stream import AnswerStream
 
 R = TypeVar("R")
 
@@ -125,7 +126,7 @@ class Supervisor:
             self.journal.record(
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
             )
-        choice = await isolation.choose(settings, str(held.walls))
+        choice = await isolation.choose(settings, str(held.root_mount))
         hierarchy = isolation.open_hierarchy(settings, choice, held.instance)
         undo.callback(isolation.close_hierarchy, hierarchy, self.journal)
         held.write_down(list(hierarchy.directories))
@@ -136,10 +137,10 @@ class Supervisor:
         isolation.check_required(settings, limits)
         for mechanism, why in choice.missing.items():
             self.journal.record(journal.Missing(mechanism=mechanism, why=why))
-        zygotes = Zygotes(self.journal, choice.walls, held.instance)
+        zygotes = Zygotes(self.journal, choice.isolation, held.instance)
         undo.push_async_callback(zygotes.close)
         users = Users() if choice.users else None
-        self._scratches = Scratches(str(held.tmp), opened, users, zygotes.release)
+        self._tmp_dirs = TmpDirs(str(held.tmp), opened, users, zygotes.release)
         self.state, self.uploads, self.code_store = held.path, held.uploads, held.code
         self.logbook = Logbook(held.logs if held.kept and settings.keep_logs else None)
         await undo.enter_async_context(self.logbook.flushing(self.journal))
@@ -148,23 +149,23 @@ class Supervisor:
         )
         self.delivery = Delivery(queue, self.journal, settings.event_retry)
         undo.push_async_callback(self.delivery.close)
-        host = Host(
+        equipment = Equipment(
             settings=settings,
             journal=self.journal,
             zygotes=zygotes,
             hierarchy=hierarchy,
             choice=choice,
-            scratches=self._scratches,
+            tmp_dirs=self._tmp_dirs,
             instance=held.instance,
             limits=limits,
             process_limit=_process_limit(choice, limits),
-            cores=Cores(),
+            affinity=Affinity(),
             keep_log=self.logbook.note if settings.keep_logs else None,
         )
         self.limits = limits
         self._choice = choice
         self._zygotes = zygotes
-        self._pool = Pool(host, self._collect_code)
+        self._pool = Pool(equipment, self._collect_code)
         undo.push_async_callback(self._pool.close)
         self._invoker = Invoker(self._pool)
         place = names.Place(settings.region, settings.account)
@@ -323,7 +324,7 @@ class Supervisor:
         """Get ready what a worker of a function needs; refuse what this host does not have."""
         if function.runtime not in catalog.KNOWN:
             await asyncio.to_thread(catalog.check, function.runtime)
-        if function.network == "none" and not self._choice.walls.namespaces:
+        if function.network == "none" and not self._choice.isolation.namespaces:
             msg = "network='none' needs namespaces, which this host or these settings do not give"
             raise InvalidParameterValue(msg)
         reservable = self._pool.reservable(function.name)
@@ -331,7 +332,7 @@ class Supervisor:
             raise over_reserved(function.reserved_concurrency or 0, reservable)
         await self._zygotes.get(function.runtime)
         # The first /tmp of a size takes longest: not while an invocation waits for it.
-        await self._scratches.make_ahead(function.ephemeral_storage)
+        await self._tmp_dirs.make_ahead(function.ephemeral_storage)
 
     # Functions of the embedding app
 
@@ -425,7 +426,7 @@ class Supervisor:
         name: str,
         event: object = None,
         *,
-        body: bytes | None = None,
+        payload: bytes | None = None,
         wait: float = 0.0,
         client_context: dict[str, Any] | None = None,
         identity: dict[str, Any] | None = None,
@@ -435,7 +436,7 @@ class Supervisor:
         """Run a function on an event and return its response; a failure of it is a response.
 
         `name` is a function's, with `:` and a version or an alias, or an ARN. `event` is
-        anything that becomes JSON; `body` is JSON as bytes instead. `wait`: how
+        anything that becomes JSON; `payload` is JSON as bytes instead. `wait`: how
         many seconds to queue, first come first served, when the concurrency is used up.
 
         Raises `LambdaError` subclasses: `ResourceNotFound`, `Throttled` (at once unless
@@ -447,13 +448,18 @@ class Supervisor:
         function, arn = self._live.get(name), None
         if function is None or function.version != model.LATEST:
             function, arn = self._find(name)
-        payload = encode_event(event) if body is None else check_event(body)
+        payload = encode_event(event) if payload is None else check_payload(payload)
         if client_context is None and identity is None and trace_id is None and arn is None:
             context = NO_CONTEXT
         else:
             if trace_id is not None:
                 check_id("trace_id", trace_id)
-            context = Context(_json(client_context), _json(identity), trace_id, arn)
+            context = InvocationContext(
+                client_context=_json(client_context),
+                identity=_json(identity),
+                trace_id=trace_id,
+                arn=arn,
+            )
         if request_id is None:
             request_id = new_request_id()
         else:
@@ -461,14 +467,14 @@ class Supervisor:
         begun = invoker.invoke_warm(function, payload, context, request_id)
         if begun is not None:
             return await begun
-        return await invoker.invoke_cold(function, payload, wait, context, request_id)
+        return await invoker.invoke_cold(function, payload, context, request_id, wait)
 
     async def invoke_async(
         self,
         name: str,
         event: object = None,
         *,
-        body: bytes | None = None,
+        payload: bytes | None = None,
         client_context: dict[str, Any] | None = None,
         identity: dict[str, Any] | None = None,
         trace_id: str | None = None,
@@ -485,37 +491,48 @@ class Supervisor:
         if not isinstance(name, str):
             model.check_name(name)
         short, qualifier = names.function(name, None, self.functions.place)
-        self.functions.resolve(short, qualifier)
-        payload = encode_event(event) if body is None else check_event(body)
+        self.functions.check_invocable(short, qualifier)
+        payload = encode_event(event) if payload is None else check_payload(payload)
         if request_id is None:
             request_id = new_request_id()
         check_id("request_id", request_id)
         if trace_id is not None:
             check_id("trace_id", trace_id)
-        arn = self.functions.place.function(short, qualifier) if qualifier else None
-        said = _json(client_context), _json(identity), trace_id, arn
-        await self.delivery.accept(Draft(request_id, short, qualifier, payload, *said))
+        context = InvocationContext(
+            client_context=_json(client_context),
+            identity=_json(identity),
+            trace_id=trace_id,
+            arn=self.functions.place.function(short, qualifier) if qualifier else None,
+        )
+        await self.delivery.accept(Draft(request_id, short, qualifier, payload, context))
         return request_id
 
     def run(
         self,
         function: FunctionConfiguration,
         payload: bytes,
-        context: Context = NO_CONTEXT,
+        context: InvocationContext = NO_CONTEXT,
         request_id: str | None = None,
         wait: float = 0.0,
+        stream: AnswerStream | None = None,
     ) -> Awaitable[Response]:
         """Run a version on an event that is JSON already; for who has resolved and checked both.
 
-        To be awaited at once. Raises as `invoke` does.
+        To be awaited at once. `stream` takes the pieces of an answer that comes in pieces.
+        Raises as `invoke` does.
         """
         invoker = self._invoker
         if invoker is None:
             raise SupervisorClosed
-        return invoker.invoke(function, payload, wait, context, request_id or new_request_id())
+        request_id = request_id or new_request_id()
+        return invoker.invoke(function, payload, context, request_id, wait, stream)
 
     def run_warm(
-        self, function: FunctionConfiguration, payload: bytes, context: Context, request_id: str
+        self,
+        function: FunctionConfiguration,
+        payload: bytes,
+        context: InvocationContext,
+        request_id: str,
     ) -> asyncio.Future[Response] | None:
         """Run a version as `run` does, if a worker of it is idle; else return None."""
         if self._invoker is None:
@@ -591,7 +608,7 @@ async def _to_its_end(task: asyncio.Future[Any]) -> None:
 
 def _process_limit(choice: levels.Choice, limits: dict[str, str]) -> int | None:
     """Return the RLIMIT_NPROC for workers: it counts the user's, so ours come on top."""
-    if choice.users or choice.walls.namespaces == "user":
+    if choice.users or choice.isolation.namespaces == "user":
         return PROCESSES  # counted for each worker alone
     if limits["processes"].startswith("hard") or os.geteuid() == 0:
         return None

@@ -531,7 +531,7 @@ class Soak:
             match fact:
                 case journal.WorkerStarted(worker_id=worker_id):
                     self._living.add(worker_id)
-                case journal.WorkerGone(worker_id=worker_id):
+                case journal.WorkerExited(worker_id=worker_id):
                     self._living.discard(worker_id)
                 case journal.EventOver(condition=condition):
                     self._result.events[condition] += 1
@@ -554,7 +554,7 @@ class Soak:
             async with asyncio.timeout(PATIENCE):
                 for worker_id in list(self._living):
                     await self._supervisor.journal.until(
-                        journal.WorkerGone, lambda fact, own=worker_id: fact.worker_id == own
+                        journal.WorkerExited, lambda fact, own=worker_id: fact.worker_id == own
                     )
         self._read_facts()
         gc.collect()

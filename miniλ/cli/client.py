@@ -45,7 +45,7 @@ class NoServer(ServiceError):
     """Nobody listens at the URL; the message says how somebody would."""
 
 
-class Server(msgspec.Struct, frozen=True):
+class Endpoint(msgspec.Struct, frozen=True):
     """Where to ask, and who asks. Without a key id nothing is signed."""
 
     url: str
@@ -55,10 +55,10 @@ class Server(msgspec.Struct, frozen=True):
     region: str = "us-east-1"
 
     def __repr__(self) -> str:
-        return f"<Server {self.url}>"
+        return f"<Endpoint {self.url}>"
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP response, whatever it says."""
 
     status: int
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Invoked(NamedTuple):
+class InvokeResult(NamedTuple):
     """What Invoke answers. `log` is the end of the log, "" where none was asked for."""
 
     status: int
@@ -77,7 +77,7 @@ class Invoked(NamedTuple):
     request_id: str
 
 
-def server(url: str, environ: Mapping[str, str] | None = None) -> Server:
+def server(url: str, environ: Mapping[str, str] | None = None) -> Endpoint:
     """Return the server at a URL, asked as the variables AWS_* say.
 
     Raises `InvalidParameterValue` for what is no URL.
@@ -94,8 +94,8 @@ def server(url: str, environ: Mapping[str, str] | None = None) -> Server:
     key_id, secret = (environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     if not key_id or not secret:
-        return Server(url, region=region)
-    return Server(url, key_id, secret, environ.get("AWS_SESSION_TOKEN") or None, region)
+        return Endpoint(url, region=region)
+    return Endpoint(url, key_id, secret, environ.get("AWS_SESSION_TOKEN") or None, region)
 
 
 # Operations
@@ -107,40 +107,40 @@ def path_of(function: str, *below: str) -> str:
 
 
 def call(
-    asked: Server, method: str, path: str, document: object = None, **query: str
+    endpoint: Endpoint, method: str, path: str, document: object = None, **query: str
 ) -> dict[str, Any]:
     """Return the document that an operation answers; {} if it answers none."""
     body = b"" if document is None else msgspec.json.encode(document)
-    answer = _checked(asked, _send(asked, method, path, query, {}, body))
-    return _document(asked, answer) if answer.body else {}
+    answer = _checked(endpoint, _send(endpoint, method, path, query, {}, body))
+    return _document(endpoint, answer) if answer.body else {}
 
 
-def find(asked: Server, function: str) -> dict[str, Any] | None:
+def find(endpoint: Endpoint, function: str) -> dict[str, Any] | None:
     """Return the configuration of a function or of a version, None if there is none."""
     try:
-        return call(asked, "GET", path_of(function, "configuration"))
+        return call(endpoint, "GET", path_of(function, "configuration"))
     except LambdaError as exc:
         if is_missing(exc):
             return None
         raise
 
 
-def settled(asked: Server, function: str) -> dict[str, Any]:
+def settled(endpoint: Endpoint, function: str) -> dict[str, Any]:
     """Return the configuration once nothing of it is Pending or InProgress."""
     pause = FIRST_LOOK
     while True:
-        found = call(asked, "GET", path_of(function, "configuration"))
+        found = call(endpoint, "GET", path_of(function, "configuration"))
         if found.get("State") != "Pending" and found.get("LastUpdateStatus") != "InProgress":
             return found
         time.sleep(pause)
         pause = min(LAST_LOOK, pause * 2)
 
 
-def functions(asked: Server) -> Iterator[dict[str, Any]]:
+def functions(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
     """Yield the configurations of all functions, however many pages they are."""
     marker: dict[str, str] = {}
     while True:
-        page = call(asked, "GET", FUNCTIONS, **marker)
+        page = call(endpoint, "GET", FUNCTIONS, **marker)
         yield from page.get("Functions", ())
         if not page.get("NextMarker"):
             return
@@ -148,17 +148,17 @@ def functions(asked: Server) -> Iterator[dict[str, Any]]:
 
 
 def invoke(
-    asked: Server, function: str, body: bytes, *, kind: str, qualifier: str | None
-) -> Invoked:
+    endpoint: Endpoint, function: str, body: bytes, *, kind: str, qualifier: str | None
+) -> InvokeResult:
     """Run a function; `kind` is an InvocationType. That it failed is no error: see `failed`."""
     headers = {"X-Amz-Invocation-Type": kind}
     if kind == "RequestResponse":
         headers["X-Amz-Log-Type"] = "Tail"
     query = {} if qualifier is None else {"Qualifier": qualifier}
     path = path_of(function, "invocations")
-    answer = _checked(asked, _send(asked, "POST", path, query, headers, body))
+    answer = _checked(endpoint, _send(endpoint, "POST", path, query, headers, body))
     said = answer.headers
-    return Invoked(
+    return InvokeResult(
         status=answer.status,
         payload=answer.body,
         failed="X-Amz-Function-Error" in said,
@@ -169,14 +169,14 @@ def invoke(
     )
 
 
-def log_events(asked: Server, group: str, start: int) -> Iterator[dict[str, Any]]:
+def log_events(endpoint: Endpoint, group: str, start: int) -> Iterator[dict[str, Any]]:
     """Yield what a log group has from `start` on (ms since 1970), as FilterLogEvents has it."""
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": FILTER_LOG_EVENTS}
     request: dict[str, Any] = {"logGroupName": group, "startTime": start}
     while True:
         body = msgspec.json.encode(request)
-        answer = _checked(asked, _send(asked, "POST", "/", {}, headers, body, "logs"))
-        page = _document(asked, answer)
+        answer = _checked(endpoint, _send(endpoint, "POST", "/", {}, headers, body, "logs"))
+        page = _document(endpoint, answer)
         yield from page.get("events", ())
         if not page.get("nextToken"):
             return
@@ -192,31 +192,31 @@ def is_missing(error: LambdaError) -> bool:
 
 
 def _send(
-    asked: Server,
+    endpoint: Endpoint,
     method: str,
     path: str,
     query: Mapping[str, str],
     headers: Mapping[str, str],
     body: bytes,
     service: str = "lambda",
-) -> Answer:
-    parts = urlsplit(asked.url)
+) -> HttpResponse:
+    parts = urlsplit(endpoint.url)
     target = parts.path.rstrip("/") + path
     if query:
         target += f"?{urlencode(query, quote_via=quote)}"
     said = {"Content-Type": "application/json", **headers}
-    if asked.key_id:
+    if endpoint.key_id:
         said |= sigv4.sign(
             method,
             f"{parts.scheme}://{parts.netloc}{target}",
             said,
             hashlib.sha256(body).hexdigest(),
-            asked.key_id,
-            asked.secret,
-            asked.region,
+            endpoint.key_id,
+            endpoint.secret,
+            endpoint.region,
             service,
             time.time(),
-            asked.token,
+            endpoint.token,
         )
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
@@ -225,7 +225,7 @@ def _send(
             connection.connect()
         except (OSError, UnicodeError) as exc:  # a name that is too long for DNS is the latter
             why = getattr(exc, "strerror", None) or exc
-            msg = f"No server at {asked.url}: start one with `minilambda serve` ({why})"
+            msg = f"No server at {endpoint.url}: start one with `minilambda serve` ({why})"
             raise NoServer(msg) from exc
         connection.sock.settimeout(ANSWER_SECONDS)
         try:
@@ -233,38 +233,40 @@ def _send(
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, body, said)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return HttpResponse(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as exc:
-            msg = f"The server at {asked.url} gave no answer: {exc!r}"
+            msg = f"The server at {endpoint.url} gave no answer: {exc!r}"
             raise ServiceError(msg) from exc
 
 
-def _checked(asked: Server, answer: Answer) -> Answer:
+def _checked(endpoint: Endpoint, answer: HttpResponse) -> HttpResponse:
     """Return an answer that is no error; raise what the others say."""
     if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own borders
         return answer
-    document = _document(asked, answer)
+    document = _document(endpoint, answer)
     # AWS adds a URL to the code, after a colon; services of the older protocol a namespace.
     code = answer.headers.get("x-amzn-ErrorType", "").partition(":")[0]
     code = code or str(document.get("__type", "")).rpartition("#")[2]
     if not code:
-        raise _stranger(asked, answer)
+        raise _stranger(endpoint, answer)
     text = str(document.get("message") or document.get("Message") or "")
     if "Reason" in document:
         text += f" ({document['Reason']})"
-    if code == "MissingAuthenticationTokenException" and not asked.key_id:
+    if code == "MissingAuthenticationTokenException" and not endpoint.key_id:
         text += ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     error = LambdaError(text)
     error.code, error.status = code, answer.status
     raise error
 
 
-def _document(asked: Server, answer: Answer) -> dict[str, Any]:
+def _document(endpoint: Endpoint, answer: HttpResponse) -> dict[str, Any]:
     try:
         return msgspec.json.decode(answer.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _stranger(asked, answer) from exc
+        raise _stranger(endpoint, answer) from exc
 
 
-def _stranger(asked: Server, answer: Answer) -> ServiceError:
-    return ServiceError(f"What answers at {asked.url} is not Lambda (HTTP status {answer.status})")
+def _stranger(endpoint: Endpoint, answer: HttpResponse) -> ServiceError:
+    return ServiceError(
+        f"What answers at {endpoint.url} is not Lambda (HTTP status {answer.status})"
+    )

@@ -189,7 +189,7 @@ class Attempts:
         await self._supervisor.update_function_configuration("doctor", timeout=29)
         worker_id = response.report.worker_id
         await self._supervisor.journal.until(
-            journal.WorkerGone, lambda fact: fact.worker_id == worker_id
+            journal.WorkerExited, lambda fact: fact.worker_id == worker_id
         )
         left = carriers(token)
         for process in left:

@@ -31,7 +31,7 @@ from miniλ.cli import client, doctor, remote_commands
 from miniλ.cli.exit_codes import FAILED, KILLED, TIMED_OUT, fail, usage
 from miniλ.errors import LambdaError, ResourceConflict
 from miniλ.events import queue
-from miniλ.invoker import check_event
+from miniλ.invoker import check_payload
 from miniλ.runtimes import catalog
 from miniλ.sandbox import levels
 from miniλ.settings import Settings
@@ -161,7 +161,7 @@ def invoke(
                 await supervisor.update_function_code(name, directory)
                 await supervisor.update_function_configuration(name, handler=handler, **options)
             if repeat == 1:
-                response = await supervisor.invoke(name, body=body)
+                response = await supervisor.invoke(name, payload=body)
                 _print(response, as_json=as_json)
                 return _exit_code(response)
             return await _repeat(supervisor, name, body, repeat, concurrency, as_json=as_json)
@@ -202,7 +202,7 @@ async def _repeat(
         nonlocal worst, cold, last
         for _ in turns:
             start = time.perf_counter()
-            last = await supervisor.invoke(name, body=body, wait=900.0)
+            last = await supervisor.invoke(name, payload=body, wait=900.0)
             durations.append(time.perf_counter() - start)
             worst = max(worst, _exit_code(last))
             cold += last.report.cold
@@ -478,7 +478,7 @@ def _event(text: str) -> bytes:
         return sys.stdin.buffer.read()
     if text.lstrip()[:1] in ("{", "[", '"') or not os.path.exists(text):
         try:
-            return check_event(os.fsencode(text))
+            return check_payload(os.fsencode(text))
         except LambdaError as exc:
             shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
             usage(f"--event is neither a file nor JSON: {shown!r} ({exc})")

@@ -28,7 +28,7 @@ from miniλ.store import packages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from miniλ.cli.client import Invoked, Server
+    from miniλ.cli.client import Endpoint, InvokeResult
 
 # Lambda wants one; nothing here looks at it.
 ROLE = "arn:aws:iam::000000000000:role/minilambda"
@@ -103,7 +103,7 @@ def variables(items: tuple[str, ...]) -> dict[str, str]:
 @click.option("--alias", help="Publish, and point this alias to the version.")
 @asks
 def deploy(
-    server: Server,
+    server: Endpoint,
     code: Path,
     name: str,
     environment: tuple[str, ...],
@@ -141,7 +141,7 @@ def deploy(
     click.echo(_formatted(found) if as_json else "\n".join(lines))
 
 
-def _deploy(server: Server, name: str, code: bytes, changes: dict[str, Any]) -> None:
+def _deploy(server: Endpoint, name: str, code: bytes, changes: dict[str, Any]) -> None:
     """Create the function or update it, and leave the last change to be waited for."""
     zip_file = base64.b64encode(code).decode()
     size = f"{name}, {len(code):,} bytes of zip"
@@ -197,7 +197,7 @@ def _succeeded(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _point(server: Server, name: str, alias: str, version: str) -> str:
+def _point(server: Endpoint, name: str, alias: str, version: str) -> str:
     """Point an alias to a version and no other, whether it is there already or not."""
     document = {"FunctionVersion": version, "RoutingConfig": {"AdditionalVersionWeights": {}}}
     try:
@@ -225,7 +225,7 @@ def _formatted(document: object) -> str:
 
 @click.command()
 @asks
-def ls(server: Server, *, as_json: bool) -> None:
+def ls(server: Endpoint, *, as_json: bool) -> None:
     """List the functions."""
     # The list itself leaves out their states, as on Lambda.
     asked = (client.find(server, each["FunctionName"]) for each in client.functions(server))
@@ -263,7 +263,7 @@ def _state(function: dict[str, Any]) -> str:
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @asks
-def rm(server: Server, names: tuple[str, ...], *, as_json: bool) -> None:
+def rm(server: Endpoint, names: tuple[str, ...], *, as_json: bool) -> None:
     """Delete functions with all that belongs to them, or one version as in NAME:3.
 
     One that is not there is exit code 1; the others are deleted all the same.
@@ -289,7 +289,7 @@ def rm(server: Server, names: tuple[str, ...], *, as_json: bool) -> None:
 
 
 def invoke(
-    server: Server, name: str, body: bytes, *, kind: str, qualifier: str | None, as_json: bool
+    server: Endpoint, name: str, body: bytes, *, kind: str, qualifier: str | None, as_json: bool
 ) -> int:
     """Run a function of the server and print as for a local one; return the exit code."""
     invoked = client.invoke(server, name, body, kind=kind, qualifier=qualifier)
@@ -318,7 +318,7 @@ def invoke(
     return 0 if failure is None else _exit_code(invoked, failure.error_type)
 
 
-def _exit_code(invoked: Invoked, error_type: str) -> int:
+def _exit_code(invoked: InvokeResult, error_type: str) -> int:
     if error_type == "Sandbox.Timedout":
         return TIMED_OUT
     if error_type == "Runtime.ExitError" and b"signal: killed" in invoked.payload:
@@ -333,7 +333,7 @@ def _exit_code(invoked: Invoked, error_type: str) -> int:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
 @asks
-def logs(server: Server, name: str, *, follow: bool, as_json: bool) -> None:
+def logs(server: Endpoint, name: str, *, follow: bool, as_json: bool) -> None:
     """Print what a function has printed, as far back as it is kept.
 
     With --json one event a line, as CloudWatch Logs has them.
@@ -359,7 +359,7 @@ def logs(server: Server, name: str, *, follow: bool, as_json: bool) -> None:
         time.sleep(FOLLOW_SECONDS)
 
 
-def _events(server: Server, name: str, start: int) -> Iterator[dict[str, Any]]:
+def _events(server: Endpoint, name: str, start: int) -> Iterator[dict[str, Any]]:
     """Yield the events of a function's log; nothing where it has not run yet."""
     try:
         yield from client.log_events(server, f"/aws/lambda/{name}", start)
@@ -370,7 +370,7 @@ def _events(server: Server, name: str, start: int) -> Iterator[dict[str, Any]]:
         client.call(server, "GET", client.path_of(name, "configuration"))
 
 
-def _late(server: Server, name: str) -> int:
+def _late(server: Endpoint, name: str) -> int:
     """Return how much older than the newest an event may be that was not told yet, in ms."""
     found = client.find(server, name) or {}
     return 1000 * (int(found.get("Timeout", LONGEST_SECONDS)) + LATE_SECONDS)

@@ -27,8 +27,7 @@ from miniλ.errors import (
 )
 from miniλ.events import queue
 from miniλ.events.outcomes import LEAST_PAUSE, Again, Outcomes, Over
-from miniλ.events.queue import Draft, Event
-from miniλ.worker.equipment import Context
+from miniλ.events.queue import Draft, QueuedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -53,7 +52,7 @@ OURS = "Sandbox.Failure"
 
 def too_large(size: int | str) -> RequestTooLarge:
     """Return the error for an event of so many bytes."""
-    msg = f"{size} byte payload is too large for the Event invocation type "
+    msg = f"{size} byte payload is too large for the QueuedEvent invocation type "
     return RequestTooLarge(f"{msg}(limit {MAX_EVENT} bytes)")
 
 
@@ -158,7 +157,7 @@ class Delivery:
             self._ended(function)
             raise
         self.count += 1
-        self._background(self._deliver(Event(number, draft, queue.now(), 0, 0, 0)))
+        self._background(self._deliver(QueuedEvent(number, draft, queue.now(), 0, 0, 0)))
 
     def _come(self, function: str, number: int) -> None:
         self.count += 1
@@ -242,7 +241,7 @@ class Delivery:
 
     # One event
 
-    async def _deliver(self, event: Event) -> None:
+    async def _deliver(self, event: QueuedEvent) -> None:
         """Run an event, and write what becomes of it, until that is written."""
         try:
             outcome = await self._run(event)
@@ -260,7 +259,7 @@ class Delivery:
             self._unwritten[event.draft.function] -= 1
             self._begin(event.draft.function)
 
-    async def _write_later(self, event: Event, outcome: Again | Over) -> None:
+    async def _write_later(self, event: QueuedEvent, outcome: Again | Over) -> None:
         """Try again until it is written, or we close: then it counts as a crash, and runs again."""
         while self._is_open:
             await asyncio.sleep(LEAST_PAUSE)
@@ -268,7 +267,7 @@ class Delivery:
                 await self._write(event, outcome)
                 return
 
-    async def _write(self, event: Event, outcome: Again | Over) -> None:
+    async def _write(self, event: QueuedEvent, outcome: Again | Over) -> None:
         request_id, function = event.draft.request_id, event.draft.function
         if isinstance(outcome, Again):
             pause = outcome.due - queue.now()
@@ -292,7 +291,7 @@ class Delivery:
             journal.EventOver(request_id=request_id, function=function, condition=outcome.condition)
         )
 
-    async def _run(self, event: Event) -> Again | Over:
+    async def _run(self, event: QueuedEvent) -> Again | Over:
         """Invoke the function, if it may be; return what becomes of the event."""
         draft, outcomes = event.draft, self._outcomes
         if not self._is_open:
@@ -302,9 +301,8 @@ class Delivery:
             if over is not None:
                 return over
             function = self._functions.resolve(draft.function, draft.qualifier)
-            context = Context(draft.client_context, draft.identity, draft.trace_id, draft.arn)
             response = await self._invoker.invoke(
-                function, draft.payload, WAIT, context, draft.request_id
+                function, draft.payload, draft.context, draft.request_id, WAIT
             )
         except ResourceNotFound as exc:
             return outcomes.deleted(event, str(exc))
@@ -314,7 +312,7 @@ class Delivery:
             return self._refused(event, OURS)
         return outcomes.answered(event, response)
 
-    def _refused(self, event: Event, why: str) -> Again:
+    def _refused(self, event: QueuedEvent, why: str) -> Again:
         if self._is_open:
             return self._outcomes.refused(event, why)
         return self._outcomes.interrupted(event)

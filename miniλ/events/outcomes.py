@@ -28,10 +28,11 @@ from miniλ.events.queue import Draft, Record
 from miniλ.invoker import new_request_id
 from miniλ.model import LATEST
 from miniλ.store.resources import EVENT_INVOKE
+from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
     from miniλ.events.destinations import Condition
-    from miniλ.events.queue import Event
+    from miniλ.events.queue import QueuedEvent
     from miniλ.functions import Functions
     from miniλ.journal import Journal
     from miniλ.model import Response
@@ -79,7 +80,7 @@ class Outcomes:
         self._journal = facts
         self._retry = retry
 
-    def before(self, event: Event) -> Over | None:
+    def before(self, event: QueuedEvent) -> Over | None:
         """Return the end of an event that may not run any more, or None.
 
         Raises `ResourceNotFound` where its function is gone.
@@ -94,7 +95,7 @@ class Outcomes:
             return self._poison(event, rules)
         return None
 
-    def answered(self, event: Event, response: Response) -> Again | Over:
+    def answered(self, event: QueuedEvent, response: Response) -> Again | Over:
         """Return what becomes of an event whose function ran, and answered or failed."""
         rules = self._rules(event.draft)
         failure = response.failure
@@ -106,7 +107,7 @@ class Outcomes:
         due = min(queue.now() + pause, event.accepted + rules.age)
         return Again(due, event.attempts + 1, 0, failure.error_type)
 
-    def refused(self, event: Event, why: str) -> Again:
+    def refused(self, event: QueuedEvent, why: str) -> Again:
         """Return when an event runs again that has not run by no fault of its function."""
         pause = min(MOST_PAUSE, LEAST_PAUSE * 2 ** min(event.refusals, 16))
         pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
@@ -114,11 +115,11 @@ class Outcomes:
         due = min(now + pause, event.accepted + self._rules(event.draft).age)
         return Again(max(due, now + LEAST_PAUSE / 2), event.attempts, event.refusals + 1, why)
 
-    def interrupted(self, event: Event) -> Again:
+    def interrupted(self, event: QueuedEvent) -> Again:
         """Return what becomes of an event that was not ended before the supervisor closed."""
         return Again(queue.now(), event.attempts, event.refusals, "the supervisor closed")
 
-    def deleted(self, event: Event, why: str) -> Over:
+    def deleted(self, event: QueuedEvent, why: str) -> Over:
         """Return the end of an event whose function is gone, and with it whoever might be told."""
         draft = event.draft
         self._trouble(f"event {draft.request_id} does not run, and is kept: {why}")
@@ -129,7 +130,7 @@ class Outcomes:
         said = self._functions.registry.get(EVENT_INVOKE, draft.function, part) or {}
         towards = said.get("DestinationConfig", {})
         try:
-            told = self._functions.get(draft.function, draft.qualifier).told
+            told = self._functions.get(draft.function, draft.qualifier).passthrough
         except ResourceNotFound:
             told = {}
         return Rules(
@@ -140,7 +141,7 @@ class Outcomes:
             told.get("DeadLetterConfig", {}).get("TargetArn", ""),
         )
 
-    def _poison(self, event: Event, rules: Rules) -> Over:
+    def _poison(self, event: QueuedEvent, rules: Rules) -> Over:
         """End an event that a supervisor died with too often; nobody may lose sight of it."""
         draft = event.draft
         why = f"a supervisor ended {event.crashes} times while it ran"
@@ -155,7 +156,11 @@ class Outcomes:
         return Record(draft.request_id, "", draft.payload.decode(errors="replace"), why)
 
     def _over(
-        self, event: Event, rules: Rules, condition: Condition, response: Response | None = None
+        self,
+        event: QueuedEvent,
+        rules: Rules,
+        condition: Condition,
+        response: Response | None = None,
     ) -> Over:
         """Return the end of an event, with all that is to be told of it."""
         draft = event.draft
@@ -180,13 +185,14 @@ class Outcomes:
         request_id = new_request_id()
         try:
             name, qualifier = names.function(target, None, self._functions.place)
-            trace_id = draft.trace_id
+            trace_id = draft.context.trace_id
             if trace_id is None or not traces.is_counted(trace_id):
                 trace_id = self._functions.traced(draft.function, trace_id, request_id)
             trace_id = self._functions.traced(name, trace_id, request_id)
         except LambdaError as exc:  # another region's, or a circle
             return self._unreachable(draft, target, document, str(exc))
-        return Draft(request_id, name, qualifier, document, trace_id=trace_id, arn=target)
+        context = InvocationContext(trace_id=trace_id, arn=target)
+        return Draft(request_id, name, qualifier, document, context)
 
     def _unreachable(self, draft: Draft, target: str, document: bytes, why: str = "") -> Record:
         """Return a record that is kept, since nobody here can bring it to its target."""

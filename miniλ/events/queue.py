@@ -24,7 +24,8 @@ import msgspec
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.events import recovery
 from miniλ.store import database
-from miniλ.store.writer import LEAST_FREE, Ballast, Commits
+from miniλ.store.writer import LEAST_FREE, Ballast, Writer
+from miniλ.worker.equipment import NO_CONTEXT, InvocationContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,19 +37,23 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Draft(NamedTuple):
-    """An event as it is accepted. `payload` is JSON; `arn` is what it was asked for by, if said."""
+    """An event as it is accepted: `payload` is JSON, `context` what its caller sent beside it."""
 
     request_id: str
     function: str
     qualifier: str
     payload: bytes
-    client_context: str | None = None
-    identity: str | None = None
-    trace_id: str | None = None
-    arn: str | None = None
+    context: InvocationContext = NO_CONTEXT
+
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """Its texts, in the order of the table."""
+        context = self.context
+        beside = context.client_context, context.identity, context.trace_id, context.arn
+        return (self.request_id, self.function, self.qualifier, *beside)
 
 
-class Event(NamedTuple):
+class QueuedEvent(NamedTuple):
     """An event that runs.
 
     `accepted` is in seconds of `now()`; `attempts` have failed by its function's fault; so many
@@ -77,7 +82,7 @@ class Record(NamedTuple):
     written: float = 0.0
 
 
-class Left(msgspec.Struct, frozen=True):
+class Backlog(msgspec.Struct, frozen=True):
     """The events of one function that are not over: so many wait, run, and have failed before.
 
     The next one is due in so many seconds.
@@ -125,7 +130,7 @@ class EventQueue:
             raise ServiceError(msg) from exc
         if ballast is not None:
             ballast.grow()
-        self._commits = Commits(self._database, path, ballast)
+        self._writer = Writer(self._database, path, ballast)
 
     # Open
 
@@ -224,7 +229,7 @@ class EventQueue:
         """
         size = sum(len(draft.payload) for draft in drafts)
         step = self._add(drafts, running=running)
-        return await self._commits.run(step, adds=size)  # type: ignore[no-any-return]
+        return await self._writer.run(step, adds=size)  # type: ignore[no-any-return]
 
     def _add(
         self, drafts: Iterable[Draft], *, running: bool = False
@@ -234,40 +239,45 @@ class EventQueue:
         def add(connection: sqlite3.Connection) -> list[int]:
             numbers = []
             for draft in drafts:
-                row = (*draft[:4], _checksum(draft), *draft[4:], wall, since, since, running)
+                columns = (*draft.columns, draft.payload, _checksum(draft))
+                row = (*columns, wall, since, since, running)
                 cursor = connection.execute(self._sql["add"], row)
                 numbers.append(cursor.lastrowid or 0)
             return numbers
 
         return add
 
-    async def claim(self, numbers: list[int]) -> list[Event]:
+    async def claim(self, numbers: list[int]) -> list[QueuedEvent]:
         """Write down that these run, and return them.
 
         One that is not what it was is removed, and is a record.
         """
 
-        def claim(connection: sqlite3.Connection) -> list[Event]:
+        def claim(connection: sqlite3.Connection) -> list[QueuedEvent]:
             events = []
             for number in numbers:
                 row = connection.execute(self._sql["claim"], (number,)).fetchone()
                 if row is None:
                     continue
-                _, request_id, function, qualifier, payload, checksum, *said = row
-                draft = Draft(request_id, function, qualifier, payload, *said[:4])
+                request_id, function, qualifier, client_context, identity, trace_id, arn = row[:7]
+                payload, checksum, *state = row[7:]
+                context = InvocationContext(
+                    client_context=client_context, identity=identity, trace_id=trace_id, arn=arn
+                )
+                draft = Draft(request_id, function, qualifier, payload, context)
                 if _checksum(draft) == checksum:
-                    events.append(Event(number, draft, *said[4:]))
+                    events.append(QueuedEvent(number, draft, *state))
                 else:
                     why = "it was damaged on disk"
                     self._end(connection, number, [Record(request_id, "", "null", why)])
             return events
 
-        return await self._commits.run(claim)  # type: ignore[no-any-return]
+        return await self._writer.run(claim)  # type: ignore[no-any-return]
 
     async def put_back(self, number: int, due: float, attempts: int, refusals: int) -> None:
         """Let an event run again, at that time."""
         row = (due, attempts, refusals, number)
-        await self._commits.run(
+        await self._writer.run(
             lambda connection: connection.execute(self._sql["put back"], row), is_patient=True
         )
 
@@ -284,7 +294,7 @@ class EventQueue:
             self._end(connection, number, records)
             return add(connection)
 
-        return await self._commits.run(remove, is_patient=True)  # type: ignore[no-any-return]
+        return await self._writer.run(remove, is_patient=True)  # type: ignore[no-any-return]
 
     def _end(self, connection: sqlite3.Connection, number: int, records: list[Record]) -> None:
         connection.execute(self._sql["remove"], (number,))
@@ -296,7 +306,7 @@ class EventQueue:
 
     async def records(self) -> list[Record]:
         """Return the records that nobody could be given, oldest first."""
-        rows = await self._commits.run(
+        rows = await self._writer.run(
             lambda connection: connection.execute(self._sql["records"]).fetchall()
         )
         return [Record(*row) for row in rows]
@@ -304,7 +314,7 @@ class EventQueue:
     @property
     def has_stopped(self) -> bool:
         """Whether nothing is written any more, by a fault of the disk."""
-        return self._commits.has_stopped
+        return self._writer.has_stopped
 
     def abandon(self) -> None:
         """Close the file of a queue that nobody has used."""
@@ -312,10 +322,10 @@ class EventQueue:
 
     async def close(self) -> None:
         """Close the file when all is written."""
-        await self._commits.close()
+        await self._writer.close()
 
 
-def read(path: Path) -> tuple[list[Left], list[Record]]:
+def read(path: Path) -> tuple[list[Backlog], list[Record]]:
     """Return what is in a queue that another process may have open: events by function, records.
 
     Raises `ServiceError`.
@@ -329,7 +339,7 @@ def read(path: Path) -> tuple[list[Left], list[Record]]:
         msg = f"The event queue {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc
     left = [
-        Left(function, waiting, running, failed, max(0.0, due - now()))
+        Backlog(function, waiting, running, failed, max(0.0, due - now()))
         for function, waiting, running, failed, due in rows
     ]
     return left, records
@@ -344,7 +354,7 @@ def _unlink(path: Path, *ends: str) -> None:
 
 def _checksum(draft: Draft) -> int:
     """Return what is kept beside an event to know it by."""
-    texts = "\0".join(f"{each}" for each in (*draft[:3], *draft[4:]))
+    texts = "\0".join(f"{each}" for each in draft.columns)
     return zlib.crc32(texts.encode(errors="replace"), zlib.crc32(draft.payload))
 
 

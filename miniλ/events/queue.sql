@@ -49,14 +49,14 @@ WHERE is_running;
 SELECT number, function, due FROM events ORDER BY number;
 
 -- name: add
-INSERT INTO events (request_id, function, qualifier, payload, checksum, client_context, identity,
-    trace_id, arn, accepted_wall, accepted, due, is_running)
+INSERT INTO events (request_id, function, qualifier, client_context, identity, trace_id, arn,
+    payload, checksum, accepted_wall, accepted, due, is_running)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: claim
 UPDATE events SET is_running = 1 WHERE number = ?
-RETURNING number, request_id, function, qualifier, payload, checksum, client_context, identity,
-    trace_id, arn, accepted, attempts, refusals, crashes;
+RETURNING request_id, function, qualifier, client_context, identity, trace_id, arn,
+    payload, checksum, accepted, attempts, refusals, crashes;
 
 -- name: put back
 UPDATE events SET is_running = 0, due = ?, attempts = ?, refusals = ? WHERE number = ?;

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miniλ.functions import Functions
-    from miniλ.gateway.downloads import Links
+    from miniλ.gateway.downloads import DownloadLinks
     from miniλ.gateway.service_model.operations import Operation
     from miniλ.names import Place
     from miniλ.store.registry import Registry
@@ -27,7 +27,7 @@ class Api:
 
     __slots__ = ("base_url", "links", "supervisor", "uploads")
 
-    def __init__(self, supervisor: Supervisor, uploads: Path, links: Links) -> None:
+    def __init__(self, supervisor: Supervisor, uploads: Path, links: DownloadLinks) -> None:
         self.supervisor = supervisor
         # Where requests that are too large for memory, and archives, arrive.
         self.uploads = uploads

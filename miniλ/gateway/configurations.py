@@ -12,7 +12,7 @@ from miniλ import names
 from miniλ.errors import InvalidParameterValue, ValidationFailed
 from miniλ.gateway.service_model import shapes
 from miniλ.gateway.service_model.constraints import shown
-from miniλ.model import Attached
+from miniλ.model import AttachedLayer
 from miniλ.store.resources import LAYER
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def fields(call: Call, runtime: str, told: dict[str, Any]) -> dict[str, Any]:
         changes["layers"] = _layers(call, params["Layers"])
     said = {name: params[name] for name in KEPT if name in params}
     if said:
-        changes["told"] = {**told, **said}
+        changes["passthrough"] = {**told, **said}
     return changes
 
 
@@ -134,11 +134,11 @@ def _check_runtime(runtime: str) -> None:
         raise InvalidParameterValue(msg)
 
 
-def _layers(call: Call, arns: list[str]) -> list[Attached]:
+def _layers(call: Call, arns: list[str]) -> list[AttachedLayer]:
     if len(arns) > MAX_LAYERS:
         msg = f"Cannot reference more than {MAX_LAYERS} layers."
         raise InvalidParameterValue(msg)
-    attached: list[Attached] = []
+    attached: list[AttachedLayer] = []
     seen: dict[str, str] = {}
     for arn in arns:
         name, version = names.layer(arn, call.place)
@@ -153,5 +153,5 @@ def _layers(call: Call, arns: list[str]) -> list[Attached]:
         if layer is None:
             msg = f"Layer version {arn} does not exist."
             raise InvalidParameterValue(msg)
-        attached.append(Attached(arn, layer.code_size, layer.code_path))
+        attached.append(AttachedLayer(arn, layer.code_size, layer.code_path))
     return attached

@@ -48,7 +48,7 @@ def configuration(
     """
     if not qualifier and function.version != LATEST:
         qualifier = function.version
-    told = function.told
+    told = function.passthrough
     document: dict[str, Any] = {
         "FunctionName": function.name,
         "FunctionArn": place.function(function.name, qualifier),

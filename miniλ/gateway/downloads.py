@@ -25,7 +25,7 @@ PREFIX = "/_code/"
 _FILE = re.compile(r"[0-9a-f]{64}\.zip")
 
 
-class Links:
+class DownloadLinks:
     """The links of one gateway; those of an earlier one are of no use."""
 
     def __init__(self) -> None:

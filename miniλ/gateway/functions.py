@@ -128,7 +128,7 @@ async def update_function_configuration(call: Call) -> dict[str, Any]:
     before = functions.get(call.name())
     function = await functions.update(
         call.name(),
-        configurations.fields(call, call.params.get("Runtime", before.runtime), before.told),
+        configurations.fields(call, call.params.get("Runtime", before.runtime), before.passthrough),
         settle=True,
         revision=call.params.get("RevisionId", ""),
     )
@@ -145,7 +145,7 @@ async def update_function_code(call: Call) -> dict[str, Any]:
     publish = params.get("Publish", False)
     changes: dict[str, Any] = {}
     if "Architectures" in params:
-        changes["told"] = {**before.told, "Architectures": params["Architectures"]}
+        changes["passthrough"] = {**before.passthrough, "Architectures": params["Architectures"]}
     function = await functions.update_code(
         call.name(),
         code,

@@ -26,14 +26,15 @@ from miniλ.events.delivery import MAX_EVENT, too_large
 from miniλ.events.queue import Draft
 from miniλ.gateway import eventstream
 from miniλ.gateway.http import bodies
-from miniλ.invoker import check_event
+from miniλ.invoker import check_payload
 from miniλ.model import MAX_PAYLOAD, FunctionConfiguration, Response
-from miniλ.worker.answer_stream import Stream
-from miniλ.worker.equipment import Context
+from miniλ.worker.answer_stream import AnswerStream
+from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from miniλ.gateway.call import Call
-    from miniλ.supervisor import Supervisor
 
 # So much of the end of a log is told with the answer (API reference, "Invoke", LogType).
 TAIL = 4096
@@ -48,28 +49,26 @@ async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
     params = call.params
     kind = params.get("InvocationType", "RequestResponse")
     if kind == "RequestResponse":
-        body = await _body(call, request, MAX_PAYLOAD, kind)
+        payload = await _payload(call, request, MAX_PAYLOAD, kind)
         function, context = _resolve(call, request)
-        response = await call.api.supervisor.run(function, body, context, call.request_id)
+        response = await call.api.supervisor.run(function, payload, context, call.request_id)
         answer = _answer(response, call.request_id, context.trace_id or "")
         if params.get("LogType") == "Tail":
             answer.headers["X-Amz-Log-Result"] = _tail(response)
         return answer
     if kind == "DryRun":
-        await _body(call, request, MAX_PAYLOAD, kind)
+        await _payload(call, request, MAX_PAYLOAD, kind)
         _resolve(call, request)
         return _plain(204, call.request_id)
-    body = await _body(call, request, MAX_EVENT, kind)
-    function, context = _resolve(call, request)
-    await _accept(call, function, body, context)
+    payload = await _payload(call, request, MAX_EVENT, kind)
+    await _accept(call, request, payload)
     return _plain(202, call.request_id)
 
 
 async def invoke_async(call: Call, request: web.BaseRequest) -> web.StreamResponse:
     """Accept an event, as the API of 2014 does."""
-    body = await _body(call, request, MAX_EVENT, "Event")
-    function, context = _resolve(call, request)
-    await _accept(call, function, body, context)
+    payload = await _payload(call, request, MAX_EVENT, "Event")
+    await _accept(call, request, payload)
     return web.Response(
         status=202,
         body=b'{"Status":202}',
@@ -80,12 +79,13 @@ async def invoke_async(call: Call, request: web.BaseRequest) -> web.StreamRespon
 async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> web.StreamResponse:
     """Run a function and send what it answers in the frames of an event stream."""
     kind = call.params.get("InvocationType", "RequestResponse")
-    body = await _body(call, request, MAX_PAYLOAD, kind)
+    payload = await _payload(call, request, MAX_PAYLOAD, kind)
     function, context = _resolve(call, request)
     if kind == "DryRun":
         return _plain(204, call.request_id)
-    pieces = context.stream = Stream()
-    invocation = begin(call.api.supervisor, function, body, context, call.request_id)
+    pieces = AnswerStream()
+    running = call.api.supervisor.run(function, payload, context, call.request_id, stream=pieces)
+    invocation = begin(running, pieces)
     # What keeps a function from running at all is an error, and not an answer that begins.
     await pieces.begins()
     if invocation.done():
@@ -116,54 +116,62 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
     return answer
 
 
-def begin(
-    supervisor: Supervisor,
-    function: FunctionConfiguration,
-    body: bytes,
-    context: Context,
-    request_id: str,
-) -> asyncio.Future[Response]:
-    """Begin an invocation; where its answer comes through `context.stream`, that ends with it."""
-    stream = context.stream
-    invocation = asyncio.ensure_future(supervisor.run(function, body, context, request_id))
+def begin(running: Awaitable[Response], stream: AnswerStream | None) -> asyncio.Future[Response]:
+    """Run an invocation beside the caller; its stream, if it has one, ends with it."""
+    invocation = asyncio.ensure_future(running)
     if stream is not None:
         invocation.add_done_callback(lambda _: stream.end())
     return invocation
 
 
-async def _body(call: Call, request: web.BaseRequest, limit: int, kind: str) -> bytes:
-    """Return the event of a request; no body is an empty object."""
+async def _payload(call: Call, request: web.BaseRequest, limit: int, kind: str) -> bytes:
+    """Return the payload of a request; no body is an empty object."""
     try:
-        body = await bodies.read(request, limit, "InvokeFunction")
+        payload = await bodies.read(request, limit, "InvokeFunction")
     except EntityTooLarge as exc:
         if kind == "Event":
             size = request.content_length or f"more than {limit}"
             raise too_large(size) from exc
         raise RequestTooLarge(str(exc)) from exc
     if call.verify is not None:
-        call.verify(hashlib.sha256(body).hexdigest())
-    return check_event(body) if body else b"{}"
+        call.verify(hashlib.sha256(payload).hexdigest())
+    return check_payload(payload) if payload else b"{}"
 
 
-def _resolve(call: Call, request: web.BaseRequest) -> tuple[FunctionConfiguration, Context]:
-    """Return the version that an invocation is for, and what the caller says beside the event."""
-    functions, place = call.api.functions, call.place
+def _resolve(
+    call: Call, request: web.BaseRequest
+) -> tuple[FunctionConfiguration, InvocationContext]:
+    """Return the version that an invocation is for, and what the caller sent beside the event."""
+    name, qualifier = _target(call)
+    return call.api.functions.resolve(name, qualifier), _context(call, request, name, qualifier)
+
+
+def _target(call: Call) -> tuple[str, str]:
+    """Return name and qualifier; raises `ResourceNotFound` where there is no such function."""
+    functions = call.api.functions
     name, qualifier = call.function()
     try:
-        function = functions.resolve(name, qualifier)
+        functions.check_invocable(name, qualifier)
     except ResourceNotFound:
         served = functions.all()
         # Where keys are asked for, this one may be for functions of that name only.
         if name != EMULATED or len(served) != 1 or call.verify is not None:
             raise
-        function = functions.resolve(served[0].name, qualifier)
-    arn = None
-    if qualifier or place is not functions.place:
-        arn = place.function(function.name, qualifier)
-    said = call.params.get("ClientContext")
-    said_trace = request.headers.get(traces.HEADER)
-    trace_id = functions.traced(function.name, said_trace, call.request_id)
-    return function, Context(None if said is None else _client_context(said), None, trace_id, arn)
+        name = served[0].name
+        functions.check_invocable(name, qualifier)
+    return name, qualifier
+
+
+def _context(call: Call, request: web.BaseRequest, name: str, qualifier: str) -> InvocationContext:
+    """Return what the caller sent beside the event."""
+    functions, place = call.api.functions, call.place
+    client_context = call.params.get("ClientContext")
+    trace = request.headers.get(traces.HEADER)
+    return InvocationContext(
+        client_context=None if client_context is None else _client_context(client_context),
+        trace_id=functions.traced(name, trace, call.request_id),
+        arn=place.function(name, qualifier) if qualifier or place is not functions.place else None,
+    )
 
 
 def _client_context(said: str) -> str:
@@ -201,13 +209,11 @@ def _plain(status: int, request_id: str) -> web.Response:
     return web.Response(status=status, headers=headers)
 
 
-async def _accept(
-    call: Call, function: FunctionConfiguration, body: bytes, context: Context
-) -> None:
+async def _accept(call: Call, request: web.BaseRequest, payload: bytes) -> None:
     """Put an event into the queue: it is on disk when the client hears 202."""
-    _, qualifier = call.function()
-    said = context.client_context, context.identity, context.trace_id, context.arn
-    draft = Draft(call.request_id, function.name, qualifier, body, *said)
+    name, qualifier = _target(call)
+    context = _context(call, request, name, qualifier)
+    draft = Draft(call.request_id, name, qualifier, payload, context)
     await call.api.supervisor.delivery.accept(draft)
 
 

@@ -47,7 +47,7 @@ from miniλ.gateway.aws import routes
 from miniλ.gateway.call import Api, Call
 from miniλ.gateway.http import answers, bodies, connections, loopback
 from miniλ.gateway.http.auth import Auth, named
-from miniλ.gateway.http.fast_path import Express
+from miniλ.gateway.http.fast_path import FastPath
 from miniλ.gateway.service_model import inputs, operations, validate
 from miniλ.gateway.urls import configs
 from miniλ.invoker import new_request_id
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from miniλ.gateway.http.auth import Visitor
+    from miniλ.gateway.http.auth import Caller
     from miniλ.gateway.service_model.operations import Operation
     from miniλ.supervisor import Supervisor
 
@@ -110,9 +110,9 @@ class Gateway:
         settings = self._supervisor.settings
         self._auth = Auth(settings) if settings.auth is not None else None
         loopback.check_listening(self._host, has_auth=self._auth is not None)
-        self._api = Api(self._supervisor, self._supervisor.uploads, downloads.Links())
+        self._api = Api(self._supervisor, self._supervisor.uploads, downloads.DownloadLinks())
         async with contextlib.AsyncExitStack() as undo:
-            lane = Express(self._supervisor) if self._auth is None else None
+            lane = FastPath(self._supervisor) if self._auth is None else None
             server = connections.Server(self._answer, lane)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
@@ -172,14 +172,14 @@ class Gateway:
             return answer
         return await self._operate(request, operation, in_path, query, visitor, request_id)
 
-    def _admit(self, request: web.BaseRequest, path: str, query: str) -> Visitor:
+    def _admit(self, request: web.BaseRequest, path: str, query: str) -> Caller:
         if self._auth is not None:
             return self._auth.admit(request, path, query)
         loopback.check_visitor(request.headers, self._host)
         return named(request)
 
     def _call(
-        self, operation: Operation, params: dict[str, Any], visitor: Visitor, request_id: str
+        self, operation: Operation, params: dict[str, Any], visitor: Caller, request_id: str
     ) -> Call:
         place = self._api.functions.place
         account = visitor.account
@@ -195,7 +195,7 @@ class Gateway:
         operation: Operation,
         in_path: dict[str, str],
         query: Any,  # noqa: ANN401 - a dict, or a dict with repeated keys
-        visitor: Visitor,
+        visitor: Caller,
         request_id: str,
     ) -> web.StreamResponse:
         """Answer an operation that takes a document and gives one."""
@@ -226,7 +226,7 @@ class Gateway:
                 archive.unlink(missing_ok=True)
         return answers.document(operation.status, content, request_id)
 
-    async def _document(self, request: web.BaseRequest, operation: str, visitor: Visitor) -> object:
+    async def _document(self, request: web.BaseRequest, operation: str, visitor: Caller) -> object:
         body = await bodies.read(request, MAX_DOCUMENT, operation)
         if visitor.verify is not None:
             visitor.verify(hashlib.sha256(body).hexdigest())

@@ -17,24 +17,24 @@ from miniλ.errors import SupervisorClosed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from miniλ.worker.tmp_dirs import Scratches
+    from miniλ.worker.tmp_dirs import TmpDirs
     from miniλ.worker.worker import Worker
 
 # Processes end in milliseconds, or their host is in trouble: then a cold start takes a new /tmp.
 INHERITANCE_TIMEOUT = 2.0
 
 
-class Orphans:
+class InheritedTmps:
     """What is waiting, by revision: the worker, and since when (time.monotonic())."""
 
     def __init__(
         self,
-        scratches: Scratches,
+        tmp_dirs: TmpDirs,
         lives: dict[str, asyncio.Task[None]],
         in_background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         """`lives` are the workers that are not quite gone, by id."""
-        self._scratches = scratches
+        self._tmp_dirs = tmp_dirs
         self._lives = lives
         self._in_background = in_background
         self._waiting: dict[str, list[tuple[Worker, float]]] = {}
@@ -69,7 +69,7 @@ class Orphans:
                 worker.cannot_start(SupervisorClosed())
                 raise
         if life is None or life.done():
-            worker.scratch = before.scratch
+            worker.tmp_dir = before.tmp_dir
         else:
             self.discard(before)
         await worker.live()
@@ -82,8 +82,8 @@ class Orphans:
         life = self._lives.get(worker.worker_id)
         if life is not None:
             await asyncio.wait([life])
-        if worker.scratch is not None:
-            await self._scratches.give_back(worker.scratch)
+        if worker.tmp_dir is not None:
+            await self._tmp_dirs.give_back(worker.tmp_dir)
 
     def expire(self, now: float) -> list[float]:
         """Remove each that waited for its keep-alive; return in how many seconds others are due."""

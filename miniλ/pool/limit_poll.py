@@ -13,17 +13,17 @@ from miniλ.model import MB
 from miniλ.sandbox import processes, tmp
 
 if TYPE_CHECKING:
-    from miniλ.worker.equipment import Host
+    from miniλ.worker.equipment import Equipment
     from miniλ.worker.worker import Worker
 
 WATCH_SECONDS = 0.1
 WATCH_TMP_ROUNDS = 5
 
 
-async def watch(host: Host, busy: set[Worker]) -> None:
+async def watch(equipment: Equipment, busy: set[Worker]) -> None:
     """Look after the busy workers until there are none."""
-    soft_memory = not host.limits["memory"].startswith("hard")
-    soft_tmp = not host.limits["tmp"].startswith("hard")
+    soft_memory = not equipment.limits["memory"].startswith("hard")
+    soft_tmp = not equipment.limits["tmp"].startswith("hard")
     rounds = 0
     while busy:
         await asyncio.sleep(WATCH_SECONDS)
@@ -49,7 +49,7 @@ async def _watch_memory(busy: list[Worker]) -> None:
 
 async def _watch_tmp(busy: list[Worker]) -> None:
     for worker in busy:
-        assert worker.scratch is not None
-        used = await asyncio.to_thread(tmp.used, worker.scratch.path)
+        assert worker.tmp_dir is not None
+        used = await asyncio.to_thread(tmp.used, worker.tmp_dir.path)
         if used > worker.function.ephemeral_storage * MB:
             worker.fail_for_tmp(used)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from miniλ import journal
-from miniλ.concurrency import UNRESERVED, Share, Shares
+from miniλ.concurrency import UNRESERVED, AccountConcurrency, Concurrency
 from miniλ.errors import ServiceError, SupervisorClosed, Throttled
 from miniλ.model import MB
 from miniλ.pool import limit_poll
-from miniλ.pool.inherited_tmp import Orphans
+from miniλ.pool.inherited_tmp import InheritedTmps
 from miniλ.pool.plan import Admit, Ask, Assign, Idle, Start, Stop, plan
 from miniλ.pool.versions import Version, Waiting, Worth
 from miniλ.worker.lifecycle import AVAILABLE
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from miniλ.model import FunctionConfiguration, Invoked
     from miniλ.settings import Settings
-    from miniλ.worker.equipment import Host, Init
+    from miniλ.worker.equipment import Equipment, InitResult
 
 # Idle workers are looked over this often for memory pressure.
 PRESSURE_SECONDS = 10.0
@@ -48,24 +48,26 @@ UNRESERVED_REASON = "ConcurrentInvocationLimitExceeded"
 class Pool:
     """All workers of one supervisor."""
 
-    def __init__(self, host: Host, collect_code: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, equipment: Equipment, collect_code: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         """`collect_code` removes packages; it is run when a version has gone."""
-        self._host = host
+        self._equipment = equipment
         self._collect_code = collect_code
-        self._settings: Settings = host.settings
+        self._settings: Settings = equipment.settings
         self._loop = asyncio.get_running_loop()
-        self.capacity = host.settings.concurrency or default_concurrency()
+        self.capacity = equipment.settings.concurrency or default_concurrency()
         self._workers: dict[str, Worker] = {}
         # By revision: current ones, and old ones whose invocations still run.
         self._versions: dict[str, Version] = {}
         self._current: dict[str, str] = {}
-        self._shares = Shares(self.capacity)
+        self._shares = AccountConcurrency(self.capacity)
         self._busy: set[Worker] = set()
         self._coming: Counter[str] = Counter()
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[int, Waiting] = {}
         self._number = 0
-        self._orphans = Orphans(host.scratches, self._lives, self._in_background)
+        self._inherited_tmps = InheritedTmps(equipment.tmp_dirs, self._lives, self._in_background)
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None
         self._pressure_at = 0.0
@@ -175,7 +177,7 @@ class Pool:
         for worker in self._idle_workers():
             if worker.function.name == name and self._is_stale(worker):
                 self._stop(worker, "its function was updated or deleted")
-        self._orphans.remove(lambda w: w.function.name == name and self._is_stale(w))
+        self._inherited_tmps.remove(lambda w: w.function.name == name and self._is_stale(w))
         self._forget_versions()
 
     def _forget_versions(self) -> None:
@@ -268,14 +270,16 @@ class Pool:
         if not waiting.admitted and not waiting.future.done():
             waiting.future.set_exception(self._throttled(waiting.function, waiting.share))
 
-    def _throttled(self, function: FunctionConfiguration, share: Share) -> Throttled:
+    def _throttled(self, function: FunctionConfiguration, share: Concurrency) -> Throttled:
         reason = UNRESERVED_REASON if share.name == UNRESERVED else RESERVED_REASON
-        self._host.journal.record(journal.Throttled(function=function.name, reason=reason))
+        self._equipment.journal.record(
+            journal.InvocationThrottled(function=function.name, reason=reason)
+        )
         return Throttled(reason)
 
     def note(self, invoked: Invoked) -> None:
         """Record an invocation that ended before any worker had it."""
-        self._host.journal.record(invoked)
+        self._equipment.journal.record(invoked)
 
     def release(self, worker: Worker) -> None:
         """Take a worker back whose invocation is over, whatever became of it."""
@@ -294,12 +298,12 @@ class Pool:
                     self._housekeeper = self._loop.call_later(
                         self._settings.freeze_after, self._keep_house
                     )
-        elif worker.keeps_scratch:
-            self._orphan(worker)
+        elif worker.keeps_tmp:
+            self._keep_tmp(worker)
         if self._waiting:
             self._replan()
 
-    def _give_share_back(self, share: Share) -> None:
+    def _give_share_back(self, share: Concurrency) -> None:
         share.used -= 1
         if self._waiting:
             self._replan()
@@ -365,24 +369,24 @@ class Pool:
     # Lives of workers
 
     def _start(self, function: FunctionConfiguration) -> None:
-        worker = Worker(self._host, function, self.release, self._settings.init_timeout)
+        worker = Worker(self._equipment, function, self.release, self._settings.init_timeout)
         self._coming[function.revision] += 1
         self._live(worker)
         worker.initialised.add_done_callback(lambda future: self._initialised(worker, future))
 
     def restart(self, failed: Worker, timeout: float) -> Worker:
         """Start a worker in place of one whose init phase failed, for the same invocation."""
-        worker = Worker(self._host, failed.function, self.release, timeout, phase="invoke")
+        worker = Worker(self._equipment, failed.function, self.release, timeout, phase="invoke")
         self._busy.discard(failed)
         worker.share = failed.share
         self._occupy(worker, self._version(worker))
-        self._orphan(failed)
+        self._keep_tmp(failed)
         self._live(worker)
         return worker
 
     def _live(self, worker: Worker) -> None:
         self._workers[worker.worker_id] = worker
-        task = self._loop.create_task(self._orphans.live(worker))
+        task = self._loop.create_task(self._inherited_tmps.live(worker))
         self._lives[worker.worker_id] = task
         task.add_done_callback(lambda task: self._gone(worker, task))
         outlives = functools.partial(self._make_up, worker.function.revision)
@@ -395,7 +399,7 @@ class Pool:
             self._fill(version)
         self._replan()
 
-    def _initialised(self, worker: Worker, future: asyncio.Future[Init]) -> None:
+    def _initialised(self, worker: Worker, future: asyncio.Future[InitResult]) -> None:
         """The init phase is over: whoever waits longest for this version gets the worker."""
         function = worker.function
         self._coming[function.revision] -= 1
@@ -422,8 +426,8 @@ class Pool:
                 None,
             )
             if waiting is None:
-                if worker.keeps_scratch:
-                    self._orphan(worker)
+                if worker.keeps_tmp:
+                    self._keep_tmp(worker)
             elif error is None:
                 # The invocation repeats the init phase, and hears how that went.
                 self._hand_over(worker, waiting)
@@ -447,14 +451,14 @@ class Pool:
         self._fill(version)
         if not task.cancelled() and task.exception() is not None:
             what = f"{worker!r}: {task.exception()!r}"
-            self._host.journal.record(journal.Trouble(what=what))
+            self._equipment.journal.record(journal.Trouble(what=what))
         self._replan()
 
-    def _orphan(self, worker: Worker) -> None:
+    def _keep_tmp(self, worker: Worker) -> None:
         if self._closed or self._is_stale(worker):
-            self._orphans.discard(worker)
+            self._inherited_tmps.discard(worker)
             return
-        self._orphans.add(worker)
+        self._inherited_tmps.add(worker)
         self._arm(worker.function.keep_alive)
 
     def _stop(self, worker: Worker, reason: str) -> None:
@@ -501,7 +505,7 @@ class Pool:
                     worker.freeze()
                 else:
                     due.append(self._settings.freeze_after - age)
-        due += self._orphans.expire(now)
+        due += self._inherited_tmps.expire(now)
         if self._idle_workers():
             if now - self._pressure_at >= PRESSURE_SECONDS:
                 self._relieve_pressure()
@@ -518,7 +522,7 @@ class Pool:
         if not self._closed:
             self._make_ahead()
             self._relieve_pressure()
-            self._in_background(self._host.scratches.make_ahead(ephemeral_storage))
+            self._in_background(self._equipment.tmp_dirs.make_ahead(ephemeral_storage))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -529,7 +533,7 @@ class Pool:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
             what = f"in the background: {task.exception()!r}"
-            self._host.journal.record(journal.Trouble(what=what))
+            self._equipment.journal.record(journal.Trouble(what=what))
 
     def _relieve_pressure(self) -> None:
         """End idle workers, the cheapest first, while the host is short of memory."""
@@ -547,13 +551,13 @@ class Pool:
         if self._closed:
             return
         try:
-            if self._host.hierarchy.make_ahead():
+            if self._equipment.hierarchy.make_ahead():
                 self._loop.call_soon(self._make_ahead)
         except OSError as exc:
-            self._host.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
+            self._equipment.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
 
     async def _watch(self) -> None:
-        await limit_poll.watch(self._host, self._busy)
+        await limit_poll.watch(self._equipment, self._busy)
         self._watcher = None
 
     async def close(self) -> None:
@@ -578,7 +582,7 @@ class Pool:
         for life in [life for life in self._lives.values() if not life.cancelling()]:
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
-        self._orphans.remove()
+        self._inherited_tmps.remove()
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -587,6 +591,6 @@ class Pool:
 def default_concurrency() -> int:
     """Return how many invocations may run at once: 80% of RAM in workers of 128 MB, 8 to 1000.
 
-    Lambda's account has 1,000. Here a function that calls itself must not eat the host.
+    Lambda's account has 1,000. Here a function that calls itself must not eat the equipment.
     """
     return max(8, min(1000, int(psutil.virtual_memory().total * 0.8) // (128 * MB)))

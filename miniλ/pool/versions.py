@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-    from miniλ.concurrency import Share
+    from miniλ.concurrency import Concurrency
     from miniλ.model import FunctionConfiguration
     from miniλ.worker.worker import Worker
 
@@ -21,7 +21,7 @@ class Waiting:
         self,
         number: int,
         function: FunctionConfiguration,
-        share: Share,
+        share: Concurrency,
         future: asyncio.Future[Worker],
     ) -> None:
         self.number = number
@@ -47,7 +47,7 @@ class Version:
 
     __slots__ = ("failed", "function", "idle", "is_current", "provisioned", "share", "worth")
 
-    def __init__(self, function: FunctionConfiguration, share: Share, worth: Worth) -> None:
+    def __init__(self, function: FunctionConfiguration, share: Concurrency, worth: Worth) -> None:
         self.function = function
         self.idle: list[Worker] = []
         self.is_current = True

@@ -114,11 +114,11 @@ def environment(
     worker_id: str,
     program: str,
     root: str,
-    scratch: str,
+    tmp_dir: str,
 ) -> dict[str, str]:
     """Return the environment that a worker gives its function.
 
-    `root` and `scratch` are where it finds its code and its /tmp: /var/task and /tmp, and the real
+    `root` and `tmp_dir` are where it finds its code and its /tmp: /var/task and /tmp, and the real
     paths where there is no mount namespace.
 
     Source: developer guide, "Defined runtime environment variables". AWS_LAMBDA_RUNTIME_API is
@@ -133,10 +133,10 @@ def environment(
         "TZ": ":UTC",
         "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:{opt}/bin",
         "LD_LIBRARY_PATH": f"{root}:{root}/lib:{opt}/lib",
-        "HOME": scratch,
-        "TMPDIR": scratch,
-        "TEMP": scratch,
-        "TMP": scratch,
+        "HOME": tmp_dir,
+        "TMPDIR": tmp_dir,
+        "TEMP": tmp_dir,
+        "TMP": tmp_dir,
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         # Nobody's keys: clients of AWS need some to be constructed.
         "AWS_ACCESS_KEY_ID": "minilambda",
@@ -159,7 +159,7 @@ def environment(
         if root == namespaces.TASK_ROOT
         else str(workers_directory() / "python"),
     }
-    logging = function.told.get("LoggingConfig", {})
+    logging = function.passthrough.get("LoggingConfig", {})
     if logging.get("LogFormat") == "JSON":
         variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
         variables["AWS_LAMBDA_LOG_LEVEL"] = logging.get("ApplicationLogLevel", "INFO")

@@ -7,7 +7,7 @@ nor anything that is not ours.
 Rule 2: what the host cannot enforce is a line in every report, never a silent omission: `levels`
 probes once, and everybody else is told.
 
-Theory of operation: `Walls` are the same for every worker of a zygote, and are prepared ahead, by
+Theory of operation: `Isolation` is the same for every worker of a zygote, and is prepared ahead, by
 `stand_by`, before it is known which worker it will be. A `Sandbox` is one worker's: the supervisor
 leases what it needs (a cgroup, a /tmp, a user) and sends it to the zygote, and the child that
 stands by calls `enter` before it touches anything of the function's. Every mechanism is a file of
@@ -35,7 +35,7 @@ ANSWER_FD = 4
 _READABLE = (*namespaces.SYSTEM, *(f"/etc/{name}" for name in namespaces.ETC), "/proc")
 
 
-class Walls(NamedTuple):
+class Isolation(NamedTuple):
     """What is around every worker of a zygote.
 
     `namespaces` is "" for none, "root", or "user" for those inside a user namespace; `landlock` is
@@ -86,9 +86,9 @@ class Handed(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """A worker that stands by: its walls, prepared as far as they are the same for everybody."""
+    """A worker that stands by: its isolation, prepared as far as all workers share it."""
 
-    walls: Walls
+    isolation: Isolation
     ruleset: landlock.Ruleset | None
     program: bytes | None
 
@@ -111,7 +111,9 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-def stand_by(walls: Walls, box: Box | None, runtime: list[str], program: bytes | None) -> Standing:
+def stand_by(
+    isolation: Isolation, box: Box | None, runtime: list[str], program: bytes | None
+) -> Standing:
     """Do what every worker does, before it is known which: after fork, ahead of `enter`.
 
     `runtime` are the directories of the interpreter and of the workers' own programs, `program`
@@ -124,14 +126,14 @@ def stand_by(walls: Walls, box: Box | None, runtime: list[str], program: bytes |
         box.join()
     users.forbid_bounds()
     ruleset = None
-    if walls.landlock:
-        ruleset = landlock.Ruleset(walls.landlock)
+    if isolation.landlock:
+        ruleset = landlock.Ruleset(isolation.landlock)
         # In a root of its own a worker may read what is there: that is what it is made of.
         for path in ("/",) if box is not None else (*_READABLE, *runtime):
             ruleset.allow_reading(path)
         for name in namespaces.DEVICES:
             ruleset.allow_writing(f"/dev/{name}")
-    return Standing(walls, ruleset, program)
+    return Standing(isolation, ruleset, program)
 
 
 def places(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
@@ -156,14 +158,14 @@ def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
 
     Raises OSError where a step fails: the caller reports it and leaves.
     """
-    walls = standing.walls
+    isolation = standing.isolation
     processes.mark(sandbox.worker_id)
     cgroups.join(handed.joins)
-    if walls.namespaces:
+    if isolation.namespaces:
         _attach(sandbox, handed.mounts)
     if not sandbox.network:
         namespaces.take_network_away()
-    if walls.namespaces == "user":
+    if isolation.namespaces == "user":
         namespaces.enter_user_namespace()  # where RLIMIT_NPROC counts this worker's alone
         users.forbid_bounds()
     rlimits.apply(sandbox.data_bytes, sandbox.file_bytes, sandbox.descriptors, sandbox.processes)
@@ -172,7 +174,7 @@ def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
     users.drop_capabilities()
     processes.die_with_parent()
     if standing.ruleset is not None:
-        _confine(standing.ruleset, sandbox, walls)
+        _confine(standing.ruleset, sandbox, isolation)
     if standing.program is not None:
         seccomp.install(standing.program)
     _keep_only(handed.request, handed.answer, handed.log)
@@ -191,14 +193,14 @@ def _attach(sandbox: Sandbox, mounts: list[int]) -> None:
         os.chown(namespaces.TMP, sandbox.user, sandbox.user)
 
 
-def _confine(ruleset: landlock.Ruleset, sandbox: Sandbox, walls: Walls) -> None:
+def _confine(ruleset: landlock.Ruleset, sandbox: Sandbox, isolation: Isolation) -> None:
     """Let the worker read its code and write its /tmp, and nothing else."""
-    if not walls.namespaces:
+    if not isolation.namespaces:
         for path in (sandbox.code, *sandbox.visible):
             ruleset.allow_reading(path)
         if sandbox.layers:
             ruleset.allow_reading(sandbox.layers)
-    ruleset.allow_writing(namespaces.TMP if walls.namespaces else sandbox.tmp)
+    ruleset.allow_writing(namespaces.TMP if isolation.namespaces else sandbox.tmp)
     ruleset.enforce()
 
 

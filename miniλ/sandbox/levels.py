@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from miniλ.sandbox import Walls, landlock
+from miniλ.sandbox import Isolation, landlock
 
 LEVELS = ("bare", "landlock", "userns", "cgroup", "root")
 MECHANISMS = ("seccomp", "landlock", "namespaces", "users", "volumes", "cgroup")
@@ -27,7 +27,7 @@ class Choice(NamedTuple):
     """What is put around workers. `missing` says why, by mechanism, where one was wanted."""
 
     level: str
-    walls: Walls
+    isolation: Isolation
     cgroup: bool
     users: bool
     volumes: bool
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
 def choose(level: str, without: frozenset[str], found: dict[str, str], root: str) -> Choice:
     """Return what to put around workers, from what `probe.examine` found. Pure, but for the ABI.
 
-    `level` is one of LEVELS, or "auto" for the highest; `root` is the directory for `Walls.root`.
+    `level` is one of LEVELS, or "auto" for the highest; `root` is for `Isolation.root`.
     """
     is_root = os.geteuid() == 0
     highest = (
@@ -56,7 +56,7 @@ def choose(level: str, without: frozenset[str], found: dict[str, str], root: str
     kind = ""
     if has("namespaces", "userns", "" if as_root else found["user namespaces"]):
         kind = "root" if as_root else "user"
-    walls = Walls(
+    isolation = Isolation(
         namespaces=kind,
         landlock=landlock.abi() if has("landlock", "landlock", found["landlock"]) else 0,
         seccomp=has("seccomp", "bare", found["seccomp"]),
@@ -65,7 +65,7 @@ def choose(level: str, without: frozenset[str], found: dict[str, str], root: str
     needs_root = found["root namespaces"]
     return Choice(
         level=LEVELS[highest],
-        walls=walls,
+        isolation=isolation,
         cgroup=has("cgroup", "cgroup", ""),
         # Without namespaces a user of its own could not reach its code below our directories.
         users=has("users", "root", needs_root or found["users"]) and kind == "root",
@@ -76,11 +76,11 @@ def choose(level: str, without: frozenset[str], found: dict[str, str], root: str
 
 def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
     """Return how hard each resource is held, and by what. `groups` is what the cgroup holds."""
-    walls = choice.walls
+    isolation = choice.isolation
     held = dict(groups)
     held["descriptors"] = "hard: RLIMIT_NOFILE"
     held["timeout"] = "hard: SIGKILL at the deadline"
-    if walls.namespaces:
+    if isolation.namespaces:
         if not held["kill"].startswith("hard"):
             held["kill"] = "hard: the pid namespace ends with its init"
         if not held["processes"].startswith("hard") and choice.users:
@@ -89,15 +89,15 @@ def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
             # Root is exempt, whatever the user namespace.
             held["processes"] = "hard: RLIMIT_NPROC in a user namespace of its own"
     held["tmp"] = _tmp(choice)
-    held["files"] = _files(walls)
+    held["files"] = _files(isolation)
     held["siblings"] = siblings(choice)
     held["sockets"] = (
         "hard: a root of its own"
-        if walls.namespaces
+        if isolation.namespaces
         else "none: sockets of the host that are files can be connected to"
     )
     held["syscalls"] = (
-        "hard: seccomp" if walls.seccomp else "none: every system call of this user is allowed"
+        "hard: seccomp" if isolation.seccomp else "none: every system call of this user is allowed"
     )
     held["network"] = "none: workers share the host's network, unless a function has none"
     return held
@@ -106,27 +106,27 @@ def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
 def _tmp(choice: Choice) -> str:
     if choice.volumes:
         return "hard: a file system of its size"
-    if choice.walls.namespaces:
+    if choice.isolation.namespaces:
         return "hard: a tmpfs of its size, which counts as memory"
     return "soft: RLIMIT_FSIZE per file, and a look at its size twice a second"
 
 
-def _files(walls: Walls) -> str:
-    if walls.namespaces:
-        return "hard: a root of its own" + (", and Landlock" if walls.landlock else "")
-    if walls.landlock:
+def _files(isolation: Isolation) -> str:
+    if isolation.namespaces:
+        return "hard: a root of its own" + (", and Landlock" if isolation.landlock else "")
+    if isolation.landlock:
         return "hard: Landlock"
     return "none: workers run as this user and see its files"
 
 
 def siblings(choice: Choice) -> str:
     """Return how hard workers are kept from each other's memory and signals, and by what."""
-    walls = choice.walls
-    if walls.namespaces:
+    isolation = choice.isolation
+    if isolation.namespaces:
         return "hard: a pid namespace" + (" and a user of its own" if choice.users else "")
-    if landlock.scopes_signals(walls.landlock):
+    if landlock.scopes_signals(isolation.landlock):
         return "hard: Landlock"
-    if walls.landlock:
+    if isolation.landlock:
         return "soft: Landlock stops tracing, its ABI here not signals"
     return "none: workers run as this user and may signal each other"
 

@@ -1,6 +1,6 @@
 """This module is the zygote: a small, single-threaded, secret-free process that forks workers.
 
-    python -I -S -u start.py {"packages": ..., "workers": ..., "supervisor": ..., "walls": {}}
+    python -I -S -u start.py {"packages": ..., "workers": ..., "supervisor": ..., "isolation": {}}
 
 Theory of operation: the supervisor starts one zygote per interpreter, by exec, with one end of
 a SOCK_SEQPACKET socket as descriptor 3. Each message is a small JSON object:
@@ -59,12 +59,12 @@ ATTEMPTS = 3
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
-def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) -> None:
+def main(packages: str, workers: str, supervisor: int, isolation: dict[str, Any]) -> None:
     """Serve until the supervisor is gone; then take everything below along."""
     os.setsid()
     os.umask(0o022)
     from miniλ.sandbox import (  # noqa: PLC0415 - only now
-        Walls,
+        Isolation,
         namespaces,
         processes,
         rlimits,
@@ -85,7 +85,7 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     pidfd = os.pidfd_open(supervisor)
     if os.getppid() != supervisor:
         return
-    around = Walls(**walls)
+    around = Isolation(**isolation)
     root = None
     if around.namespaces:
         namespaces.settle(user=around.namespaces == "user")
@@ -103,7 +103,7 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
     watched.register(wakeup, select.POLLIN)
     watched.register(pidfd, select.POLLIN)
     bootstrap.prepare()
-    zygote = Zygote(control, bootstrap, around, root, workers)
+    zygote = ZygoteProcess(control, bootstrap, around, root, workers)
     settle_memory()
     zygote.fork_ahead()
     _send(control, {"ready": os.getpid(), "python": sys.version_info[:2]})
@@ -121,7 +121,7 @@ def main(packages: str, workers: str, supervisor: int, walls: dict[str, Any]) ->
                 return
 
 
-class Worker(NamedTuple):
+class Child(NamedTuple):
     """A worker that was forked: its pid for the supervisor, its cgroup, the init of its box."""
 
     pid: int
@@ -137,15 +137,15 @@ class Ahead(NamedTuple):
     init: int
 
 
-class Zygote:
-    """What the zygote knows: its walls, its workers by pid, and the child that stands by."""
+class ZygoteProcess:
+    """What the zygote knows: its isolation, its workers by pid, and the child that stands by."""
 
-    def __init__(self, control: socket.socket, bootstrap, walls, root, workers: str) -> None:  # noqa: ANN001 - see below
+    def __init__(self, control: socket.socket, bootstrap, isolation, root, workers: str) -> None:  # noqa: ANN001 - see below
         from miniλ.sandbox import seccomp  # noqa: PLC0415 - imported long since
 
         self.control = control
         self.bootstrap = bootstrap
-        self.walls = walls
+        self.isolation = isolation
         self.root = root
         prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix)}
         self.runtime = sorted({*prefixes, workers})
@@ -154,8 +154,8 @@ class Zygote:
         self.ours = [n for n in sys.modules if n.partition(".")[0] in ("miniλ", "__main__")]
         self.kept: list[object] = []
         # Pure, and the same for all: made here, once.
-        self.program = seccomp.program(os.uname().machine) if walls.seccomp else None
-        self.workers: dict[int, Worker] = {}
+        self.program = seccomp.program(os.uname().machine) if isolation.seccomp else None
+        self.workers: dict[int, Child] = {}
         self.ahead: Ahead | None = None
         # Without root a /tmp is a tmpfs that is mounted here, until it is released.
         self.mounted: set[str] = set()
@@ -214,7 +214,7 @@ class Zygote:
 
     def _hand_over(
         self, message: bytes, asked: dict[str, Any], given: list[int]
-    ) -> tuple[Worker, int]:
+    ) -> tuple[Child, int]:
         """Tell the child that stands by who it is; return it and its pidfd."""
         from miniλ.sandbox import Sandbox, cgroups  # noqa: PLC0415 - imported long since
 
@@ -248,7 +248,7 @@ class Zygote:
                     ahead.socket.close()
                 pidfd = os.pidfd_open(ahead.pid)
                 pid = self._outside(pidfd) if self.root is not None else ahead.pid
-                worker = Worker(pid, tuple(sandbox.group), ahead.init)
+                worker = Child(pid, tuple(sandbox.group), ahead.init)
                 self.workers[ahead.pid] = worker
                 return worker, pidfd
         finally:
@@ -357,7 +357,7 @@ class Zygote:
             processes.raise_oom_score(processes.WORKER_OOM_SCORE)
             self.bootstrap.stand_by()
             try:
-                standing = stand_by(self.walls, box, self.runtime, self.program)
+                standing = stand_by(self.isolation, box, self.runtime, self.program)
             except OSError as exc:
                 waiting.send(str(exc).encode(errors="replace")[:4096])
                 raise

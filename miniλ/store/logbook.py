@@ -59,7 +59,7 @@ _BEYOND_IDS: int = 10 ** (_NUMBER + _LINE)
 T = TypeVar("T")
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class LogEvent(msgspec.Struct, frozen=True, gc=False):
     r"""One line that was printed, as it is on disk. Times are milliseconds since 1970.
 
     `message` ends in "\n". `id` is made of digits, and greater the later it was noted.
@@ -77,7 +77,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return position(self.timestamp) + int(self.id)
 
 
-class Group(msgspec.Struct, frozen=True):
+class LogGroup(msgspec.Struct, frozen=True):
     """The log of one function, as far back as it is kept."""
 
     name: str
@@ -85,7 +85,7 @@ class Group(msgspec.Struct, frozen=True):
     stored_bytes: int
 
 
-class Stream(msgspec.Struct, frozen=True):
+class LogStream(msgspec.Struct, frozen=True):
     """The log of one worker, as far back as it is kept. Times are milliseconds since 1970."""
 
     name: str
@@ -214,11 +214,11 @@ class Logbook:
         """
         await self._exclusively(self._write)
 
-    async def groups(self) -> list[Group]:
+    async def groups(self) -> list[LogGroup]:
         """Return the groups that have events, by name."""
         return await self._reading(lambda noted: _groups(self._directory, noted))
 
-    async def streams(self, group: str) -> list[Stream]:
+    async def streams(self, group: str) -> list[LogStream]:
         """Return the streams of a group, by name. Raises `ResourceNotFound`."""
         return await self._reading(lambda noted: _streams(self._read(group, noted)))
 
@@ -231,8 +231,8 @@ class Logbook:
         start: int | None = None,
         end: int | None = None,
         matches: Callable[[str], bool] | None = None,
-    ) -> list[Event]:
-        """Return a group's events by `Event.position`: those of `streams`, if they are given.
+    ) -> list[LogEvent]:
+        """Return a group's events by `LogEvent.position`: those of `streams`, if they are given.
 
         And those whose stream begins with `prefix`, whose time is from `start` to before
         `end` in milliseconds, and whose message `matches`. Raises `ResourceNotFound` for a group
@@ -240,7 +240,7 @@ class Logbook:
         """
         wanted = None if streams is None else frozenset(streams)
 
-        def choose(noted: list[_Noted]) -> list[Event]:
+        def choose(noted: list[_Noted]) -> list[LogEvent]:
             found = self._read(group, noted)
             if wanted is not None and not wanted <= {event.stream for event in found}:
                 msg = "The specified log stream does not exist."
@@ -296,9 +296,9 @@ class Logbook:
             )
             raise ServiceError(msg) from error
 
-    def _read(self, group: str, noted: list[_Noted]) -> list[Event]:
+    def _read(self, group: str, noted: list[_Noted]) -> list[LogEvent]:
         """Return all events of a group, in order. In a thread."""
-        found: list[Event] = []
+        found: list[LogEvent] = []
         named = _GROUP.fullmatch(group)
         if named is not None:
             function = named[1]
@@ -317,14 +317,14 @@ class Logbook:
 
 
 def position(timestamp: int) -> int:
-    """Return where events of this millisecond begin: no `Event.position` of it is smaller."""
+    """Return where events of this millisecond begin: no `LogEvent.position` of it is smaller."""
     return timestamp * _BEYOND_IDS
 
 
 # Invocations to events
 
 
-def _events(noted: _Noted) -> Iterator[Event]:
+def _events(noted: _Noted) -> Iterator[LogEvent]:
     r"""Yield the lines of an invocation. Only "\n" ends one: a traceback is folded with "\r".
 
     We know when it started and ended, not when it printed: START and what follows it have
@@ -343,19 +343,19 @@ def _events(noted: _Noted) -> Iterator[Event]:
     for line, message in enumerate(lines):
         timestamp = times[0 if line < of_init else 1 if line < len(lines) - 2 else 2]
         id_ = f"{noted.number:0{_NUMBER}d}{line:0{_LINE}d}"
-        yield Event(timestamp, times[2], stream, message + "\n", id_)
+        yield LogEvent(timestamp, times[2], stream, message + "\n", id_)
 
 
 def _milliseconds(seconds: float) -> int:
     return max(0, int(seconds * 1000))
 
 
-def _streams(events: list[Event]) -> list[Stream]:
-    by_name: defaultdict[str, list[Event]] = defaultdict(list)
+def _streams(events: list[LogEvent]) -> list[LogStream]:
+    by_name: defaultdict[str, list[LogEvent]] = defaultdict(list)
     for event in events:
         by_name[event.stream].append(event)
     return [
-        Stream(name, of[0].timestamp, of[-1].timestamp, of[-1].ingestion)
+        LogStream(name, of[0].timestamp, of[-1].timestamp, of[-1].ingestion)
         for name, of in sorted(by_name.items())
     ]
 
@@ -428,10 +428,10 @@ def _paths(directory: Path, function: str) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-_decode = msgspec.json.Decoder(Event).decode
+_decode = msgspec.json.Decoder(LogEvent).decode
 
 
-def _load(path: Path) -> Iterator[Event]:
+def _load(path: Path) -> Iterator[LogEvent]:
     """Yield the events of a file. A line that is none was torn by a crash, and is skipped."""
     with path.open("rb") as file:
         for line in file:
@@ -439,7 +439,7 @@ def _load(path: Path) -> Iterator[Event]:
                 yield _decode(line)
 
 
-def _groups(directory: Path | None, noted: list[_Noted]) -> list[Group]:
+def _groups(directory: Path | None, noted: list[_Noted]) -> list[LogGroup]:
     """Return the groups of the directory's files and of what is only in memory. In a thread."""
     created: dict[str, int] = {}
     stored: defaultdict[str, int] = defaultdict(int)
@@ -455,4 +455,4 @@ def _groups(directory: Path | None, noted: list[_Noted]) -> list[Group]:
         if function not in created:
             created[function] = next(_events(one)).timestamp
         stored[function] += len(one.printed) + len(one.init_log)
-    return [Group(PREFIX + name, created[name], stored[name]) for name in sorted(created)]
+    return [LogGroup(PREFIX + name, created[name], stored[name]) for name in sorted(created)]

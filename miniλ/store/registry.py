@@ -138,7 +138,7 @@ class Registry:
 
     # The ledger
 
-    def note(self, fact: journal.Any) -> None:
+    def note(self, fact: journal.AnyFact) -> None:
         """Count an invocation. Called for every fact; costs no I/O."""
         if fact.__class__ is Invoked:
             self._noted.append(fact)

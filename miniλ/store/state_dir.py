@@ -57,7 +57,7 @@ class Remains(msgspec.Struct, frozen=True):
     paths: list[str]
 
 
-class State:
+class StateDir:
     """A state directory that we hold."""
 
     def __init__(
@@ -69,7 +69,7 @@ class State:
         self.kept = kept
         self.code = path / "code"
         self.tmp = path / "tmp"
-        self.walls = path / "walls"
+        self.root_mount = path / "walls"
         self.uploads = path / "uploads"
         self.logs = path / "logs"
         self.registry = path / "registry.db"
@@ -98,7 +98,7 @@ class State:
         packages.collect(self.code, in_use)
 
 
-def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains]]:
+def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Remains]]:
     """Take hold of a state directory, a temporary one for None; sweep what the dead left.
 
     Raises `StateInUse` where another supervisor holds it.
@@ -125,10 +125,10 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[State, list[Remains
     if path is not None:
         found, before = _sweep(directory)
         remains += [found] if found else []
-    state = State(directory, lock, instance, before, kept=path is not None)
+    state = StateDir(directory, lock, instance, before, kept=path is not None)
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
-    state.walls.mkdir(exist_ok=True)
+    state.root_mount.mkdir(exist_ok=True)
     state.uploads.mkdir(exist_ok=True, mode=0o700)
     tmp.empty(str(state.uploads))
     return state, remains

@@ -93,7 +93,7 @@ class Ballast:
             return
 
 
-class Commits:
+class Writer:
     """The steps of one file, which nobody else writes."""
 
     def __init__(

@@ -5,7 +5,7 @@ the kernel, which prefers who slept, runs it before write(2) returns. Left to it
 other core, which is idle: for work of some microseconds the wrong choice, and
 sched_setaffinity(2) is the only way to say so.
 
-Rule: a worker is held for the wake-up alone. The frame that it wakes for says `near`, and it lets
+Rule: a worker is held for the wake-up alone. The frame that it wakes for says `pinned`, and it lets
 go of itself before the handler runs: what a handler sees, and what its threads and children
 inherit, are all the cores there are.
 """
@@ -22,7 +22,7 @@ _core_here = ctypes.PyDLL(None).sched_getcpu
 IN_A_ROW = 15
 
 
-class Cores:
+class Affinity:
     """The cores that this process may use, as they were when it began."""
 
     def __init__(self) -> None:

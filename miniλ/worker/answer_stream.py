@@ -20,7 +20,7 @@ MAX_STREAM = 200 * 1024 * 1024
 WAITING = 1024 * 1024
 
 
-class Stream:
+class AnswerStream:
     """The pieces of one answer, in order."""
 
     def __init__(self) -> None:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from miniλ.sandbox.hierarchies import Hierarchy
     from miniλ.sandbox.levels import Choice
     from miniλ.settings import Settings
-    from miniλ.worker.affinity import Cores
-    from miniλ.worker.answer_stream import Stream
-    from miniλ.worker.tmp_dirs import Scratches
+    from miniλ.worker.affinity import Affinity
+    from miniλ.worker.tmp_dirs import TmpDirs
     from miniλ.worker.zygote import Zygotes
 
 
@@ -32,7 +31,7 @@ DESCRIPTORS = 1024
 PROCESSES = 1024
 
 
-class Init(msgspec.Struct, frozen=True):
+class InitResult(msgspec.Struct, frozen=True):
     """How an init phase went. `status` is "", "error" or "timeout"; `body` the failure if any."""
 
     status: str
@@ -46,34 +45,24 @@ class WorkerGone(Exception):
     """The worker is not there any more, and has not seen the invocation. Never leaves miniλ."""
 
 
-class Context:
-    """What a caller may say beside the event: JSON texts for `client_context` and `identity`.
+class InvocationContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a caller sends beside the event; None is what it did not send.
 
-    `arn` is what the function was asked for by, where that is not its unqualified ARN; `stream`
-    takes the pieces of an answer that comes in pieces.
+    `client_context` and `identity` are JSON texts, as the handler's `context` shows them;
+    `trace_id` is the value of X-Amzn-Trace-Id; `arn` the ARN that the function was invoked by,
+    where that is not its unqualified one. It travels whole, from the caller to the frame.
     """
 
-    __slots__ = ("arn", "client_context", "identity", "stream", "trace_id")
-
-    def __init__(
-        self,
-        client_context: str | None = None,
-        identity: str | None = None,
-        trace_id: str | None = None,
-        arn: str | None = None,
-        stream: Stream | None = None,
-    ) -> None:
-        self.arn = arn
-        self.stream = stream
-        self.client_context = client_context
-        self.identity = identity
-        self.trace_id = trace_id
+    client_context: str | None = None
+    identity: str | None = None
+    trace_id: str | None = None
+    arn: str | None = None
 
 
-NO_CONTEXT = Context()
+NO_CONTEXT = InvocationContext()
 
 
-class Host(msgspec.Struct, frozen=True):
+class Equipment(msgspec.Struct, frozen=True):
     """What every worker of a supervisor needs from it."""
 
     settings: Settings
@@ -81,11 +70,11 @@ class Host(msgspec.Struct, frozen=True):
     zygotes: Zygotes
     hierarchy: Hierarchy
     choice: Choice
-    scratches: Scratches
+    tmp_dirs: TmpDirs
     instance: str
     limits: dict[str, str]
     process_limit: int | None
-    cores: Cores
+    affinity: Affinity
     # Is given each response and when it came (epoch seconds), where logs are kept.
     keep_log: Callable[[Response, float], None] | None = None
 
@@ -95,22 +84,22 @@ class Host(msgspec.Struct, frozen=True):
         if function.network == "none":
             own["network"] = "hard: a network namespace"
         if function.python_path and self.choice.users:
-            # A function of the app runs as the app's user: see `Scratches.lease`.
+            # A function of the app runs as the app's user: see `TmpDirs.lease`.
             own["siblings"] = levels.siblings(self.choice._replace(users=False))
             if "user of its own" in self.limits["processes"]:
                 own["processes"] = self.hierarchy.limits["processes"]
         return {**self.limits, **own} if own else self.limits
 
     def introduction(
-        self, function: FunctionConfiguration, worker_id: str, program: str, scratch: str
+        self, function: FunctionConfiguration, worker_id: str, program: str, tmp_dir: str
     ) -> bytes:
         """Return the first frame for a worker: who it is, and the environment of its function.
 
-        `program` is its interpreter, `scratch` its /tmp as the supervisor sees it.
+        `program` is its interpreter, `tmp_dir` its /tmp as the supervisor sees it.
         """
-        inside = bool(self.choice.walls.namespaces)
+        inside = bool(self.choice.isolation.namespaces)
         task_root = namespaces.TASK_ROOT if inside else function.code_path
-        head = wire.Init(
+        head = wire.InitFrame(
             handler=function.handler,
             task_root=task_root,
             arn=arn(self.settings.region, self.settings.account, function.name),
@@ -123,7 +112,7 @@ class Host(msgspec.Struct, frozen=True):
             worker_id,
             program,
             task_root,
-            namespaces.TMP if inside else scratch,
+            namespaces.TMP if inside else tmp_dir,
         )
         return wire.encode(head, msgspec.json.encode(environment))
 
@@ -132,7 +121,7 @@ class Host(msgspec.Struct, frozen=True):
         function: FunctionConfiguration,
         worker_id: str,
         group: tuple[str, ...],
-        scratch: str,
+        tmp_dir: str,
         user: int | None,
     ) -> Sandbox:
         """Return what is to be around a worker of this function, by what was leased for it."""
@@ -141,7 +130,7 @@ class Host(msgspec.Struct, frozen=True):
             worker_id=worker_id,
             group=group,
             code=function.code_path,
-            tmp=scratch,
+            tmp=tmp_dir,
             tmp_bytes=tmp_bytes,
             data_bytes=function.memory_size * MB + rlimits.DATA_SLACK,
             # Where /tmp has a size of its own it needs no bound per file.

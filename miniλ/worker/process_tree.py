@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BURIAL_TIMEOUT = 5.0
 
 
-class Tree:
+class ProcessTree:
     """The processes of one worker. `gone` is done when the first has exited."""
 
     __slots__ = ("_loop", "_pidfd", "_record", "_timer", "_worker", "gone", "group", "outlived")

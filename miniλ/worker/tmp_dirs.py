@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from miniλ.sandbox.volumes import Volume, Volumes
 
 
-class Scratch:
+class TmpDir:
     """One /tmp: `path` is where it is on the host, `user` whose it is (None: the supervisor's)."""
 
     __slots__ = ("path", "user", "volume")
@@ -38,7 +38,7 @@ class Scratch:
         return namespaces.detached(self.path, read_only=False)
 
 
-class Scratches:
+class TmpDirs:
     """Every /tmp of one supervisor, below its state directory."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Scratches:
         self._users = users
         self._release = release
 
-    async def lease(self, worker_id: str, size_mb: int, *, own_user: bool) -> Scratch:
+    async def lease(self, worker_id: str, size_mb: int, *, own_user: bool) -> TmpDir:
         """Return an empty /tmp of this size; raises OSError where there is none to be had.
 
         `own_user`: of a user of its own, where this host can do that.
@@ -64,7 +64,7 @@ class Scratches:
             if self._volumes is None:
                 path = os.path.join(self._directory, worker_id)
                 os.mkdir(path, 0o700)
-                return Scratch(path, None, user)
+                return TmpDir(path, None, user)
             volume = self._volumes.spare(size_mb)
             if volume is None:
                 volume = await asyncio.to_thread(self._volumes.lease, size_mb)
@@ -72,22 +72,22 @@ class Scratches:
             if self._users is not None and user is not None:
                 self._users.give_back(user)
             raise
-        return Scratch(volume.path, volume, user)
+        return TmpDir(volume.path, volume, user)
 
-    async def give_back(self, scratch: Scratch) -> None:
+    async def give_back(self, tmp_dir: TmpDir) -> None:
         """Remove a /tmp that nobody will use again, with all that is in it. Raises OSError."""
         try:
-            await self._remove(scratch)
+            await self._remove(tmp_dir)
         finally:
-            if self._users is not None and scratch.user is not None:
-                self._users.give_back(scratch.user)
+            if self._users is not None and tmp_dir.user is not None:
+                self._users.give_back(tmp_dir.user)
 
-    async def _remove(self, scratch: Scratch) -> None:
-        if self._volumes is not None and scratch.volume is not None:
-            await asyncio.to_thread(self._volumes.give_back, scratch.volume)
+    async def _remove(self, tmp_dir: TmpDir) -> None:
+        if self._volumes is not None and tmp_dir.volume is not None:
+            await asyncio.to_thread(self._volumes.give_back, tmp_dir.volume)
             return
-        self._release(scratch.path)
-        await asyncio.to_thread(tmp.remove, scratch.path)
+        self._release(tmp_dir.path)
+        await asyncio.to_thread(tmp.remove, tmp_dir.path)
 
     async def make_ahead(self, size_mb: int) -> None:
         """Make spare volumes of this size, where there are volumes."""

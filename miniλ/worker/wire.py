@@ -38,7 +38,7 @@ class WireError(Exception):
     """The bytes are not frames: whoever sent them cannot be trusted with another one."""
 
 
-class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defaults=True):
+class InitFrame(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defaults=True):
     """Supervisor to worker, first and once: who you are. The body is the environment as JSON."""
 
     handler: str
@@ -50,7 +50,7 @@ class Init(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defau
     layers: str = ""
 
 
-class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_defaults=True):
+class InvokeFrame(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_defaults=True):
     """Supervisor to worker: run the handler on the body."""
 
     id: str
@@ -58,15 +58,15 @@ class Invoke(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", omit_d
     trace_id: str | None = None
     client_context: str | None = None
     identity: str | None = None
-    # Only where it was asked for by another name than Init's: by a version or an alias.
+    # Only where it was asked for by another name than InitFrame's: by a version or an alias.
     arn: str | None = None
     # Whether the answer may come in chunks.
     stream: bool = False
     # The worker was held to one core to be woken: it is to let go of itself (see `cores`).
-    near: bool = False
+    pinned: bool = False
 
 
-class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
+class ReadyFrame(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
     """Worker to supervisor: the init phase is over, the handler is loaded."""
 
 
@@ -74,14 +74,14 @@ class Ready(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
 Kilobytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
-class Answer(msgspec.Struct, frozen=True, tag_field="type", tag="response"):
+class ResponseFrame(msgspec.Struct, frozen=True, tag_field="type", tag="response"):
     """Worker to supervisor: the body is what the handler returned."""
 
     id: str
     max_rss_kb: Kilobytes = 0
 
 
-class Fault(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
+class FailureFrame(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
     """Worker to supervisor: the body is the failure as Lambda shapes it, as JSON.
 
     During the init phase the id is empty.
@@ -91,7 +91,7 @@ class Fault(msgspec.Struct, frozen=True, tag_field="type", tag="failure"):
     max_rss_kb: Kilobytes = 0
 
 
-class Chunk(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
+class ChunkFrame(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
     """Worker to supervisor: the body is the next piece of the answer, where it may come so."""
 
     id: str
@@ -99,8 +99,8 @@ class Chunk(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
     content_type: str = ""
 
 
-FromWorker: TypeAlias = Ready | Answer | Fault | Chunk
-ToWorker: TypeAlias = Init | Invoke
+FromWorker: TypeAlias = ReadyFrame | ResponseFrame | FailureFrame | ChunkFrame
+ToWorker: TypeAlias = InitFrame | InvokeFrame
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FromWorker).decode

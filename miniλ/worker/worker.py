@@ -25,32 +25,32 @@ from miniλ.errors import LambdaError, ResourceConflict, ServiceError, Superviso
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.model import MB, Invoked, Response
 from miniλ.worker import log_pipe, wire
-from miniλ.worker.answer_stream import MAX_STREAM
+from miniλ.worker.answer_stream import MAX_STREAM, AnswerStream
 from miniλ.worker.channel import Channel
 from miniλ.worker.equipment import (
     MB_PER_CPU,
     NO_CONTEXT,
     PROCESSES,
-    Context,
-    Host,
-    Init,
+    Equipment,
+    InitResult,
+    InvocationContext,
     WorkerGone,
 )
 from miniλ.worker.lifecycle import TRANSITIONS
-from miniλ.worker.process_tree import BURIAL_TIMEOUT, Tree
+from miniλ.worker.process_tree import BURIAL_TIMEOUT, ProcessTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miniλ.concurrency import Share
+    from miniλ.concurrency import Concurrency
     from miniλ.failures import Outcome
     from miniλ.model import FunctionConfiguration
     from miniλ.worker.lifecycle import State
-    from miniλ.worker.tmp_dirs import Scratch
+    from miniλ.worker.tmp_dirs import TmpDir
     from miniλ.worker.zygote import Exit
 
     # Future, init phase that was waited for, seconds spent and log before.
-    _Call: TypeAlias = tuple[asyncio.Future[Response], "Init | None", float, bytes]
+    _Call: TypeAlias = tuple[asyncio.Future[Response], "InitResult | None", float, bytes]
 
 # After the answer pipe breaks the exit status is on its way: it says more than the break.
 BROKEN_GRACE = 0.2
@@ -67,18 +67,51 @@ class Worker:
     # Not a dict: with more than 30 attributes CPython looks each of them up by its hash.
     # fmt: off
     __slots__ = (
-        "_call", "_channel", "_cores", "_cpus", "_deadline", "_early", "_group", "_init_timeout",
-        "_log", "_loop", "_measured", "_memory_limit", "_oom_kills", "_phase", "_record",
-        "_released", "_request_id", "_stream", "_timer", "_tree", "book", "ended_by", "function",
-        "host", "idle_since", "initialised", "invocations", "keeps_scratch", "limits", "outlived",
-        "peak", "pid", "reported_rss", "scratch", "share", "started", "state", "story",
+        "_affinity",
+        "_call",
+        "_channel",
+        "_cpus",
+        "_deadline",
+        "_early",
+        "_group",
+        "_init_timeout",
+        "_log",
+        "_loop",
+        "_measured",
+        "_memory_limit",
+        "_oom_kills",
+        "_phase",
+        "_record",
+        "_released",
+        "_request_id",
+        "_stream",
+        "_timer",
+        "_tree",
+        "book",
+        "ended_by",
+        "equipment",
+        "function",
+        "idle_since",
+        "initialised",
+        "invocations",
+        "keeps_tmp",
+        "limits",
+        "outlived",
+        "peak",
+        "pid",
+        "reported_rss",
+        "share",
+        "started",
+        "state",
+        "story",
+        "tmp_dir",
         "worker_id",
     )
     # fmt: on
 
     def __init__(
         self,
-        host: Host,
+        equipment: Equipment,
         function: FunctionConfiguration,
         released: Callable[[Worker], None],
         init_timeout: float,
@@ -88,15 +121,15 @@ class Worker:
 
         `released` is called when an invocation is over, in the turn before its caller goes on.
         """
-        self.host = host
+        self.equipment = equipment
         self.function = function
-        self._record = host.journal.record
+        self._record = equipment.journal.record
         self._released = released
-        self.book = billing.BOOKS[host.settings.price_book]
+        self.book = billing.BOOKS[equipment.settings.price_book]
         self._init_timeout = init_timeout
         self._phase = phase
         # The instance's id leads, so that what a dead supervisor left can be found by it.
-        self.worker_id = host.instance + os.urandom(16).hex()[: 32 - len(host.instance)]
+        self.worker_id = equipment.instance + os.urandom(16).hex()[: 32 - len(equipment.instance)]
         self.state: State = "starting"
         self.story: list[str] = []
         self.invocations = 0
@@ -107,15 +140,15 @@ class Worker:
         self.peak = 0
         # Set by whoever ends the worker: what the next failure of it is to say.
         self.ended_by = ""
-        self.keeps_scratch = False
+        self.keeps_tmp = False
         # What its invocation takes from: see `shares`. The pool sets it.
-        self.share: Share
+        self.share: Concurrency
         # Its own /tmp. The pool sets it before the start if one survived a crash.
-        self.scratch: Scratch | None = None
-        self.limits = host.limits_of(function)
+        self.tmp_dir: TmpDir | None = None
+        self.limits = equipment.limits_of(function)
         self._loop = asyncio.get_running_loop()
-        self.initialised: asyncio.Future[Init] = self._loop.create_future()
-        self._tree = Tree(self, self._record)
+        self.initialised: asyncio.Future[InitResult] = self._loop.create_future()
+        self._tree = ProcessTree(self, self._record)
         # Done when a process has outlived its SIGKILL: in D state, on a file system that hangs.
         # `live` waits for its end all the same; whoever else waits for this worker may stop.
         self.outlived = self._tree.outlived
@@ -128,7 +161,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._oom_kills = 0
         self._cpus = function.memory_size / MB_PER_CPU
-        self._cores = host.cores
+        self._affinity = equipment.affinity
         self._memory_limit = function.memory_size * MB
         self._group = self._tree.group
         # A worker may be quicker than the zygote's word that it exists: what it says first.
@@ -177,30 +210,30 @@ class Worker:
             self.initialised.exception()  # asyncio is content; who waits hears it as well
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
-        function, host = self.function, self.host
+        function, equipment = self.function, self.equipment
         if not os.path.isdir(function.code_path):  # noqa: ASYNC240 - one stat, on a local disk
             msg = (
                 f"The code of function {function.name} is gone from {function.code_path}: "
                 "it was deleted while in use. Deploy it again with update_function_code"
             )
             raise ResourceConflict(msg)
-        zygote = host.zygotes.running(function.runtime)
+        zygote = equipment.zygotes.running(function.runtime)
         if zygote is None:
-            zygote = await host.zygotes.get(function.runtime)
-        group = self._group = self._tree.group = host.hierarchy.lease(self.worker_id)
-        undo.callback(host.hierarchy.give_back, group)
+            zygote = await equipment.zygotes.get(function.runtime)
+        group = self._group = self._tree.group = equipment.hierarchy.lease(self.worker_id)
+        undo.callback(equipment.hierarchy.give_back, group)
         self._oom_kills = group.oom_kills()
         group.limit(self._memory_limit, PROCESSES)
         # The init phase has all the CPU there is; the quota comes when the worker is ready.
         # An init that is repeated is inside an invocation, and has the invocation's share.
         group.throttle(None if self._phase == "init" else self._cpus)
-        if self.scratch is None:
+        if self.tmp_dir is None:
             # What an app imports its functions from may be readable for the app's user only.
             own_user = not function.python_path
-            self.scratch = await host.scratches.lease(
+            self.tmp_dir = await equipment.tmp_dirs.lease(
                 self.worker_id, function.ephemeral_storage, own_user=own_user
             )
-        undo.push_async_callback(self._leave_scratch)
+        undo.push_async_callback(self._return_tmp_dir)
 
         request, our_request = os.pipe2(os.O_CLOEXEC)
         our_answer, answer = os.pipe2(os.O_CLOEXEC)
@@ -209,21 +242,21 @@ class Worker:
             self._loop, our_request, our_answer, self._on_frame, self._on_broken
         )
         undo.callback(self._channel.close)
-        self._log = log_pipe.LogPipe(self._loop, our_log, host.settings.log_bytes)
+        self._log = log_pipe.LogPipe(self._loop, our_log, equipment.settings.log_bytes)
         undo.callback(self._log.close)
         # The init phase is the worker's: what it is given is ours to have ready.
         started = time.monotonic()
         # Written before the worker exists: it finds its name when it first looks.
         self._channel.send(
-            host.introduction(function, self.worker_id, zygote.program, self.scratch.path)
+            equipment.introduction(function, self.worker_id, zygote.program, self.tmp_dir.path)
         )
         given = [request, answer, log]
         try:
-            volume = self.scratch.open_mount() if host.choice.walls.namespaces else None
+            volume = self.tmp_dir.open_mount() if equipment.choice.isolation.namespaces else None
             if volume is not None:
                 given.append(volume)
-            sandbox = self.host.sandbox(
-                function, self.worker_id, group.key, self.scratch.path, self.scratch.user
+            sandbox = self.equipment.sandbox(
+                function, self.worker_id, group.key, self.tmp_dir.path, self.tmp_dir.user
             )
             forked = await zygote.fork(sandbox, given)
         finally:
@@ -236,7 +269,7 @@ class Worker:
         undo.callback(self._tree.close)
         # Last in, first out: the processes go before what they used.
         undo.push_async_callback(self._bury, forked.exited)
-        host.journal.record(
+        equipment.journal.record(
             journal.WorkerStarted(worker_id=self.worker_id, function=function.name, pid=forked.pid)
         )
         self._timer = self._loop.call_at(
@@ -275,19 +308,19 @@ class Worker:
             self._complete_exited(exit_, oom=oom)
         if await tree.end():
             self._record(
-                journal.WorkerGone(
+                journal.WorkerExited(
                     worker_id=self.worker_id, function=self.function.name, cause=cause
                 )
             )
 
-    async def _leave_scratch(self) -> None:
+    async def _return_tmp_dir(self) -> None:
         """Remove the /tmp, unless a replacement is to find it (Lambda keeps it after a crash)."""
-        if self.keeps_scratch or self.scratch is None:
+        if self.keeps_tmp or self.tmp_dir is None:
             return
         try:
-            await self.host.scratches.give_back(self.scratch)
+            await self.equipment.tmp_dirs.give_back(self.tmp_dir)
         except OSError as exc:
-            what = f"{self.scratch.path} cannot be removed: {exc}"
+            what = f"{self.tmp_dir.path} cannot be removed: {exc}"
             self._record(journal.Trouble(what=what))
 
     def _cancel_timer(self) -> None:
@@ -295,7 +328,7 @@ class Worker:
             self._timer.cancel()
             self._timer = None
 
-    # Init phase
+    # InitResult phase
 
     def _on_ready(self) -> None:
         self._cancel_timer()
@@ -309,17 +342,17 @@ class Worker:
                 worker_id=self.worker_id, function=function.name, init_seconds=seconds
             )
         )
-        self.initialised.set_result(Init("", seconds, log))
+        self.initialised.set_result(InitResult("", seconds, log))
 
     def _init_failed(self, status: str, body: bytes, error_type: str) -> None:
-        self.keeps_scratch = True
+        self.keeps_tmp = True
         seconds = time.monotonic() - self.started
         log = self._log.drain()
         log += failures.init_report(seconds, self._phase, status, error_type)
         self._record(
             journal.InitFailed(worker_id=self.worker_id, function=self.function.name, status=status)
         )
-        self.initialised.set_result(Init(status, seconds, log, body, error_type))
+        self.initialised.set_result(InitResult(status, seconds, log, body, error_type))
 
     def _init_late(self) -> None:
         self.kill("the init phase was late")
@@ -336,17 +369,18 @@ class Worker:
     def invoke(
         self,
         request_id: str,
-        body: bytes,
-        context: Context,
-        init: Init | None = None,
+        payload: bytes,
+        context: InvocationContext,
+        stream: AnswerStream | None = None,
+        init: InitResult | None = None,
         spent: float = 0.0,
         log: bytes = b"",
     ) -> asyncio.Future[Response]:
         """Send an invocation; return the future of its response, which always comes.
 
-        `init` is the init phase that the caller waited for; `spent` and `log` are what a
-        repeated one has used of the timeout, and printed. Raises `WorkerGone` if another worker
-        has to run it.
+        `stream` takes the pieces of an answer that comes in pieces. `init` is the init phase that
+        the caller waited for; `spent` and `log` are what a repeated one has used of the timeout,
+        and printed. Raises `WorkerGone` if another worker has to run it.
         """
         if self.state == "frozen":
             self.thaw()
@@ -355,7 +389,7 @@ class Worker:
         self.invocations += 1
         # Not where others run meanwhile: they would all be on one core.
         is_short = self.idle_since - self.started < SHORT and self.share.used == 1
-        near = is_short and self._cores.hold(self.pid)
+        pinned = is_short and self._affinity.hold(self.pid)
         future: asyncio.Future[Response] = self._loop.create_future()
         self._call = (future, init, spent, log)
         self._request_id = request_id
@@ -367,21 +401,29 @@ class Worker:
         if self._timer is None:
             self._timer = self._loop.call_later(timeout, self._watch_deadline)
         deadline_ms = int((time.time() + timeout) * 1000)
-        stream = self._stream = context.stream
-        if context is NO_CONTEXT:
-            head = wire.Invoke(request_id, deadline_ms, near=near)
+        self._stream = stream
+        if context is NO_CONTEXT and stream is None:
+            head = wire.InvokeFrame(request_id, deadline_ms, pinned=pinned)
         else:
-            said = context.trace_id, context.client_context, context.identity, context.arn
-            head = wire.Invoke(request_id, deadline_ms, *said, stream is not None, near)
+            head = wire.InvokeFrame(
+                request_id,
+                deadline_ms,
+                trace_id=context.trace_id,
+                client_context=context.client_context,
+                identity=context.identity,
+                arn=context.arn,
+                stream=stream is not None,
+                pinned=pinned,
+            )
             if stream is not None:
                 stream.attach(self._channel.pause, self._channel.resume)
-        if not self._channel.send(wire.encode(head, body)):
+        if not self._channel.send(wire.encode(head, payload)):
             # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
             self._call = None
             self.kill("the worker does not read any more")
             self._released(self)
             raise WorkerGone
-        if is_short and self._cores.may_look():
+        if is_short and self._affinity.may_look():
             self._channel.receive()  # on our core it ran while we wrote, and has answered
             if self._call is not None:
                 # Or it is next: were we to sleep, we would be woken on another core.
@@ -390,7 +432,9 @@ class Worker:
         return future
 
     def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
-        if self.state == "busy" and (type(head) is wire.Answer or type(head) is wire.Fault):
+        if self.state == "busy" and (
+            type(head) is wire.ResponseFrame or type(head) is wire.FailureFrame
+        ):
             if head.id == self._request_id:
                 if head.max_rss_kb:
                     self.reported_rss = head.max_rss_kb * 1024
@@ -406,12 +450,12 @@ class Worker:
                     if self._call is None:
                         return
                 self.state = TRANSITIONS[self.state]["answered"]
-                self._complete(body, FAILED if type(head) is wire.Fault else ANSWERED, peak)
+                self._complete(body, FAILED if type(head) is wire.FailureFrame else ANSWERED, peak)
                 return
         elif self.state == "starting":
             if self._on_first(head, body):
                 return
-        elif isinstance(head, wire.Chunk) and self._takes(head.id):
+        elif isinstance(head, wire.ChunkFrame) and self._takes(head.id):
             assert self._stream is not None
             if not self._stream.put(body, head.content_type):
                 self._too_large()
@@ -428,9 +472,9 @@ class Worker:
         """Take what ends the init phase; return whether that is what it was."""
         if not self.pid:
             self._early.append((head, body))
-        elif isinstance(head, wire.Ready):
+        elif isinstance(head, wire.ReadyFrame):
             self._on_ready()
-        elif isinstance(head, wire.Fault) and not self.initialised.done():
+        elif isinstance(head, wire.FailureFrame) and not self.initialised.done():
             self.kill("the init phase failed")
             self._init_failed("error", body, failures.parse_failure(body).error_type)
         else:
@@ -457,12 +501,12 @@ class Worker:
             body = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
             self._init_failed("error", body, "Runtime.TruncatedResponse")
         if self._call is not None:
-            self.keeps_scratch = True
+            self.keeps_tmp = True
             self._fail("Runtime.TruncatedResponse", what)
 
     def _too_large(self) -> None:
         self.kill("its answer is too large")
-        self.keeps_scratch = True
+        self.keeps_tmp = True
         text = f"Response payload size exceeded maximum allowed payload size ({MAX_STREAM} bytes)."
         self._complete(failures.failure_body("Function.ResponseSizeTooLarge", text), FAILED, 0)
 
@@ -484,7 +528,7 @@ class Worker:
         """The deadline of an invocation has come."""
         timeout = self.function.timeout
         self.kill("timed out")
-        self.keeps_scratch = True
+        self.keeps_tmp = True
         self._complete(*failures.late(self._request_id, timeout, time.time()), 0)
 
     def check_oom(self) -> None:
@@ -512,7 +556,7 @@ class Worker:
         self._fail("Runtime.ExitError", f"Runtime exited with error: signal: killed ({what})")
 
     def _complete_exited(self, exit_: Exit | None, *, oom: bool) -> None:
-        self.keeps_scratch = True
+        self.keeps_tmp = True
         if oom:
             text = "Runtime exited with error: signal: killed"
             self._fail("Runtime.ExitError", text, note="Runtime.OutOfMemory\n")
@@ -551,7 +595,7 @@ class Worker:
             outcome.error_type,
         )
         self._record(invoked)
-        keep = self.host.keep_log
+        keep = self.equipment.keep_log
         if keep is not None or not future.done():
             init_log = before if init is None else init.log
             response = Response(body, invoked, log, init_log, function.version)
@@ -586,7 +630,7 @@ class Worker:
         self._tree.signal(signal.SIGTERM)
         # An interpreter that was about to block in read(2) would see the signal only after it.
         self._channel.send(wire.NOTHING)
-        self._timer = self._loop.call_later(self.host.settings.shutdown_grace, self._tree.kill)
+        self._timer = self._loop.call_later(self.equipment.settings.shutdown_grace, self._tree.kill)
 
     def kill(self, reason: str) -> None:
         """End every process of the worker now."""

@@ -28,7 +28,7 @@ from miniλ.sandbox import processes
 
 if TYPE_CHECKING:
     from miniλ.journal import Journal
-    from miniλ.sandbox import Sandbox, Walls
+    from miniλ.sandbox import Isolation, Sandbox
 
 MESSAGE = 65536
 START_TIMEOUT = 20.0
@@ -82,9 +82,9 @@ class Zygote:
         return f"<Zygote {self.runtime} {self.pid} {state}>"
 
     @classmethod
-    async def start(cls, runtime: str, program: str, walls: Walls, instance: str) -> Zygote:
+    async def start(cls, runtime: str, program: str, isolation: Isolation, instance: str) -> Zygote:
         """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
-        pid, control, errors = _spawn(program, walls, instance)
+        pid, control, errors = _spawn(program, isolation, instance)
         zygote = cls(runtime, program, pid, control, errors)
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
@@ -265,7 +265,7 @@ async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wa
         loop.remove_reader(pidfd)
 
 
-def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socket, int]:
+def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, socket.socket, int]:
     """Start a zygote; return its pid, our end of its socket and its stderr to read.
 
     It is marked as this instance's: a program that is no zygote, and stays, is found by that when
@@ -289,7 +289,7 @@ def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socke
                 "packages": str(catalog.packages_directory()),
                 "workers": str(catalog.workers_directory()),
                 "supervisor": os.getpid(),
-                "walls": walls._asdict(),
+                "isolation": isolation._asdict(),
             }
         ).decode(),
     ]
@@ -332,9 +332,9 @@ def _spawn(program: str, walls: Walls, instance: str) -> tuple[int, socket.socke
 class Zygotes:
     """The zygotes of one supervisor: one for each runtime, started when first needed."""
 
-    def __init__(self, facts: Journal, walls: Walls, instance: str) -> None:
+    def __init__(self, facts: Journal, isolation: Isolation, instance: str) -> None:
         self._journal = facts
-        self._walls = walls
+        self._isolation = isolation
         self._instance = instance
         self._running: dict[str, Zygote] = {}
         self._starting: dict[str, asyncio.Lock] = {}
@@ -362,7 +362,7 @@ class Zygotes:
         tried = []
         for program in [known] if known else catalog.candidates(runtime):
             try:
-                zygote = await Zygote.start(runtime, program, self._walls, self._instance)
+                zygote = await Zygote.start(runtime, program, self._isolation, self._instance)
             except _NotThis as exc:
                 tried.append(str(exc))
                 continue

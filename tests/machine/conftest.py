@@ -126,11 +126,11 @@ class Bench:
 
         assert response.payload == "fine", response.log
 
-    async def gone(self, response: miniλ.Response) -> journal.WorkerGone:
+    async def gone(self, response: miniλ.Response) -> journal.WorkerExited:
         """Wait until no process of the worker that gave this response is left."""
         worker_id = response.report.worker_id
         return await self.supervisor.journal.until(
-            journal.WorkerGone, lambda fact: fact.worker_id == worker_id
+            journal.WorkerExited, lambda fact: fact.worker_id == worker_id
         )
 
 

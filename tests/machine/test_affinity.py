@@ -18,7 +18,7 @@ import pytest
 
 import miniλ
 from miniλ import journal
-from miniλ.worker.affinity import IN_A_ROW, Cores
+from miniλ.worker.affinity import IN_A_ROW, Affinity
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -175,9 +175,9 @@ def test_with_one_core_there_is_nothing_to_choose() -> None:
     def confined() -> None:
         own = threading.get_native_id()
         os.sched_setaffinity(own, ALL[:1])
-        held.append(Cores().hold(own))
+        held.append(Affinity().hold(own))
         os.sched_setaffinity(own, ALL)
-        held.append(Cores().hold(own))
+        held.append(Affinity().hold(own))
         held.append(len(os.sched_getaffinity(own)) == 1)
         once.set()
 
@@ -194,4 +194,4 @@ def test_who_is_gone_is_not_held() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
 
-    assert not Cores().hold(pid)
+    assert not Affinity().hold(pid)

@@ -82,7 +82,7 @@ def test_who_waits_is_served_in_order(run_bench: Callable[..., None]) -> None:
                 group.create_task(call(number))
 
         assert order == list(range(10))
-        assert len(bench.supervisor.journal.story(journal.Throttled)) == 0
+        assert len(bench.supervisor.journal.story(journal.InvocationThrottled)) == 0
 
     run_bench("return event", scenario, reserved_concurrency=1)
 

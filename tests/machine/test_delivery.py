@@ -209,7 +209,7 @@ async def test_an_event_runs_and_is_over(stage: Stage) -> None:
     """The request id that is returned is the one that the function sees; nothing is left of it."""
     await stage.create()
     first = await stage.supervisor.invoke_async("f", {"n": 1})
-    second = await stage.supervisor.invoke_async("f", body=b" [2] ", request_id="mine")
+    second = await stage.supervisor.invoke_async("f", payload=b" [2] ", request_id="mine")
 
     assert ["Success", "Success"] == await stage.over(first, second)
     assert [[[2], "mine"], [{"n": 1}, first]] == sorted(stage.notes, key=str)
@@ -363,7 +363,7 @@ async def test_reserved_concurrency_holds_for_events(stage: Stage) -> None:
 
     assert ["Success"] * 40 == await stage.over(*ids)
     assert [[what, n] for n in range(40) for what in ("begin", "end")] == stage.notes
-    assert [] == stage.story(journal.Throttled)
+    assert [] == stage.story(journal.InvocationThrottled)
 
 
 @staged()
@@ -445,7 +445,7 @@ async def test_what_services_elsewhere_were_to_be_told_is_kept(stage: Stage) -> 
     await stage.supervisor.functions.update("f", {"told": told})
     good = await stage.supervisor.invoke_async("f", 2)
     assert ["Success"] == await stage.over(good)
-    bad = await stage.supervisor.invoke_async("f", body=b'{"n":  1}')
+    bad = await stage.supervisor.invoke_async("f", payload=b'{"n":  1}')
     assert ["RetriesExhausted"] == await stage.over(bad)
 
     (record, document), (letter, dead) = await stage.kept()
@@ -484,8 +484,8 @@ async def test_an_event_has_at_most_1_mb(stage: Stage) -> None:
     body = b'"' + b"x" * (delivery.MAX_EVENT - 2) + b'"'
     await stage.create("note(len(event), context.aws_request_id)")
     with pytest.raises(miniλ.RequestTooLarge, match=r"1048577 byte.* 1048576 bytes"):
-        await stage.supervisor.invoke_async("f", body=body + b" ")
-    request_id = await stage.supervisor.invoke_async("f", body=body)
+        await stage.supervisor.invoke_async("f", payload=body + b" ")
+    request_id = await stage.supervisor.invoke_async("f", payload=body)
 
     assert ["Success"] == await stage.over(request_id)
     assert [[delivery.MAX_EVENT - 2, request_id]] == stage.notes
@@ -496,7 +496,7 @@ REFUSED: dict[str, list[Any]] = {
     "request_id": ["", "a\nb", 5],
     "trace_id": ["", 5],
     "event": [object()],
-    "body": [b"{", "{}"],
+    "payload": [b"{", "{}"],
     "client_context": [{"a": object()}],
 }
 

@@ -95,7 +95,7 @@ def test_a_function_lives_from_create_to_delete(
             assert 32 == len(base64.b64decode(created.code_sha256))
             assert {"a": [1]} == (await supervisor.invoke("echo", {"a": [1]})).payload
             assert "test" == (await supervisor.invoke("echo", "stage")).payload
-            assert [1] == (await supervisor.invoke("echo", body=b" [1] ")).payload
+            assert [1] == (await supervisor.invoke("echo", payload=b" [1] ")).payload
 
             changed = await supervisor.update_function_configuration(
                 "echo", timeout=7, environment={"STAGE": "changed"}
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
         ["object", "JSON"],
     ),
     "body that is not JSON": (
-        _invoke(body=b"{"),
+        _invoke(payload=b"{"),
         miniλ.InvalidRequestContent,
         ["json", "truncated"],
     ),
@@ -265,7 +265,7 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
         [str(model.MAX_PAYLOAD + 2), str(model.MAX_PAYLOAD)],
     ),
     "body too large": (
-        _invoke(body=b"1" * (model.MAX_PAYLOAD + 1)),
+        _invoke(payload=b"1" * (model.MAX_PAYLOAD + 1)),
         miniλ.RequestTooLarge,
         [str(model.MAX_PAYLOAD + 1), str(model.MAX_PAYLOAD)],
     ),
@@ -776,7 +776,7 @@ def test_the_synchronous_face_does_the_same(
         assert [created] == supervisor.list_functions()
         assert {"a": 1} == supervisor.invoke("echo", {"a": 1}).payload
         assert supervisor.invoke("echo", "fail").is_failure
-        assert [2] == supervisor.invoke("echo", body=b"[2]").payload
+        assert [2] == supervisor.invoke("echo", payload=b"[2]").payload
         for bad in (
             lambda: supervisor.invoke("nobody"),
             lambda: supervisor.get_function("nobody"),
@@ -959,7 +959,7 @@ def test_what_is_no_event_or_no_id_is_refused(function_directory: Callable[..., 
         async with miniλ.Supervisor() as supervisor:
             await supervisor.create_function("plain", code, "app.handler")
             with pytest.raises(miniλ.InvalidRequestContent, match="got str"):
-                await supervisor.invoke("plain", body="{}")  # type: ignore[arg-type]
+                await supervisor.invoke("plain", payload="{}")  # type: ignore[arg-type]
             with pytest.raises(miniλ.InvalidParameterValue, match=r"trace_id .* got 5"):
                 await supervisor.invoke("plain", trace_id=5)  # type: ignore[arg-type]
             with pytest.raises(miniλ.InvalidParameterValue, match=r"request_id .* got 5"):

@@ -34,7 +34,7 @@ from .conftest import CGROUPS, NEIGHBOUR, Bench, at, is_running, skip_without, s
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from miniλ.sandbox import Walls
+    from miniλ.sandbox import Isolation
 
 ROOT = Path(__file__).resolve().parents[2]
 MB = 1 << 20
@@ -228,7 +228,7 @@ def test_a_worker_that_does_not_die_costs_its_invocation_only(
                 assert (await supervisor.invoke("neighbour", 1)).payload == 1
             (trouble,) = supervisor.journal.story(journal.Trouble)
             assert f"[{pid}] do not die" in trouble.what
-            gone = {fact.worker_id for fact in supervisor.journal.story(journal.WorkerGone)}
+            gone = {fact.worker_id for fact in supervisor.journal.story(journal.WorkerExited)}
             assert response.report.worker_id not in gone
 
             disk.ice.thaw()
@@ -389,15 +389,15 @@ def score(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
-def may_not_lower(walls: Walls) -> bool:
+def may_not_lower(isolation: Isolation) -> bool:
     """Return whether a worker's score stays: by Landlock, or because who raised it had the right.
 
     That is a capability on the host, and counts for nothing in a user namespace.
     """
     status = Path("/proc/self/status").read_text()
     capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
-    had_right = bool(capabilities >> CAP_SYS_RESOURCE & 1) and walls.namespaces != "user"
-    return bool(walls.landlock) or had_right
+    had_right = bool(capabilities >> CAP_SYS_RESOURCE & 1) and isolation.namespaces != "user"
+    return bool(isolation.landlock) or had_right
 
 
 def test_workers_are_the_first_to_be_killed_for_memory(run_bench: Callable[..., None]) -> None:
@@ -410,7 +410,7 @@ def test_workers_are_the_first_to_be_killed_for_memory(run_bench: Callable[..., 
         supervisor = bench.supervisor
         zygote = (await supervisor.journal.until(journal.ZygoteStarted)).pid
         own = score(os.getpid())
-        held = may_not_lower(supervisor._choice.walls)
+        held = may_not_lower(supervisor._choice.isolation)
         first, response = await supervisor.invoke("subject", "fine"), await bench.abuse()
         started = supervisor.journal.story(journal.WorkerStarted)
 
@@ -574,15 +574,15 @@ def eat(
 
 
 @pytest.mark.parametrize("what", ["mapped", "a file"])
-@pytest.mark.parametrize("walls", ["root", "bare"])
+@pytest.mark.parametrize("isolation", ["root", "bare"])
 def test_a_host_without_memory_kills_workers_first(
-    eat: Callable[[str, str, str], Eaten], walls: str, what: str
+    eat: Callable[[str, str, str], Eaten], isolation: str, what: str
 ) -> None:
     """The invocation fails as one that was killed; supervisor, zygote and the next work (C72).
 
     Memory in a file that is not mapped is in nobody's size, so that all others are larger.
     """
-    eaten = eat(walls, what, "on")
+    eaten = eat(isolation, what, "on")
 
     assert eaten.exit_status == 0
     message, payload, zygotes = json.loads(eaten.said)

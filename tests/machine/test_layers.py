@@ -17,7 +17,7 @@ import miniλ
 from miniλ import journal, model
 from miniλ.errors import InvalidParameterValue
 from miniλ.functions import new_revision
-from miniλ.model import Attached, FunctionConfiguration
+from miniλ.model import AttachedLayer, FunctionConfiguration
 from miniλ.settings import Settings
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, LayerVersion
@@ -52,7 +52,7 @@ class Bench:
         self.directory = directory
         self.level = level
 
-    async def layer(self, name: str, files: dict[str, str]) -> Attached:
+    async def layer(self, name: str, files: dict[str, str]) -> AttachedLayer:
         """Publish a layer of texts by their paths; those in bin are programs."""
         directory = self.directory / f"layer-{name}"
         for path, text in files.items():
@@ -64,9 +64,9 @@ class Bench:
         async with functions.changing:
             package = await functions.publish_code(directory)
             await self.supervisor.registry.write(Change(LAYER, name, "1", _version(name, package)))
-        return Attached(functions.place.layer(name, 1), package.size, package.path)
+        return AttachedLayer(functions.place.layer(name, 1), package.size, package.path)
 
-    async def have(self, *layers: Attached) -> FunctionConfiguration:
+    async def have(self, *layers: AttachedLayer) -> FunctionConfiguration:
         """Give the function these layers and no others."""
         return await self.supervisor.functions.update("subject", {"layers": list(layers)})
 
@@ -313,7 +313,7 @@ def test_code_and_layers_have_one_limit(run_once: Callable[..., None]) -> None:
         code = (bench.directory / "subject" / "app.py").stat().st_size
         with (large / "file").open("wb") as file:
             file.truncate(262_144_000 - code)
-        layer = Attached(bench.supervisor.functions.place.layer("large", 1), 1, str(large))
+        layer = AttachedLayer(bench.supervisor.functions.place.layer("large", 1), 1, str(large))
         exact = await bench.have(layer)
         (bench.directory / "subject" / "app.py").write_text(HANDLER + "#", encoding="utf-8")
         with pytest.raises(InvalidParameterValue) as more_code:
@@ -342,7 +342,7 @@ def test_a_layer_that_went_meanwhile_is_refused(run_once: Callable[..., None]) -
         arn = bench.supervisor.functions.place.layer("gone", 1)
         before = bench.supervisor.get_function("subject")
         with pytest.raises(InvalidParameterValue, match=f"Layer version {arn} does not exist."):
-            await bench.have(Attached(arn, 1, str(bench.directory / "gone")))
+            await bench.have(AttachedLayer(arn, 1, str(bench.directory / "gone")))
 
         assert bench.supervisor.get_function("subject") == before
 

@@ -122,7 +122,7 @@ def test_workers_of_a_deleted_function_end_when_they_are_ready(
         for started in supervisor.journal.story(journal.WorkerStarted):
             if started.function == "slow":
                 await supervisor.journal.until(
-                    journal.WorkerGone, lambda fact, own=started: fact.worker_id == own.worker_id
+                    journal.WorkerExited, lambda fact, own=started: fact.worker_id == own.worker_id
                 )
 
     run_bench("return 1", scenario)

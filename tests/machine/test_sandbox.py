@@ -205,7 +205,7 @@ class Place:
         await self.neighbour()
         (started,) = supervisor.journal.story(journal.WorkerStarted)
         (worker,) = supervisor._pool._workers.values()
-        assert worker.scratch is not None
+        assert worker.tmp_dir is not None
         abstract = f"minilambda-{uuid.uuid4().hex}"
         for address in ("\0" + abstract, str(self.host / "socket")):
             listener = sockets.enter_context(socket.socket(socket.AF_UNIX))
@@ -220,7 +220,7 @@ class Place:
         self.event = {
             "registry": str(supervisor.registry.path),
             "code": function.code_path,
-            "tmp": worker.scratch.path,
+            "tmp": worker.tmp_dir.path,
             "supervisor": os.getpid(),
             "sibling": started.pid,
             "abstract": abstract,
@@ -444,7 +444,7 @@ def test_removal_does_not_follow_links(at: Runner) -> None:
             await place.beside(place.event)
             workers = supervisor._pool._workers.values()
             (worker,) = (one for one in workers if one.function.name == "subject")
-        return Path(worker.scratch.path)
+        return Path(worker.tmp_dir.path)
 
     path = at.run(scenario())
 

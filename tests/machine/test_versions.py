@@ -150,13 +150,13 @@ def test_provisioned_workers_are_there_before_anybody_comes(code: Path) -> None:
             failed = await supervisor.invoke("f:1", "die")
             assert failed.is_failure
             await supervisor.journal.until(
-                journal.WorkerGone, lambda fact: fact.worker_id == failed.report.worker_id
+                journal.WorkerExited, lambda fact: fact.worker_id == failed.report.worker_id
             )
             await alive(supervisor, "1", 2)
             started = supervisor.journal.story(journal.WorkerStarted)
             os.kill(started[-1].pid, signal.SIGKILL)
             await supervisor.journal.until(
-                journal.WorkerGone, lambda fact: fact.worker_id == started[-1].worker_id
+                journal.WorkerExited, lambda fact: fact.worker_id == started[-1].worker_id
             )
             await alive(supervisor, "1", 2)
 
@@ -164,7 +164,7 @@ def test_provisioned_workers_are_there_before_anybody_comes(code: Path) -> None:
             for worker in supervisor.journal.story(journal.WorkerStarted):
                 async with asyncio.timeout(20):
                     await supervisor.journal.until(
-                        journal.WorkerGone,
+                        journal.WorkerExited,
                         lambda fact, own=worker.worker_id: fact.worker_id == own,  # type: ignore[misc]
                     )
 
@@ -186,7 +186,7 @@ def test_provisioned_concurrency_says_why_it_is_not_there(
                 await supervisor.provision("f", "1", 8)
             await supervisor.provision("f", "1", 1)
             await supervisor.journal.until(journal.InitFailed)
-            await supervisor.journal.until(journal.WorkerGone)
+            await supervisor.journal.until(journal.WorkerExited)
 
             assert (0, "FUNCTION_ERROR_INIT_FAILURE") == supervisor.provisioned("f", "1")
             assert 1 == len(supervisor.journal.story(journal.WorkerStarted))

@@ -130,7 +130,7 @@ def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever calla
         if frame is None:
             return
         head, body = frame
-        if head.pop("near", False):
+        if head.pop("pinned", False):
             _let_go(0, _cores)
         kind, answer = run_handler(handler, head, body)
         if _is_child:

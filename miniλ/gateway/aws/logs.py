@@ -27,12 +27,12 @@ from miniλ.errors import (
 )
 from miniλ.gateway.aws import filter_patterns
 from miniλ.gateway.aws.logs_request import Request, page_size, parse, required
-from miniλ.store.logbook import PREFIX, Event, position
+from miniλ.store.logbook import PREFIX, LogEvent, position
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from miniλ.store.logbook import Group, Logbook, Stream
+    from miniλ.store.logbook import Logbook, LogGroup, LogStream
 
 TARGET = "Logs_20140328."
 # A page of events has at most this many, and about this size, as PutLogEvents counts it.
@@ -139,7 +139,7 @@ async def _describe_log_groups(logs: _Logs, request: Request) -> dict[str, Any]:
     return {"logGroups": [_group_document(logs, group) for group in page], **token}
 
 
-def _group_document(logs: _Logs, group: Group) -> dict[str, Any]:
+def _group_document(logs: _Logs, group: LogGroup) -> dict[str, Any]:
     return {
         "logGroupName": group.name,
         "creationTime": group.created,
@@ -168,7 +168,7 @@ async def _describe_log_streams(logs: _Logs, request: Request) -> dict[str, Any]
     return {"logStreams": [_stream_document(logs, group, stream) for stream in page], **token}
 
 
-def _stream_document(logs: _Logs, group: str, stream: Stream) -> dict[str, Any]:
+def _stream_document(logs: _Logs, group: str, stream: LogStream) -> dict[str, Any]:
     return {
         "logStreamName": stream.name,
         "creationTime": stream.first,
@@ -287,8 +287,8 @@ def _token(way: str, place: int) -> str:
 
 
 def _page_of_events(
-    events: list[Event], limit: int, place: int | None, *, forward: bool
-) -> tuple[list[Event], bool]:
+    events: list[LogEvent], limit: int, place: int | None, *, forward: bool
+) -> tuple[list[LogEvent], bool]:
     """Return the first or last events from the place on, in order, and whether there are more."""
     if place is not None:
         there = bisect_left(events, place, key=lambda event: event.position)

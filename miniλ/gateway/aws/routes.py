@@ -38,7 +38,7 @@ from miniλ.store.logbook import PREFIX as GROUP_PREFIX
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Api
-    from miniλ.gateway.http.auth import Auth, Visitor
+    from miniλ.gateway.http.auth import Auth, Caller
 
 URL_PREFIX = "/_url/"
 ENFORCEMENT = "/_minilambda/enforcement"
@@ -91,7 +91,7 @@ async def _serve_url(
 ) -> web.StreamResponse:
     """Answer a function URL. A signature, where there is one, is of the path as it was sent."""
     sent, _, query = request.raw_path.partition("?")
-    visitor: Visitor = NOBODY
+    visitor: Caller = NOBODY
     signed = "Authorization" in request.headers or "X-Amz-Signature=" in query
     if signed and serve.asks_who(api, url_id):
         visitor = named(request) if auth is None else auth.admit(request, sent, query)
@@ -162,7 +162,7 @@ async def _call(
     return web.Response(status=status, body=content, headers=headers)
 
 
-def _check_logs(visitor: Visitor, target: str, body: bytes) -> None:
+def _check_logs(visitor: Caller, target: str, body: bytes) -> None:
     """Refuse to show logs to a key that may not see them, or not those of this function."""
     asked = parse(body)
     action = f"logs:{target.removeprefix(logs.TARGET)}"

@@ -37,7 +37,7 @@ _EVERYWHERE = {"iam": "us-east-1", "sts": "us-east-1"}
 _CREDENTIAL = re.compile(r"Credential=([0-9]{12})/")
 
 
-class Visitor:
+class Caller:
     """Who asks: a key id and its account, "" where nobody was asked.
 
     `verify` is to be called with the sha256 (hex) of the body, before anything is done; None
@@ -91,7 +91,7 @@ class Visitor:
         )
 
 
-NOBODY = Visitor()
+NOBODY = Caller()
 
 
 def _about(params: Mapping[str, Any], registry: Registry) -> list[str | None]:
@@ -114,10 +114,10 @@ def _about(params: Mapping[str, Any], registry: Registry) -> list[str | None]:
     return found or [None]
 
 
-def named(request: web.BaseRequest) -> Visitor:
+def named(request: web.BaseRequest) -> Caller:
     """Return who says who they are, where nobody is asked for a proof."""
     found = _CREDENTIAL.search(request.headers.get("Authorization", ""))
-    return NOBODY if found is None else Visitor(found[1], found[1])
+    return NOBODY if found is None else Caller(found[1], found[1])
 
 
 class Auth:
@@ -131,7 +131,7 @@ class Auth:
 
     def admit(
         self, request: web.BaseRequest, path: str, query: str, services: tuple[str, ...] = LAMBDA
-    ) -> Visitor:
+    ) -> Caller:
         """Return who a request claims to be from. Raises `AccessDenied`.
 
         `services`: those that a request to this path may be signed for.
@@ -159,7 +159,7 @@ class Auth:
         elif claim.payload is not None:
             verify(None)
         account = self._keys.account_of(claim.key_id) or ""
-        return Visitor(claim.key_id, account, self._keys, self._place, verify)
+        return Caller(claim.key_id, account, self._keys, self._place, verify)
 
     def _check_scope(self, claim: sigv4.Claim, services: tuple[str, ...]) -> None:
         """Refuse what was signed for another region or service: it was not meant for us."""

@@ -27,7 +27,7 @@ from miniλ.gateway.http.bodies import BrokenBody, first_line
 if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
-    from miniλ.gateway.http.fast_path import Express
+    from miniλ.gateway.http.fast_path import FastPath
     from miniλ.model import Response
 
 # From the first byte of a request to the end of its headers.
@@ -266,7 +266,7 @@ class Connection(web_protocol.RequestHandler):
 class Server(web.Server):
     """aiohttp's low-level server, with an end to patience."""
 
-    def __init__(self, handler: Any, express: Express | None = None) -> None:  # noqa: ANN401 - a coroutine function of a request
+    def __init__(self, handler: Any, express: FastPath | None = None) -> None:  # noqa: ANN401 - a coroutine function of a request
         self.express = express
         self._options = {
             "keepalive_timeout": IDLE_SECONDS,

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from miniλ import traces
 from miniλ.errors import LambdaError
 from miniλ.gateway.http.connections import SERVER
-from miniλ.invoker import check_event, new_request_id
-from miniλ.worker.equipment import Context
+from miniλ.invoker import check_payload, new_request_id
+from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,7 +73,7 @@ class _Plain(NamedTuple):
     length: int
 
 
-class Express:
+class FastPath:
     """The express lane of one gateway, where nobody is asked for a key."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -101,13 +101,13 @@ class Express:
         if function is None:
             return None
         try:
-            event = check_event(data[end:]) if plain.length else b"{}"
+            payload = check_payload(data[end:]) if plain.length else b"{}"
         except LambdaError:
             return None
         request_id = new_request_id()
         trace_id = traces.new(request_id)
-        context = Context(None, None, traces.begun(trace_id, plain.function))
-        future = self._supervisor.run_warm(function, event, context, request_id)
+        context = InvocationContext(trace_id=traces.begun(trace_id, plain.function))
+        future = self._supervisor.run_warm(function, payload, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 
     def _learn(self, head: bytes) -> _Plain | None:

@@ -24,8 +24,8 @@ from miniλ.gateway.service_model.shapes import (
     MapOf,
     Number,
     OneOf,
-    Record,
     Shape,
+    Structure,
     Text,
     Whole,
 )
@@ -54,14 +54,14 @@ def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # n
             said = "" if secret else f" '{shown(value)}'"
             errors.append(f"Value{said} at '{where}' failed to satisfy constraint: {words}")
     match shape:
-        case Record(members=members, required=required):
+        case Structure(members=members, required=required):
             for name, member in members.items():
                 inner = f"{where}.{in_messages(name)}"
                 if name in value:
                     check(member, value[name], inner, errors)
                 elif name in required:
                     errors.append(must_be(inner))
-        case ListOf(member=Record()):
+        case ListOf(member=Structure()):
             for number, each in enumerate(value, 1):
                 if len(errors) >= _ENOUGH:
                     break
@@ -95,7 +95,7 @@ def _constraints(shape: Shape) -> tuple[_Constraint, ...]:
         case Whole(minimum=low, maximum=high) | Number(minimum=low, maximum=high):
             return _range(low, high)
         case ListOf(member=member, minimum=low, maximum=high):
-            if isinstance(member, Record):
+            if isinstance(member, Structure):
                 return _length(low, high)
             words = f"Member must satisfy constraint: {_all_words(member)}"
             return (*_length(low, high), (words, functools.partial(_all_hold, member)))

@@ -85,14 +85,14 @@ class MapOf(msgspec.Struct, frozen=True, eq=False):
     secret: bool = False
 
 
-class Record(msgspec.Struct, frozen=True, eq=False):
+class Structure(msgspec.Struct, frozen=True, eq=False):
     """A structure: its members by name, and the names of those that must be there."""
 
     members: dict[str, Shape]
     required: tuple[str, ...] = ()
 
 
-Shape: TypeAlias = Text | OneOf | Whole | Number | Flag | Time | Blob | ListOf | MapOf | Record
+Shape: TypeAlias = Text | OneOf | Whole | Number | Flag | Time | Blob | ListOf | MapOf | Structure
 
 
 # Where the model's range is wider than today's quota; see `miniλ.model`.
@@ -126,7 +126,7 @@ FunctionVersion = OneOf(("ALL",))
 FunctionVersionLatestPublished = OneOf(("LATEST_PUBLISHED",))
 MasterRegion = Text(1, 50, r"ALL|" + _REGION)
 Description = Text(0, 256)
-AliasRoutingConfiguration = Record(
+AliasRoutingConfiguration = Structure(
     {"AdditionalVersionWeights": MapOf(Text(1, 1024, r"[0-9]+"), Number(0.0, 1.0))}
 )
 
@@ -152,7 +152,7 @@ Architecture = OneOf(("x86_64", "arm64"))
 ArchitecturesList = ListOf(Architecture, 1, 1)
 MemorySize = Whole(*QUOTAS["MemorySize"])
 Timeout = Whole(*QUOTAS["Timeout"])
-EphemeralStorage = Record({"Size": Whole(*QUOTAS["EphemeralStorageSize"])}, ("Size",))
+EphemeralStorage = Structure({"Size": Whole(*QUOTAS["EphemeralStorageSize"])}, ("Size",))
 Handler = Text(0, 128, r"[^\s]+")
 RoleArn = Text(0, 10000, r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+")
 KMSKeyArn = Text(0, 10000, r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()")
@@ -166,7 +166,7 @@ S3Bucket = Text(3, 63, r"[0-9A-Za-z\.\-_]*(?<!\.)")
 S3Key = Text(1, 1024, r".*")
 S3ObjectVersion = Text(1, 1024, r".*")
 S3ObjectStorageMode = OneOf(("COPY", "REFERENCE"))
-FunctionCode = Record(
+FunctionCode = Structure(
     {
         "ZipFile": Blob(),
         "S3Bucket": S3Bucket,
@@ -178,19 +178,19 @@ FunctionCode = Record(
     }
 )
 PackageType = OneOf(("Zip", "Image"))
-Environment = Record(
+Environment = Structure(
     {"Variables": MapOf(Text(pattern=r"[a-zA-Z]([a-zA-Z0-9_])+"), Text(), secret=True)}
 )
-VpcConfig = Record(
+VpcConfig = Structure(
     {
         "SubnetIds": ListOf(Text(0, 1024, r"subnet-[0-9a-z]*"), 0, 16),
         "SecurityGroupIds": ListOf(Text(0, 1024, r"sg-[0-9a-zA-Z]*"), 0, 5),
         "Ipv6AllowedForDualStack": Flag(),
     }
 )
-DeadLetterConfig = Record({"TargetArn": ResourceArn})
-TracingConfig = Record({"Mode": OneOf(("Active", "PassThrough"))})
-FileSystemConfig = Record(
+DeadLetterConfig = Structure({"TargetArn": ResourceArn})
+TracingConfig = Structure({"Mode": OneOf(("Active", "PassThrough"))})
+FileSystemConfig = Structure(
     {
         "Arn": Text(
             0,
@@ -201,20 +201,20 @@ FileSystemConfig = Record(
             r":file-system/fs-[0-9a-f]{17,40}/access-point/fsap-[0-9a-f]{17,40}",
         ),
         "LocalMountPath": Text(0, 160, r"/mnt/[a-zA-Z0-9-_.]+"),
-        "S3FilesConfig": Record({"DirectS3Read": OneOf(("ENABLED", "DISABLED", "AUTO"))}),
+        "S3FilesConfig": Structure({"DirectS3Read": OneOf(("ENABLED", "DISABLED", "AUTO"))}),
     },
     ("Arn", "LocalMountPath"),
 )
 FileSystemConfigList = ListOf(FileSystemConfig, 0, 1)
-ImageConfig = Record(
+ImageConfig = Structure(
     {
         "EntryPoint": ListOf(Text(), 0, 1500),
         "Command": ListOf(Text(), 0, 1500),
         "WorkingDirectory": Text(0, 1000),
     }
 )
-SnapStart = Record({"ApplyOn": OneOf(("PublishedVersions", "None"))})
-LoggingConfig = Record(
+SnapStart = Structure({"ApplyOn": OneOf(("PublishedVersions", "None"))})
+LoggingConfig = Structure(
     {
         "LogFormat": OneOf(("JSON", "Text")),
         "ApplicationLogLevel": OneOf(("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")),
@@ -222,10 +222,10 @@ LoggingConfig = Record(
         "LogGroup": Text(1, 512, r"[\.\-_/#A-Za-z0-9]+"),
     }
 )
-TenancyConfig = Record({"TenantIsolationMode": OneOf(("PER_TENANT",))}, ("TenantIsolationMode",))
-CapacityProviderConfig = Record(
+TenancyConfig = Structure({"TenantIsolationMode": OneOf(("PER_TENANT",))}, ("TenantIsolationMode",))
+CapacityProviderConfig = Structure(
     {
-        "LambdaManagedInstancesCapacityProviderConfig": Record(
+        "LambdaManagedInstancesCapacityProviderConfig": Structure(
             {
                 "CapacityProviderArn": Text(
                     1,
@@ -242,21 +242,21 @@ CapacityProviderConfig = Record(
     },
     ("LambdaManagedInstancesCapacityProviderConfig",),
 )
-DurableConfig = Record(
+DurableConfig = Structure(
     {
         "KMSKeyArn": KMSKeyArn,
         "RetentionPeriodInDays": Whole(1, 90),
         "ExecutionTimeout": Whole(1, 31622400),
     }
 )
-FunctionRuntimeConfig = Record(
+FunctionRuntimeConfig = Structure(
     {
         "RuntimeArn": Text(48, 2048, r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:runtime/.+"),
         "RuntimeAlias": Text(1, 128),
     },
     ("RuntimeArn", "RuntimeAlias"),
 )
-AcceleratorConfig = Record({"AcceleratorMemorySize": Whole()}, ("AcceleratorMemorySize",))
+AcceleratorConfig = Structure({"AcceleratorMemorySize": Whole()}, ("AcceleratorMemorySize",))
 UpdateRuntimeOn = OneOf(("Auto", "Manual", "FunctionUpdate"))
 RuntimeVersionArn = Text(
     26,
@@ -298,7 +298,7 @@ LayerVersionArn = Text(
 )
 LayerVersionNumber = Whole(bits=64)
 LayerList = ListOf(LayerVersionArn)
-LayerVersionContentInput = Record(
+LayerVersionContentInput = Structure(
     {
         "S3Bucket": S3Bucket,
         "S3Key": S3Key,
@@ -331,7 +331,7 @@ OrganizationId = Text(0, 34, r"o-[a-z0-9]{10,32}")
 FunctionUrlAuthType = OneOf(("NONE", "AWS_IAM"))
 InvokeMode = OneOf(("BUFFERED", "RESPONSE_STREAM"))
 HeadersList = ListOf(Text(0, 1024, r".*"), 0, 100)
-Cors = Record(
+Cors = Structure(
     {
         "AllowCredentials": Flag(),
         "AllowHeaders": HeadersList,
@@ -346,25 +346,25 @@ Cors = Record(
 # Where results go, and where events come from
 
 DestinationArn = Text(0, 350, r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|" + _ARN)
-DestinationConfig = Record(
+DestinationConfig = Structure(
     {
-        "OnSuccess": Record({"Destination": DestinationArn}),
-        "OnFailure": Record({"Destination": DestinationArn}),
+        "OnSuccess": Structure({"Destination": DestinationArn}),
+        "OnFailure": Structure({"Destination": DestinationArn}),
     }
 )
 UUIDString = Text(36, 36)
-FilterCriteria = Record({"Filters": ListOf(Record({"Pattern": Text(0, 4096, r"[\s\S]*")}))})
-EventSourceMappingMetricsConfig = Record(
+FilterCriteria = Structure({"Filters": ListOf(Structure({"Pattern": Text(0, 4096, r"[\s\S]*")}))})
+EventSourceMappingMetricsConfig = Structure(
     {"Metrics": ListOf(OneOf(("EventCount", "ErrorCount", "KafkaMetrics")), 0, 3)}
 )
-EventSourceMappingLoggingConfig = Record({"SystemLogLevel": OneOf(("DEBUG", "INFO", "WARN"))})
+EventSourceMappingLoggingConfig = Structure({"SystemLogLevel": OneOf(("DEBUG", "INFO", "WARN"))})
 EventSourcePosition = OneOf(("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"))
-ScalingConfig = Record({"MaximumConcurrency": Whole(2, 1000)})
+ScalingConfig = Structure({"MaximumConcurrency": Whole(2, 1000)})
 Topics = ListOf(Text(1, 249, r"[^.]([a-zA-Z0-9\-_.]+)"), 1, 1)
 Queues = ListOf(Text(1, 1000, r"[\s\S]*"), 1, 1)
 URI = Text(1, 200, r"[ a-zA-Z0-9-\/*:_+=.@-]*")
 SourceAccessConfigurations = ListOf(
-    Record(
+    Structure(
         {
             "Type": OneOf(
                 (
@@ -397,16 +397,16 @@ Endpoint = Text(
     r"(([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])\.)*"
     r"([A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9\-]*[A-Za-z0-9]):[0-9]{1,5}",
 )
-SelfManagedEventSource = Record(
+SelfManagedEventSource = Structure(
     {"Endpoints": MapOf(OneOf(("KAFKA_BOOTSTRAP_SERVERS",)), ListOf(Endpoint, 1, 10), 1, 2)}
 )
 FunctionResponseTypeList = ListOf(OneOf(("ReportBatchItemFailures",)), 0, 1)
-KafkaSchemaRegistryConfig = Record(
+KafkaSchemaRegistryConfig = Structure(
     {
         "SchemaRegistryURI": Text(1, 10000, r"[a-zA-Z0-9-\/*:_+=.@-]*"),
         "EventRecordFormat": OneOf(("JSON", "SOURCE")),
         "AccessConfigs": ListOf(
-            Record(
+            Structure(
                 {
                     "Type": OneOf(
                         (
@@ -420,27 +420,27 @@ KafkaSchemaRegistryConfig = Record(
                 }
             )
         ),
-        "SchemaValidationConfigs": ListOf(Record({"Attribute": OneOf(("KEY", "VALUE"))})),
+        "SchemaValidationConfigs": ListOf(Structure({"Attribute": OneOf(("KEY", "VALUE"))})),
     }
 )
-AmazonManagedKafkaEventSourceConfig = Record(
+AmazonManagedKafkaEventSourceConfig = Structure(
     {"ConsumerGroupId": URI, "SchemaRegistryConfig": KafkaSchemaRegistryConfig}
 )
-SelfManagedKafkaEventSourceConfig = Record(
+SelfManagedKafkaEventSourceConfig = Structure(
     {
         "ConsumerGroupId": URI,
         "SchemaRegistryConfig": KafkaSchemaRegistryConfig,
         "ConsumptionMode": OneOf(("Stream", "Queue")),
     }
 )
-DocumentDBEventSourceConfig = Record(
+DocumentDBEventSourceConfig = Structure(
     {
         "DatabaseName": Text(1, 63, r"[^ /\.$\x22]*"),
         "CollectionName": Text(1, 57, r"(^(?!(system\x2e)))(^[_a-zA-Z0-9])([^$]*)"),
         "FullDocument": OneOf(("UpdateLookup", "Default")),
     }
 )
-ProvisionedPollerConfig = Record(
+ProvisionedPollerConfig = Structure(
     {
         "MinimumPollers": Whole(1, 200),
         "MaximumPollers": Whole(1, 10000),

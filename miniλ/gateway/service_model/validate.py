@@ -29,8 +29,8 @@ from miniλ.gateway.service_model.shapes import (
     MapOf,
     Number,
     OneOf,
-    Record,
     Shape,
+    Structure,
     Text,
     Time,
     Whole,
@@ -52,7 +52,7 @@ _JAVA: dict[type[Shape], str] = {
     Blob: "Blob",
     ListOf: "List",
     MapOf: "Map",
-    Record: "Structure",
+    Structure: "Structure",
 }
 _NUMBER = "class com.amazon.coral.value.json.numbers.TruncatingBigNumber"
 
@@ -170,7 +170,7 @@ def _object(document: object) -> Mapping[str, object]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise _unlike(document, Record({}))
+        raise _unlike(document, Structure({}))
     return document
 
 
@@ -184,7 +184,7 @@ def _of_json(shape: Shape, value: object) -> object:
                 _text(key, name): None if each is None else _of_json(of, each)
                 for name, each in value.items()
             }
-        case Record(members=members) if isinstance(value, dict):
+        case Structure(members=members) if isinstance(value, dict):
             return {
                 name: _of_json(member, value[name])
                 for name, member in members.items()

@@ -31,19 +31,19 @@ from miniλ.gateway.http import bodies
 from miniλ.gateway.http.answers import JSON, RETRY_AFTER
 from miniλ.gateway.urls import configs, cors, payloads
 from miniλ.gateway.urls.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, Identity, UrlAnswer
-from miniλ.gateway.urls.stream_head import Prelude
+from miniλ.gateway.urls.stream_head import StreamHead
 from miniλ.invoker import new_request_id
 from miniλ.model import MAX_PAYLOAD
 from miniλ.store.resources import POLICY
-from miniλ.worker.answer_stream import Stream
-from miniλ.worker.equipment import Context
+from miniλ.worker.answer_stream import AnswerStream
+from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator
 
     from miniλ.gateway.call import Api
-    from miniλ.gateway.http.auth import Visitor
+    from miniλ.gateway.http.auth import Caller
     from miniλ.gateway.urls.payloads import Headers
     from miniλ.model import Response
 
@@ -62,7 +62,7 @@ class _Visit(NamedTuple):
     raw_path: str
     raw_query: str
     body: bytes
-    caller: Visitor
+    caller: Caller
     request_id: str
     trace_id: str
 
@@ -83,7 +83,7 @@ async def serve(
     raw_path: str,
     raw_query: str,
     body: bytes,
-    caller: Visitor,
+    caller: Caller,
 ) -> web.StreamResponse:
     """Answer a request to a function URL, whatever it comes to.
 
@@ -103,7 +103,7 @@ async def serve(
         # Before anybody is asked who they are: browsers do not sign these.
         return _whole(UrlAnswer(200, allowed), ids)
     visit = _Visit(api, request, url_id, raw_path, raw_query, body, caller, request_id, trace_id)
-    stream = Stream() if config["InvokeMode"] == "RESPONSE_STREAM" else None
+    stream = AnswerStream() if config["InvokeMode"] == "RESPONSE_STREAM" else None
     result = await _run(visit, function, alias, config["AuthType"], stream)
     origin = request.headers.get("Origin")
     if isinstance(result, UrlAnswer):
@@ -112,7 +112,7 @@ async def serve(
         return _whole(_shared(payloads.answer((await result).body), rules, origin), ids)
     try:
         pieces = _pieces(stream, result)
-        head, start = await _begun(Prelude(stream.content_type), pieces)
+        head, start = await _begun(StreamHead(stream.content_type), pieces)
         head = _shared(head, rules, origin)
         if head.body:
             return _whole(head, ids)
@@ -125,7 +125,7 @@ async def serve(
 
 
 async def _run(
-    visit: _Visit, function: str, alias: str, auth_type: str, stream: Stream | None
+    visit: _Visit, function: str, alias: str, auth_type: str, stream: AnswerStream | None
 ) -> asyncio.Future[Response] | UrlAnswer:
     """Return what the function answers, or why there is nothing of it to be shown.
 
@@ -138,14 +138,15 @@ async def _run(
             _check_public(api, function, alias)
         else:
             identity = _identify(visit, function)
-        event = _event(visit, identity)
-        if len(event) > MAX_PAYLOAD:
+        payload = _payload(visit, identity)
+        if len(payload) > MAX_PAYLOAD:
             raise bodies.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
         trace_id = api.functions.traced(function, visit.trace_id, visit.request_id)
-        context = Context(trace_id=trace_id, arn=arn, stream=stream)
-        result = invocations.begin(api.supervisor, version, event, context, visit.request_id)
+        context = InvocationContext(trace_id=trace_id, arn=arn)
+        running = api.supervisor.run(version, payload, context, visit.request_id, stream=stream)
+        result = invocations.begin(running, stream)
         if stream is None:
             await result
         else:
@@ -184,7 +185,7 @@ def _identify(visit: _Visit, function: str) -> Identity:
     )
 
 
-def _event(visit: _Visit, identity: Identity | None) -> bytes:
+def _payload(visit: _Visit, identity: Identity | None) -> bytes:
     request = visit.request
     # A signature was for us; that of another scheme is for the function.
     headers = [
@@ -231,7 +232,7 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
 # From a result to an answer
 
 
-async def _pieces(stream: Stream, result: asyncio.Future[Response]) -> AsyncIterator[bytes]:
+async def _pieces(stream: AnswerStream, result: asyncio.Future[Response]) -> AsyncIterator[bytes]:
     """Yield an answer as it comes; one that fails in the middle only ends, as on AWS."""
     async for piece in stream:
         yield piece
@@ -240,7 +241,7 @@ async def _pieces(stream: Stream, result: asyncio.Future[Response]) -> AsyncIter
         yield response.body
 
 
-async def _begun(prelude: Prelude, pieces: AsyncIterator[bytes]) -> tuple[UrlAnswer, bytes]:
+async def _begun(prelude: StreamHead, pieces: AsyncIterator[bytes]) -> tuple[UrlAnswer, bytes]:
     """Return the head of a streamed answer, and what of its body came with it."""
     async for piece in pieces:
         begun = prelude.feed(piece)

@@ -1,6 +1,6 @@
 """This module is the prelude of a streamed answer: what comes before its body, in any pieces.
 
-Rule 1: no I/O in this file. The pieces come in through `Prelude.feed`.
+Rule 1: no I/O in this file. The pieces come in through `StreamHead.feed`.
 
 Rule 2: what a function may make us keep is bounded: a prelude above 64 KB is `BAD_GATEWAY`.
 
@@ -21,7 +21,7 @@ SEPARATOR = b"\0" * 8
 MAX_PRELUDE = 64 * 1024
 
 
-class Prelude:
+class StreamHead:
     """Turns the first pieces of one streamed answer into its head and the start of its body."""
 
     __slots__ = ("_buffer", "_content_type")

@@ -15,9 +15,10 @@ import pytest
 
 from miniλ.errors import ServiceError
 from miniλ.events import queue, recovery
-from miniλ.events.queue import Draft, EventQueue, Left, Record, now, read
+from miniλ.events.queue import Backlog, Draft, EventQueue, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
+from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,6 +43,14 @@ async def opened(path: Path, *, durable: bool = False) -> AsyncIterator[EventQue
         yield queue
     finally:
         await queue.close()
+
+
+def beside(texts: tuple[str | None, ...]) -> InvocationContext:
+    """Return a context of these texts, in the order of its fields."""
+    client_context, identity, trace_id, arn = texts
+    return InvocationContext(
+        client_context=client_context, identity=identity, trace_id=trace_id, arn=arn
+    )
 
 
 def draft(name: str = "f", payload: bytes = b"{}") -> Draft:
@@ -149,7 +158,7 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
 @pytest.mark.parametrize("said", [SAID, (None,) * 4, (None, SAID[1], None, SAID[3])])
 def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None, ...]) -> None:
     """With every text that may be left out, and without."""
-    given = Draft("r-1", "hello", "7", b'{"a": 1.0}', *said)
+    given = Draft("r-1", "hello", "7", b'{"a": 1.0}', beside(said))
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -560,7 +569,7 @@ def test_a_text_that_is_none_leaves_nobody_waiting(path: Path) -> None:
             await queue.add(draft())
             steps = (
                 queue.put_back(1, now(), 1, 1),
-                queue.add(draft()._replace(trace_id="\ud800")),
+                queue.add(draft()._replace(context=InvocationContext(trace_id="\ud800"))),
                 queue.claim([1]),
             )
             _, bad, claimed = await asyncio.gather(*steps, return_exceptions=True)
@@ -772,7 +781,7 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
 
 def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -> None:
     """Its texts and counters too; what ran counts a crash, and all others are due now."""
-    given = Draft("r-1", "hello", "7", b"[1]", *SAID)
+    given = Draft("r-1", "hello", "7", b"[1]", beside(SAID))
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -860,7 +869,7 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
 
             assert ("a", 1, 0, 1) == (first.function, first.waiting, first.running, first.failed)
             assert due - now() <= first.next_seconds <= due - before
-            assert Left("b", 2, 1, 0, 0.0) == second
+            assert Backlog("b", 2, 1, 0, 0.0) == second
             assert [record] == [each._replace(written=0.0) for each in records]
 
     run(scenario)

@@ -16,7 +16,7 @@ from miniλ.billing import BOOKS
 from miniλ.errors import ResourceNotFound, ServiceError
 from miniλ.model import Invoked, Response
 from miniλ.store import logbook
-from miniλ.store.logbook import Event, Group, Logbook, Stream
+from miniλ.store.logbook import Logbook, LogEvent, LogGroup, LogStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -65,7 +65,7 @@ async def taken(book: Logbook) -> None:
     assert not book._noted
 
 
-def messages(events: list[Event]) -> list[str]:
+def messages(events: list[LogEvent]) -> list[str]:
     """Return what was printed, without what Lambda prints around it."""
     around = ("START ", "END ", "REPORT ")
     return [event.message for event in events if not event.message.startswith(around)]
@@ -284,8 +284,10 @@ def test_groups_and_streams_are_listed(book: Logbook) -> None:
         ]
         assert all(group.stored_bytes > 0 for group in groups)
         assert [
-            Stream(STREAM, NOON_MS - 2000, NOON_MS + 5000, NOON_MS + 5000),
-            Stream(f"2026/01/31/[$LATEST]{W2}", NOON_MS + 8000, NOON_MS + 10_000, NOON_MS + 10_000),
+            LogStream(STREAM, NOON_MS - 2000, NOON_MS + 5000, NOON_MS + 5000),
+            LogStream(
+                f"2026/01/31/[$LATEST]{W2}", NOON_MS + 8000, NOON_MS + 10_000, NOON_MS + 10_000
+            ),
         ] == await book.streams(GROUP)
 
     run(scenario)
@@ -443,7 +445,7 @@ def test_a_large_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert ["2\n", "3\n"] == messages(await book.events(GROUP))
         [group] = await book.groups()
         sizes = [(tmp_path / name).stat().st_size for name in os.listdir(tmp_path)]
-        assert Group(GROUP, NOON_MS + 18_000, sum(sizes)) == group
+        assert LogGroup(GROUP, NOON_MS + 18_000, sum(sizes)) == group
 
     run(scenario)
 
@@ -690,7 +692,7 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
         assert ["x" * 200_000 + "\n", "y" * 200_000 + "\n"] == [
             event.message
             for line in lines
-            if len((event := msgspec.json.decode(line, type=Event)).message) > 100_000
+            if len((event := msgspec.json.decode(line, type=LogEvent)).message) > 100_000
         ]
 
     run(scenario)

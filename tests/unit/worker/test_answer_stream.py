@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from miniλ.worker import answer_stream
-from miniλ.worker.answer_stream import Stream
+from miniλ.worker.answer_stream import AnswerStream
 
 
 class Pipe:
     """A pipe that knows whether it is held."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: AnswerStream) -> None:
         self.held = False
         stream.attach(self._pause, self._resume)
 
@@ -24,7 +24,7 @@ class Pipe:
         self.held = False
 
 
-async def taken(stream: Stream) -> list[bytes]:
+async def taken(stream: AnswerStream) -> list[bytes]:
     """Take all pieces."""
     return [piece async for piece in stream]
 
@@ -33,7 +33,7 @@ def test_pieces_come_in_order_and_end() -> None:
     """Who waits before the first piece gets all of them, and then the end."""
 
     async def main() -> None:
-        stream = Stream()
+        stream = AnswerStream()
         taking = asyncio.ensure_future(taken(stream))
         for piece in (b"a", b"b"):
             await asyncio.sleep(0)
@@ -49,7 +49,7 @@ def test_it_begins_with_a_piece_or_with_the_end() -> None:
     """An answer that has no pieces begins when it ends."""
 
     async def main() -> None:
-        empty, full = Stream(), Stream()
+        empty, full = AnswerStream(), AnswerStream()
         waiting = [asyncio.ensure_future(stream.begins()) for stream in (empty, full)]
         await asyncio.sleep(0)
         assert not any(future.done() for future in waiting)
@@ -68,7 +68,7 @@ def test_a_slow_taker_holds_the_pipe() -> None:
     """Beyond what may wait the pipe is held; it is let go when half of that is taken."""
 
     async def main() -> None:
-        stream = Stream()
+        stream = AnswerStream()
         pipe = Pipe(stream)
         half = b"x" * (answer_stream.WAITING // 2)
         stream.put(half)
@@ -90,7 +90,7 @@ def test_a_taker_that_left_holds_nothing() -> None:
     """The pipe is let go, and what still comes is thrown away."""
 
     async def main() -> None:
-        stream = Stream()
+        stream = AnswerStream()
         pipe = Pipe(stream)
         stream.put(b"x" * (answer_stream.WAITING + 1))
         assert pipe.held
@@ -107,7 +107,7 @@ def test_a_taker_that_left_holds_nothing() -> None:
 
 def test_a_stream_has_an_end() -> None:
     """Above 200 MB in all a piece is refused, also where nobody takes them."""
-    stream = Stream()
+    stream = AnswerStream()
     stream.drop()
     piece = b"x" * (answer_stream.MAX_STREAM // 4)
 

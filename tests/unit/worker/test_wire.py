@@ -20,9 +20,9 @@ quick = settings(deadline=None, database=None, max_examples=100, suppress_health
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 sizes = st.integers(min_value=0, max_value=2**40)
 heads = st.one_of(
-    st.just(wire.Ready()),
-    st.builds(wire.Answer, id=ids, max_rss_kb=sizes),
-    st.builds(wire.Fault, id=ids, max_rss_kb=sizes),
+    st.just(wire.ReadyFrame()),
+    st.builds(wire.ResponseFrame, id=ids, max_rss_kb=sizes),
+    st.builds(wire.FailureFrame, id=ids, max_rss_kb=sizes),
 )
 frames = st.lists(st.tuples(heads, st.binary(max_size=200)), max_size=5)
 
@@ -44,7 +44,7 @@ def decode(data: bytes) -> list[tuple[wire.FromWorker, bytes]]:
 
 def test_a_frame_is_two_lengths_a_head_and_a_body() -> None:
     """The layout of workers/PROTOCOL.md: little-endian lengths, JSON, payload."""
-    frame = wire.encode(wire.Answer(id="r1", max_rss_kb=7), b'{"a":1}')
+    frame = wire.encode(wire.ResponseFrame(id="r1", max_rss_kb=7), b'{"a":1}')
 
     head = b'{"type":"response","id":"r1","max_rss_kb":7}'
     assert b"\x2c\0\0\0\x07\0\0\0" + head + b'{"a":1}' == frame
@@ -52,7 +52,7 @@ def test_a_frame_is_two_lengths_a_head_and_a_body() -> None:
 
 def test_init_names_the_handler_and_the_task_root() -> None:
     """The first frame to a worker says where its code is, and its layers if there are any."""
-    init = wire.Init(handler="app.handler", task_root="/code", arn="arn:x")
+    init = wire.InitFrame(handler="app.handler", task_root="/code", arn="arn:x")
     layered = msgspec.structs.replace(init, layers="/opt")
 
     head = b'{"type":"init","handler":"app.handler","task_root":"/code","arn":"arn:x"'
@@ -62,8 +62,8 @@ def test_init_names_the_handler_and_the_task_root() -> None:
 
 def test_what_nobody_set_is_not_sent_with_an_invocation() -> None:
     """An invoke frame holds no nulls: the warm path sends what is there."""
-    plain = wire.Invoke(id="r1", deadline_ms=5)
-    named = wire.Invoke(id="r1", deadline_ms=5, arn="arn:x:live")
+    plain = wire.InvokeFrame(id="r1", deadline_ms=5)
+    named = wire.InvokeFrame(id="r1", deadline_ms=5, arn="arn:x:live")
 
     assert raw(b'{"type":"invoke","id":"r1","deadline_ms":5}') == wire.encode(plain)
     assert raw(b'{"type":"invoke","id":"r1","deadline_ms":5,"arn":"arn:x:live"}') == wire.encode(
@@ -73,12 +73,12 @@ def test_what_nobody_set_is_not_sent_with_an_invocation() -> None:
 
 def test_the_type_comes_at_any_place_in_the_head() -> None:
     """Workers in other languages order the keys of an object as they like."""
-    assert [(wire.Answer(id="r1"), b"")] == decode(raw(b'{"id":"r1","type":"response"}'))
+    assert [(wire.ResponseFrame(id="r1"), b"")] == decode(raw(b'{"id":"r1","type":"response"}'))
 
 
 def test_keys_we_do_not_know_are_passed_over() -> None:
     """A worker that is newer than its supervisor is understood."""
-    assert [(wire.Ready(), b"")] == decode(raw(b'{"type":"ready","since":2030}'))
+    assert [(wire.ReadyFrame(), b"")] == decode(raw(b'{"type":"ready","since":2030}'))
 
 
 @quick
@@ -103,18 +103,18 @@ def test_frames_arrive_whatever_pieces_they_come_in(
 
 def test_frames_arrive_byte_by_byte() -> None:
     """A frame is complete with its last byte, and not one sooner."""
-    stream = wire.encode(wire.Answer(id="r1"), b"[1,2]")
+    stream = wire.encode(wire.ResponseFrame(id="r1"), b"[1,2]")
     decoder = wire.Decoder()
 
     early = [decoder.feed(stream[at : at + 1]) for at in range(len(stream) - 1)]
 
     assert [[]] * (len(stream) - 1) == early
-    assert [(wire.Answer(id="r1"), b"[1,2]")] == decoder.feed(stream[-1:])
+    assert [(wire.ResponseFrame(id="r1"), b"[1,2]")] == decoder.feed(stream[-1:])
 
 
 def test_the_length_of_a_decoder_is_what_waits() -> None:
     """The bytes of a frame that is not whole are counted, and gone once it is."""
-    stream = wire.encode(wire.Ready(), b"12345")
+    stream = wire.encode(wire.ReadyFrame(), b"12345")
     decoder = wire.Decoder()
 
     decoder.feed(stream + stream[:11])
@@ -126,12 +126,12 @@ def test_the_length_of_a_decoder_is_what_waits() -> None:
 
 def test_nothing_is_no_frame() -> None:
     """An empty piece changes nothing, also in the middle of a frame."""
-    stream = wire.encode(wire.Ready())
+    stream = wire.encode(wire.ReadyFrame())
     decoder = wire.Decoder()
     decoder.feed(stream[:5])
 
     assert decoder.feed(b"") == []
-    assert [(wire.Ready(), b"")] == decoder.feed(stream[5:])
+    assert [(wire.ReadyFrame(), b"")] == decoder.feed(stream[5:])
 
 
 @settings(deadline=None, database=None, max_examples=150, suppress_health_check=SLOW)
@@ -233,7 +233,7 @@ def test_a_length_beyond_the_limits_is_refused_before_anything_is_allocated(
 def test_a_length_beyond_the_limits_is_refused_in_the_middle_of_a_stream() -> None:
     """The lengths of every frame are checked, not those of the first one only."""
     decoder = wire.Decoder()
-    decoder.feed(wire.encode(wire.Ready()) + b"\xff\xff")
+    decoder.feed(wire.encode(wire.ReadyFrame()) + b"\xff\xff")
 
     with pytest.raises(wire.WireError, match="beyond the limits"):
         decoder.feed(b"\xff\xff\0\0\0\0")
@@ -243,9 +243,9 @@ def test_the_largest_body_is_not_beyond_the_limits() -> None:
     """6 MB and 100 bytes are what Lambda lets a function answer."""
     body = bytes(wire.MAX_BODY)
 
-    ((head, got),) = decode(wire.encode(wire.Answer(id="r1"), body))
+    ((head, got),) = decode(wire.encode(wire.ResponseFrame(id="r1"), body))
 
-    assert wire.Answer(id="r1") == head
+    assert wire.ResponseFrame(id="r1") == head
     assert body == got
 
 
@@ -253,20 +253,20 @@ def test_the_largest_head_is_not_beyond_the_limits() -> None:
     """A head may be 64 kB, spaces included."""
     head = b'{"type":"ready"}'.ljust(wire.MAX_HEAD)
 
-    assert [(wire.Ready(), b"")] == decode(raw(head))
+    assert [(wire.ReadyFrame(), b"")] == decode(raw(head))
 
 
 def test_six_megabytes_arrive_in_the_pieces_of_a_pipe() -> None:
     """A body of 6 MB comes in a hundred pieces of 64 kB, and the next frame after it."""
     body = bytes(range(256)) * (6 * 1024 * 1024 // 256)
-    stream = wire.encode(wire.Answer(id="r1"), body) + wire.encode(wire.Ready())
+    stream = wire.encode(wire.ResponseFrame(id="r1"), body) + wire.encode(wire.ReadyFrame())
     decoder = wire.Decoder()
 
     got = []
     for start in range(0, len(stream), 65536):
         got += decoder.feed(stream[start : start + 65536])
 
-    assert [(wire.Answer(id="r1"), body), (wire.Ready(), b"")] == got
+    assert [(wire.ResponseFrame(id="r1"), body), (wire.ReadyFrame(), b"")] == got
 
 
 @pytest.mark.parametrize(
@@ -333,21 +333,21 @@ def test_a_memory_at_its_bounds_is_a_memory(size: int) -> None:
     """Both ends of the range are inside."""
     head = f'{{"type":"response","id":"r1","max_rss_kb":{size}}}'.encode()
 
-    assert [(wire.Answer(id="r1", max_rss_kb=size), b"")] == decode(raw(head))
+    assert [(wire.ResponseFrame(id="r1", max_rss_kb=size), b"")] == decode(raw(head))
 
 
 @pytest.mark.parametrize(
-    "garbage", [raw(b"x"), b"\xff" * 8, raw(b"x") + wire.encode(wire.Answer(id="r2"))]
+    "garbage", [raw(b"x"), b"\xff" * 8, raw(b"x") + wire.encode(wire.ResponseFrame(id="r2"))]
 )
 def test_what_was_good_comes_before_what_is_not(garbage: bytes) -> None:
     """An answer arrived with garbage behind it: it counts, and the next feed raises."""
     decoder = wire.Decoder()
 
-    got = decoder.feed(wire.encode(wire.Answer(id="r1"), b"1") + garbage)
+    got = decoder.feed(wire.encode(wire.ResponseFrame(id="r1"), b"1") + garbage)
 
-    assert [(wire.Answer(id="r1"), b"1")] == got
+    assert [(wire.ResponseFrame(id="r1"), b"1")] == got
     assert isinstance(decoder.failed, wire.WireError)
-    for more in (b"", wire.encode(wire.Ready())):
+    for more in (b"", wire.encode(wire.ReadyFrame())):
         with pytest.raises(wire.WireError) as caught:
             decoder.feed(more)
         assert caught.value is decoder.failed
@@ -356,7 +356,7 @@ def test_what_was_good_comes_before_what_is_not(garbage: bytes) -> None:
 def test_nothing_has_failed_while_all_is_good() -> None:
     """A decoder that waits for the rest of a frame has not failed, one that raised has."""
     decoder = wire.Decoder()
-    decoder.feed(wire.encode(wire.Ready()) + b"\0")
+    decoder.feed(wire.encode(wire.ReadyFrame()) + b"\0")
     assert decoder.failed is None
 
     with pytest.raises(wire.WireError) as caught:

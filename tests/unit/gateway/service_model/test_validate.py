@@ -31,8 +31,8 @@ from miniλ.gateway.service_model.shapes import (
     MapOf,
     Number,
     OneOf,
-    Record,
     Shape,
+    Structure,
     Text,
     Time,
     Whole,
@@ -225,7 +225,7 @@ def ours(shape: Shape, required: bool = False) -> Any:  # noqa: FBT001, FBT002 -
         case MapOf(key=key, value=value, secret=secret):
             inner = {"key": ours(key), "value": ours(value), "secret": secret}
             return {"type": "map", **inner, **bounds}
-        case Record(members=members, required=names):
+        case Structure(members=members, required=names):
             inner = {name: ours(each, name in names) for name, each in members.items()}
             return {"type": "structure", "members": inner, **bounds}
     raise AssertionError(shape)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miniλ.gateway.urls.payloads import BAD_GATEWAY, UrlAnswer
-from miniλ.gateway.urls.stream_head import CONTENT_TYPE, MAX_PRELUDE, SEPARATOR, Prelude
+from miniλ.gateway.urls.stream_head import CONTENT_TYPE, MAX_PRELUDE, SEPARATOR, StreamHead
 
 quick = settings(
     deadline=None, database=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
@@ -23,7 +23,7 @@ HEAD = UrlAnswer(201, (("Content-Type", "text/html"), ("Set-Cookie", "a=1"), ("S
 
 def test_a_prelude_is_the_head_of_the_answer() -> None:
     """Status, headers and cookies come before eight NULs, the body after them."""
-    prelude = Prelude(CONTENT_TYPE)
+    prelude = StreamHead(CONTENT_TYPE)
 
     assert (HEAD, b"<p>") == prelude.feed(DOCUMENT + SEPARATOR + b"<p>")
 
@@ -34,7 +34,7 @@ def test_a_prelude_comes_in_any_pieces(body: bytes, data: st.DataObject) -> None
     """Wherever the stream is cut, the head is complete with the last NUL, and no byte is lost."""
     stream = DOCUMENT + SEPARATOR + body
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    prelude = Prelude(CONTENT_TYPE)
+    prelude = StreamHead(CONTENT_TYPE)
     pieces = [stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])]
     taken = 0
     complete = None
@@ -50,7 +50,7 @@ def test_a_prelude_comes_in_any_pieces(body: bytes, data: st.DataObject) -> None
 
 def test_a_prelude_comes_byte_by_byte() -> None:
     """There is no head before the eighth NUL."""
-    prelude = Prelude(CONTENT_TYPE)
+    prelude = StreamHead(CONTENT_TYPE)
 
     early = [prelude.feed(bytes([byte])) for byte in (DOCUMENT + SEPARATOR)[:-1]]
 
@@ -60,7 +60,7 @@ def test_a_prelude_comes_byte_by_byte() -> None:
 
 def test_a_body_may_begin_with_nuls() -> None:
     """The first eight are the separator, what follows is the function's."""
-    assert (HEAD, b"\0\0x") == Prelude(CONTENT_TYPE).feed(DOCUMENT + SEPARATOR + b"\0\0x")
+    assert (HEAD, b"\0\0x") == StreamHead(CONTENT_TYPE).feed(DOCUMENT + SEPARATOR + b"\0\0x")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_body_may_begin_with_nuls() -> None:
 )
 def test_what_a_prelude_leaves_out_has_a_default(document: bytes, expected: UrlAnswer) -> None:
     """A stream is 200 and octets unless its prelude says otherwise."""
-    assert (expected, b"x") == Prelude(CONTENT_TYPE).feed(document + SEPARATOR + b"x")
+    assert (expected, b"x") == StreamHead(CONTENT_TYPE).feed(document + SEPARATOR + b"x")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_a_prelude_leaves_out_has_a_default(document: bytes, expected: UrlA
 )
 def test_a_prelude_that_is_no_head_is_a_bad_gateway(document: bytes) -> None:
     """And nothing of the stream behind it is sent."""
-    complete = Prelude(CONTENT_TYPE).feed(document + SEPARATOR + b"rest")
+    complete = StreamHead(CONTENT_TYPE).feed(document + SEPARATOR + b"rest")
 
     assert complete is not None
     assert complete[0] is BAD_GATEWAY
@@ -108,7 +108,7 @@ def test_the_largest_prelude_is_64_kb(size: int) -> None:
     document = b'{"statusCode":404}'.ljust(MAX_PRELUDE)
     heads = []
     for stream in (document + SEPARATOR, document + b" " + SEPARATOR):
-        prelude = Prelude(CONTENT_TYPE)
+        prelude = StreamHead(CONTENT_TYPE)
         pieces = iter([stream[at : at + size] for at in range(0, len(stream), size)])
         complete = None
         while complete is None:
@@ -120,7 +120,7 @@ def test_the_largest_prelude_is_64_kb(size: int) -> None:
 
 def test_a_prelude_without_an_end_is_given_up() -> None:
     """A function that never sends the separator does not fill our memory."""
-    prelude = Prelude(CONTENT_TYPE)
+    prelude = StreamHead(CONTENT_TYPE)
     assert prelude.feed(b" " * MAX_PRELUDE) is None
 
     assert (BAD_GATEWAY, b"") == prelude.feed(b" " * 8)
@@ -138,24 +138,24 @@ def test_a_stream_without_a_prelude_is_the_body(content_type: str, sent: str) ->
     """It is 200, of the type that the runtime gave it, from its first byte on."""
     head = UrlAnswer(200, (("Content-Type", sent),))
 
-    assert (head, b'{"statusCode":404}') == Prelude(content_type).feed(b'{"statusCode":404}')
-    assert head == Prelude(content_type).end()
+    assert (head, b'{"statusCode":404}') == StreamHead(content_type).feed(b'{"statusCode":404}')
+    assert head == StreamHead(content_type).end()
 
 
 def test_a_content_type_that_cannot_be_sent_is_a_bad_gateway() -> None:
     """A worker's header is checked like a function's."""
-    assert (BAD_GATEWAY, b"") == Prelude("text/plain\r\nX: y").feed(b"x")
+    assert (BAD_GATEWAY, b"") == StreamHead("text/plain\r\nX: y").feed(b"x")
 
 
 @pytest.mark.parametrize("content_type", [CONTENT_TYPE.upper(), CONTENT_TYPE + "; charset=utf-8"])
 def test_content_types_are_compared_as_http_does(content_type: str) -> None:
     """Case and parameters make no other type of it."""
-    assert (HEAD, b"") == Prelude(content_type).feed(DOCUMENT + SEPARATOR)
+    assert (HEAD, b"") == StreamHead(content_type).feed(DOCUMENT + SEPARATOR)
 
 
 def test_a_stream_that_ends_within_its_prelude_is_a_bad_gateway() -> None:
     """Half a head says nothing that could be sent."""
-    prelude = Prelude(CONTENT_TYPE)
+    prelude = StreamHead(CONTENT_TYPE)
     prelude.feed(DOCUMENT + SEPARATOR[:-1])
 
     assert prelude.end() is BAD_GATEWAY
