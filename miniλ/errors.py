@@ -35,12 +35,19 @@ those that the model does not have (validation, entity size, unknown operation):
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 
 class LambdaError(Exception):
     """What every error of miniλ is. `code` and `status` are Lambda's; str() is the message."""
 
     code = "ServiceException"
     status = 500
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether miniλ is at fault, and not its caller: HTTP's border, at 500."""
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class ValidationFailed(LambdaError):

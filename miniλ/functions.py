@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from miniλ import journal, model, names, traces
+from miniλ import model, names, traces
+from miniλ.background import Background
 from miniλ.errors import (
     InvalidParameterValue,
     LambdaError,
@@ -87,7 +88,6 @@ class Functions:
         facts: Journal,
     ) -> None:
         """`prepare` gets ready for a function what a worker needs; it raises what is missing."""
-        self._journal = facts
         self.registry = registry
         self.place = place
         self.changing = asyncio.Lock()
@@ -98,7 +98,8 @@ class Functions:
         self._prepare = prepare
         # Functions of the embedding app: they come and go with it, and are nobody's to change.
         self._transient: dict[str, FunctionConfiguration] = {}
-        self._settling: set[asyncio.Task[None]] = set()
+        # A change that could not be written down: the next life finishes it.
+        self._settling = Background(facts, "a change was not finished")
 
     def open(self) -> None:
         """Take up the functions that the registry has; finish what was not finished."""
@@ -113,9 +114,7 @@ class Functions:
 
     async def close(self) -> None:
         """Leave what is not finished for the next life."""
-        for task in self._settling:
-            task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        await self._settling.cancel()
 
     def code_in_use(self) -> set[str]:
         """Return the packages that somebody has: versions, workers of old ones, layers."""
@@ -450,16 +449,7 @@ class Functions:
     def _settle(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._settled(function, before))
-        self._settling.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._settling.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # It could not be written down: the next life finishes it.
-            what = f"a change was not finished: {task.exception()!r}"
-            self._journal.record(journal.Trouble(what=what))
+        self._settling.start(self._settled(function, before))
 
     async def _settled(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None

@@ -32,7 +32,9 @@ MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
 NETWORKS = ("share", "none")
 
-_NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
+# CreateFunction, FunctionName (service model of Lambda).
+FUNCTION_NAME = r"[a-zA-Z0-9-_]{1,64}"
+_NAME = re.compile(FUNCTION_NAME)
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 _RESERVED = frozenset(
     {
@@ -335,11 +337,6 @@ def report_line(report: Report) -> str:
     if report.error_type:
         line += f"\tError Type: {report.error_type}"
     return line
-
-
-def arn(region: str, account: str, name: str) -> str:
-    """Return the unqualified ARN of a function."""
-    return f"arn:aws:lambda:{region}:{account}:function:{name}"
 
 
 def now_iso() -> str:

@@ -14,21 +14,21 @@ import re
 from typing import NamedTuple
 
 from miniλ.errors import InvalidParameterValue, ResourceNotFound
-from miniλ.model import LATEST
+from miniλ.model import FUNCTION_NAME, LATEST
 
 _FUNCTION = re.compile(
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?"
     r"(?:(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d):)?"
     r"(?:(?P<account>\d{12}):)?"
     r"(?:function:)?"
-    r"(?P<name>[a-zA-Z0-9-_]{1,64})"
+    rf"(?P<name>{FUNCTION_NAME})"
     r"(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9-_]{1,128}))?"
 )
 _LAYER = re.compile(
     r"arn:aws[a-zA-Z-]*:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
     r":layer:(?P<name>[a-zA-Z0-9-_]{1,140})(?::(?P<version>\d+))?"
 )
-PLAIN = re.compile(r"[a-zA-Z0-9-_]{1,64}")
+PLAIN = re.compile(FUNCTION_NAME)
 
 
 class Place(NamedTuple):

@@ -34,7 +34,7 @@ def fail(error: LambdaError) -> NoReturn:
         case NotEnforced():
             sys.exit(NOT_ENFORCED)
     # Who is throttled may come again; what is wrong with the others is the caller's to mend.
-    mended = error.status < 500 and error.status != Throttled.status  # noqa: PLR2004 - HTTP's border
+    mended = not error.is_ours and error.status != Throttled.status
     sys.exit(USAGE if mended else UNAVAILABLE)
 
 

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from miniλ import journal
+from miniλ.background import Background
 from miniλ.errors import (
     LambdaError,
     RequestTooLarge,
@@ -52,7 +53,7 @@ OURS = "Sandbox.Failure"
 
 def too_large(size: int | str) -> RequestTooLarge:
     """Return the error for an event of so many bytes."""
-    msg = f"{size} byte payload is too large for the QueuedEvent invocation type "
+    msg = f"{size} byte payload is too large for the Event invocation type "
     return RequestTooLarge(f"{msg}(limit {MAX_EVENT} bytes)")
 
 
@@ -78,7 +79,8 @@ class Delivery:
         self._later: list[tuple[float, int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # What an event is not accepted for is raised to its caller.
+        self._tasks = Background(facts, "delivery", self._ended_task, expects=LambdaError)
         self._is_open = False
         # No task is left, and nothing is due.
         self._quiet = asyncio.Event()
@@ -122,8 +124,7 @@ class Delivery:
     async def close(self) -> None:
         """Write how the last invocations ended, when the pool has ended them, and close."""
         self.stop()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.finish()
         await self._queue.close()
 
     # Accept
@@ -321,17 +322,9 @@ class Delivery:
         self._journal.record(journal.Trouble(what=what))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
         self._quiet.clear()
-        task.add_done_callback(self._done)
-        return task
+        return self._tasks.start(work)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended_task(self) -> None:
         if not self._tasks and not self._due:
             self._quiet.set()
-        error = None if task.cancelled() else task.exception()
-        # What cannot be accepted is told to who brought it, unless he has left.
-        if error is not None and not isinstance(error, LambdaError):
-            self._trouble(f"delivery: {error!r}")

@@ -17,6 +17,7 @@ from miniλ.errors import SupervisorClosed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from miniλ.background import Background
     from miniλ.worker.tmp_dirs import TmpDirs
     from miniλ.worker.worker import Worker
 
@@ -31,12 +32,12 @@ class InheritedTmps:
         self,
         tmp_dirs: TmpDirs,
         lives: dict[str, asyncio.Task[None]],
-        in_background: Callable[[Coroutine[Any, Any, None]], None],
+        background: Background,
     ) -> None:
         """`lives` are the workers that are not quite gone, by id."""
         self._tmp_dirs = tmp_dirs
         self._lives = lives
-        self._in_background = in_background
+        self._background = background
         self._waiting: dict[str, list[tuple[Worker, float]]] = {}
 
     def add(self, worker: Worker) -> None:
@@ -76,7 +77,7 @@ class InheritedTmps:
 
     def discard(self, worker: Worker) -> None:
         """Remove the /tmp of a worker that will not be replaced."""
-        self._in_background(self._remove(worker))
+        self._background.start(self._remove(worker))
 
     async def _remove(self, worker: Worker) -> None:
         life = self._lives.get(worker.worker_id)

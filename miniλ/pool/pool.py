@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from miniλ import journal
+from miniλ.background import Background
 from miniλ.concurrency import UNRESERVED, AccountConcurrency, Concurrency
 from miniλ.errors import ServiceError, SupervisorClosed, Throttled
 from miniλ.model import MB
@@ -67,12 +68,12 @@ class Pool:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[int, Waiting] = {}
         self._number = 0
-        self._inherited_tmps = InheritedTmps(equipment.tmp_dirs, self._lives, self._in_background)
+        self._background = Background(equipment.journal, "in the background")
+        self._inherited_tmps = InheritedTmps(equipment.tmp_dirs, self._lives, self._background)
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None
         self._pressure_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
-        self._background: set[asyncio.Task[None]] = set()
         self._closed = False
         self._make_ahead()
 
@@ -188,7 +189,7 @@ class Pool:
         for revision in gone:
             del self._versions[revision]
         if gone and not self._closed:
-            self._in_background(self._collect_code())
+            self._background.start(self._collect_code())
 
     def _idle_workers(self) -> list[Worker]:
         return [w for v in self._versions.values() for w in v.idle if w.state in AVAILABLE]
@@ -522,18 +523,7 @@ class Pool:
         if not self._closed:
             self._make_ahead()
             self._relieve_pressure()
-            self._in_background(self._equipment.tmp_dirs.make_ahead(ephemeral_storage))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            what = f"in the background: {task.exception()!r}"
-            self._equipment.journal.record(journal.Trouble(what=what))
+            self._background.start(self._equipment.tmp_dirs.make_ahead(ephemeral_storage))
 
     def _relieve_pressure(self) -> None:
         """End idle workers, the cheapest first, while the host is short of memory."""
@@ -585,7 +575,7 @@ class Pool:
         self._inherited_tmps.remove()
         if self._watcher is not None:
             self._watcher.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.finish()
 
 
 def default_concurrency() -> int:

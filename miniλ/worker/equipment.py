@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from miniλ.model import MB, arn
+from miniλ.model import MB
+from miniλ.names import Place
 from miniλ.runtimes import catalog
 from miniλ.sandbox import Sandbox, levels, namespaces, rlimits
 from miniλ.worker import wire
@@ -102,7 +103,7 @@ class Equipment(msgspec.Struct, frozen=True):
         head = wire.InitFrame(
             handler=function.handler,
             task_root=task_root,
-            arn=arn(self.settings.region, self.settings.account, function.name),
+            arn=Place(self.settings.region, self.settings.account).function(function.name),
             measure_rss=not self.limits["memory"].startswith("hard"),
             layers=catalog.layers(function, task_root),
         )

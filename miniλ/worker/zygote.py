@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from miniλ import journal
+from miniλ.background import Background
 from miniλ.errors import RuntimeMissing, ServiceError
 from miniλ.runtimes import catalog
 from miniλ.sandbox import processes
@@ -339,7 +340,7 @@ class Zygotes:
         self._running: dict[str, Zygote] = {}
         self._starting: dict[str, asyncio.Lock] = {}
         self._programs: dict[str, str] = {}
-        self._burials: set[asyncio.Task[None]] = set()
+        self._burials = Background(facts, "the end of a zygote")
 
     def running(self, runtime: str) -> Zygote | None:
         """Return the zygote of this runtime if it lives."""
@@ -386,11 +387,10 @@ class Zygotes:
             return  # closed by us
         del self._running[zygote.runtime]
         self._journal.record(journal.ZygoteDied(runtime=zygote.runtime, pid=zygote.pid))
-        burial = asyncio.get_running_loop().create_task(zygote.close())
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
+        self._burials.start(zygote.close())
 
     async def close(self) -> None:
         """End all zygotes."""
         running, self._running = self._running, {}
-        await asyncio.gather(*(zygote.close() for zygote in running.values()), *self._burials)
+        await asyncio.gather(*(zygote.close() for zygote in running.values()))
+        await self._burials.finish()

@@ -442,7 +442,7 @@ async def test_what_services_elsewhere_were_to_be_told_is_kept(stage: Stage) -> 
     await stage.create("if event == {'n': 1}: raise ValueError('no')\nreturn 'fine'\n")
     await stage.rule(DestinationConfig=to(f"{QUEUE}-good"))
     told = {"DeadLetterConfig": {"TargetArn": f"{QUEUE}-dead"}}
-    await stage.supervisor.functions.update("f", {"told": told})
+    await stage.supervisor.functions.update("f", {"passthrough": told})
     good = await stage.supervisor.invoke_async("f", 2)
     assert ["Success"] == await stage.over(good)
     bad = await stage.supervisor.invoke_async("f", payload=b'{"n":  1}')

@@ -494,14 +494,6 @@ def test_a_failure_of_any_bytes_is_a_failure(body: bytes) -> None:
 # Small things
 
 
-def test_an_arn_is_unqualified() -> None:
-    """Region, account and name, in AWS's order."""
-    assert (
-        model.arn("eu-west-1", "123456789012", "hello")
-        == "arn:aws:lambda:eu-west-1:123456789012:function:hello"
-    )
-
-
 def test_the_time_is_written_as_lambda_writes_it() -> None:
     """LastModified has milliseconds and +0000."""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+0000", model.now_iso())

@@ -82,7 +82,7 @@ async def answer(
         return 200, msgspec.json.encode(await operation(logs, parse(body)))
     except LambdaError as exc:
         document = {"__type": _TYPES.get(exc.code, exc.code), "message": str(exc)}
-        return 400 if exc.status < 500 else 500, msgspec.json.encode(document)  # noqa: PLR2004
+        return 500 if exc.is_ours else 400, msgspec.json.encode(document)
 
 
 def _operation(target: str) -> Callable[[_Logs, Request], Awaitable[dict[str, Any]]]:

@@ -59,7 +59,7 @@ def error(failed: LambdaError, request_id: str) -> web.Response:
         content = {"Reason": failed.reason, "Type": "User", "message": "Rate Exceeded."}
         headers["Retry-After"] = RETRY_AFTER
     else:
-        content["Type"] = "User" if failed.status < 500 else "Service"  # noqa: PLR2004 - HTTP's border
+        content["Type"] = "Service" if failed.is_ours else "User"
         capital = isinstance(failed, _CAPITAL) or failed.code in _CAPITAL_CODES
         content["Message" if capital else "message"] = text
     return web.Response(status=failed.status, body=_encode(content), headers=headers)
@@ -67,7 +67,7 @@ def error(failed: LambdaError, request_id: str) -> web.Response:
 
 def target_error(failed: LambdaError, request_id: str) -> web.Response:
     """Return the answer for an error as services with X-Amz-Target have it (JSON 1.1)."""
-    status = 400 if failed.status < 500 else 500  # noqa: PLR2004 - HTTP's border
+    status = 500 if failed.is_ours else 400
     content = {"__type": failed.code, "message": _text(failed)}
     headers = {"x-amzn-RequestId": request_id, "Content-Type": "application/x-amz-json-1.1"}
     return web.Response(status=status, body=_encode(content), headers=headers)
@@ -76,7 +76,7 @@ def target_error(failed: LambdaError, request_id: str) -> web.Response:
 def query_error(failed: LambdaError, request_id: str) -> web.Response:
     """Return the answer for an error as STS and IAM have it (the query protocol)."""
     code = _QUERY_CODES.get(failed.code, failed.code)
-    sender = "Sender" if failed.status < 500 else "Receiver"  # noqa: PLR2004 - HTTP's border
+    sender = "Receiver" if failed.is_ours else "Sender"
     content = (
         f"<ErrorResponse><Error><Type>{sender}</Type><Code>{code}</Code>"
         f"<Message>{escape(_text(failed))}</Message></Error>"

@@ -86,8 +86,7 @@ class Caller:
             self.key_id,
             action,
             name if action.startswith("lambda:") else None,
-            region=self._place.region,
-            account=self.account or self._place.account,
+            self._place._replace(account=self.account or self._place.account),
         )
 
 

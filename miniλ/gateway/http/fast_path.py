@@ -22,6 +22,7 @@ from miniλ import traces
 from miniλ.errors import LambdaError
 from miniλ.gateway.http.connections import SERVER
 from miniλ.invoker import check_payload, new_request_id
+from miniλ.model import FUNCTION_NAME
 from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ MOST = 64 * 1024
 KNOWN_HEADS, KNOWN_BYTES = 1024, 1024
 
 _HEAD = re.compile(
-    rb"POST /2015-03-31/functions/([a-zA-Z0-9_-]{1,64})/invocations HTTP/1\.1\r\n"
+    rb"POST /2015-03-31/functions/(%b)/invocations HTTP/1\.1\r\n"
     rb"((?:[A-Za-z][A-Za-z0-9-]{0,63}: [!-~](?:[ -~]{0,2000}[!-~])?\r\n){1,32})\r\n"
+    % FUNCTION_NAME.encode()
 )
 _HOST = re.compile(rb"(?:127\.0\.0\.1|localhost)(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,7}")

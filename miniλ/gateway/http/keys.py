@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from miniλ.names import Place
+
 # Operations that IAM knows by another name (service authorization reference, "AWS Lambda").
 _ACTIONS = {
     "Invoke": "InvokeFunction",
@@ -105,14 +107,12 @@ def action_of(operation: str) -> str:
     return f"lambda:{_ACTIONS.get(operation, operation)}"
 
 
-def denied(
-    key_id: str, action: str, function: str | None, *, region: str, account: str
-) -> AccessDenied:
+def denied(key_id: str, action: str, function: str | None, place: Place) -> AccessDenied:
     """Return the error for what a key may not do, in IAM's words."""
-    resource = f"arn:aws:lambda:{region}:{account}:function:{function}" if function else "*"
+    resource = place.function(function) if function else "*"
     return AccessDenied(
-        f"User: arn:aws:iam::{account}:user/{key_id} is not authorized to perform: {action} on "
-        f"resource: {resource} because no identity-based policy allows the {action} action"
+        f"User: arn:aws:iam::{place.account}:user/{key_id} is not authorized to perform: {action} "
+        f"on resource: {resource} because no identity-based policy allows the {action} action"
     )
 
 

@@ -222,7 +222,7 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
     if isinstance(exc, Throttled):
         text = "Rate Exceeded."
         headers = (*headers, ("Retry-After", RETRY_AFTER))
-    elif exc.status >= 500:  # noqa: PLR2004 - HTTP's border between theirs and ours
+    elif exc.is_ours:
         what = f"Request {visit.request_id} to the function URL {visit.url_id}: {exc}"
         visit.api.supervisor.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."

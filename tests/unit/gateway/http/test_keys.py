@@ -9,6 +9,7 @@ import pytest
 
 from miniλ.errors import InvalidParameterValue
 from miniλ.gateway.http import keys
+from miniλ.names import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,11 +172,9 @@ def test_operations_have_the_names_of_iam(operation: str, action: str) -> None:
 
 def test_what_may_not_be_done_is_denied_in_iam_words() -> None:
     """The message names who, what and which function; where there is none it is *."""
-    one = keys.denied(
-        "AKIA", "lambda:CreateFunction", "x", region="us-east-1", account="000000000000"
-    )
+    one = keys.denied("AKIA", "lambda:CreateFunction", "x", Place("us-east-1", "000000000000"))
     all_of_them = keys.denied(
-        "AKIA", "lambda:ListFunctions", None, region="us-east-1", account="000000000000"
+        "AKIA", "lambda:ListFunctions", None, Place("us-east-1", "000000000000")
     )
 
     assert str(one) == (

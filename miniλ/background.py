@@ -1,0 +1,66 @@
+"""Tasks that an object owns: each runs beside its caller, and `close` leaves none of them.
+
+Rule: no task is lost. An exception that ends one is a `Trouble` in the journal, unless its owner
+takes it; asyncio alone would print it at exit, if ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from miniλ import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from miniλ.journal import Journal
+
+
+class Background:
+    """The tasks of one owner; `what` names them in the journal."""
+
+    def __init__(
+        self,
+        facts: Journal,
+        what: str,
+        on_end: Callable[[], None] | None = None,
+        *,
+        expects: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> None:
+        """`on_end` is called after each task; exceptions that `expects` names are the caller's."""
+        self._journal = facts
+        self._what = what
+        self._on_end = on_end
+        self._expects = expects
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """Count the tasks that run."""
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside the caller."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._on_end is not None:
+            self._on_end()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, self._expects):
+            self._journal.record(journal.Trouble(what=f"{self._what}: {error!r}"))
+
+    async def finish(self) -> None:
+        """Wait until every task has ended, also those that are started meanwhile."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def cancel(self) -> None:
+        """Cancel every task, and wait until it has ended."""
+        for task in self._tasks:
+            task.cancel()
+        await self.finish()
