@@ -66,7 +66,7 @@ LEAVE_TIMEOUT = 5.0
 def frames() -> tuple[bytes, bytes]:
     """Return the frames of one invocation of hello: what goes in, and the answer."""
     request_id = new_request_id()
-    head = wire.Invoke(
+    head = wire.InvokeFrame(
         id=request_id,
         deadline_ms=int(time.time() * 1000),
     )
