@@ -21,6 +21,7 @@ import msgspec
 from miniλ import failures
 from miniλ.cli import client
 from miniλ.cli.exit_codes import FAILED, INTERRUPTED, KILLED, TIMED_OUT, UNAVAILABLE, fail, usage
+from miniλ.cli.options import endpoint_option
 from miniλ.errors import EntityTooLarge, LambdaError
 from miniλ.runtimes import catalog
 from miniλ.store import packages
@@ -37,14 +38,6 @@ FOLLOW_SECONDS = 1.0
 # older than what was told before it may be, beyond the function's timeout. For the init phase.
 LATE_SECONDS = 60
 LONGEST_SECONDS = 900
-
-endpoint_option = click.option(
-    "--endpoint-url",
-    envvar=["MINILAMBDA_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA", "AWS_ENDPOINT_URL"],
-    default=client.DEFAULT_URL,
-    show_default=True,
-    help="The server to ask; also MINILAMBDA_ENDPOINT_URL, AWS_ENDPOINT_URL.",
-)
 
 
 @contextlib.contextmanager
