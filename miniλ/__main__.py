@@ -1,4 +1,4 @@
-"""python -m miniλ: the same as the command minilambda."""
+"""`python -m miniλ`: the command `minilambda`."""
 
 from miniλ.cli.main import main
 

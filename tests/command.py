@@ -1,9 +1,10 @@
-"""The command line as a program, for tests: started, and run to its end."""
+"""The command line as a program, for tests: started, interrupted, and run to its end."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,8 +52,16 @@ def handler(event, context):
 """
 
 
+# Runs its arguments with SIGINT's default action.
+_INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Done(NamedTuple):
-    """How a command ended: its exit code, stdout and stderr."""
+    """The result of a command: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -60,12 +69,12 @@ class Done(NamedTuple):
 
     @property
     def document(self) -> Any:
-        """What it printed to stdout, as JSON."""
+        """Its stdout, parsed as JSON."""
         return json.loads(self.out)
 
 
 def left_by(pid: int, states: Path | None = None) -> list[Path]:
-    """Return the temporary states and cgroups of a supervisor that was this process."""
+    """Return the temporary states and cgroups that a supervisor with this pid left behind."""
     base = states or Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
     groups = [
         path
@@ -76,9 +85,16 @@ def left_by(pid: int, states: Path | None = None) -> list[Path]:
 
 
 def start(*arguments: str | bytes | Path, env: dict[str, str] | None = None) -> Any:
-    """Start the command; `env` is on top of ours."""
+    """Start the command; `env` is added to our environment. SIGINT ends it, also if we ignore it.
+
+    A shell without job control starts its background jobs with SIGINT ignored, and a child inherits
+    that through fork and exec (POSIX, Shell Command Language, 2.11).
+    """
+    launcher: list[str] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        launcher = [sys.executable, "-I", "-S", "-c", _INTERRUPTIBLE]
     return subprocess.Popen(
-        [sys.executable, "-m", "miniλ", *arguments],
+        [*launcher, sys.executable, "-m", "miniλ", *arguments],
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         stdin=subprocess.PIPE,
@@ -88,12 +104,12 @@ def start(*arguments: str | bytes | Path, env: dict[str, str] | None = None) -> 
 
 
 def finish(process: Any, stdin: bytes = b"") -> Done:
-    """Wait for the command; it leaves no state and no cgroup, however it ended."""
+    """Wait for the command; check that it left no state, no cgroup and no traceback."""
     with process:
         out, err = process.communicate(stdin)
 
     assert left_by(process.pid) == []
-    # A handler's traceback is one line of its log; one that starts a line is ours.
+    # A handler's traceback is one line of its log; a traceback at the start of a line is miniλ's.
     assert b"\nTraceback (most recent call last)" not in b"\n" + err, err.decode()
     return Done(process.returncode, out.decode(), err.decode())
 
@@ -106,17 +122,17 @@ def run(
 
 
 def environment(url: str, **others: str) -> dict[str, str]:
-    """Return the variables of a command that asks this server, and signs nothing."""
+    """Return the variables of a command that asks this server without a key."""
     none = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
     return {**dict.fromkeys(none, ""), "MINILAMBDA_ENDPOINT_URL": url, **others}
 
 
-def check_findings(findings: Sequence[dict[str, str]]) -> None:
-    """Assert that each resource has a level, and each gap a remedy (the network has none)."""
-    limits = [f for f in findings if f["resource"] not in ("missing", "runtimes")]
+def check_report(checks: Sequence[dict[str, str]]) -> None:
+    """Assert that each resource has a level, and each gap a remedy (network needs none)."""
+    limits = [f for f in checks if f["resource"] not in ("missing", "runtimes")]
     assert {f["level"] for f in limits} <= {"hard", "soft", "none"}
     assert {"memory", "cpu", "processes", "timeout", "tmp"} <= {f["resource"] for f in limits}
-    assert all(f["by"] for f in findings)
+    assert all(f["by"] for f in checks)
     gaps = {f["resource"] for f in limits if f["level"] != "hard" and not f["remedy"]}
     assert gaps <= {"network"}
-    assert [catalog.own() in f["by"] for f in findings if f["resource"] == "runtimes"] == [True]
+    assert [catalog.own() in f["by"] for f in checks if f["resource"] == "runtimes"] == [True]

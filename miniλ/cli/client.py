@@ -1,14 +1,15 @@
-"""This module is remote: Lambda's HTTP API from the other side, for the command line.
+"""Lambda's HTTP API as a client sees it: what the command line asks a server.
 
-It asks a `minilambda serve`, or whoever else speaks the API of 2015-03-31 at a URL. Rules:
+The server is a `minilambda serve`, or any other that speaks the API of 2015-03-31 at a URL.
 
-Rule 1: one thing at a time. A request has a connection of its own and is tried once; whoever
-calls it waits for the answer.
+Rule 1: one request at a time, on a connection of its own, tried once; the call returns when the
+answer is there.
 
-Rule 2: an answer that is an error is raised as `LambdaError`, with the code, the status and the
-words of the server. `NoServer` is where nobody answers at all.
+Rule 2: an answer that is an error is raised as `LambdaError`, with the server's code, status and
+message. `NoServer` means that no connection was made, `ServiceError` that the answer is not one
+of Lambda's.
 
-Requests are signed where there is an access key, for a server that asks for one ([auth]).
+Requests are signed if the environment has an access key, for servers that want one ([auth]).
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ FUNCTIONS = "/2015-03-31/functions"
 FILTER_LOG_EVENTS = "Logs_20140328.FilterLogEvents"
 
 CONNECT_SECONDS = 10.0
-# The longest invocation is 900 s; its init phase and its end come on top.
+# The longest invocation is 900 s; the init phase before it and the log after it come on top.
 ANSWER_SECONDS = 960.0
-# How often it is asked whether a change is through: at first, and at most.
-FIRST_LOOK, LAST_LOOK = 0.02, 1.0
+# A change is polled every 20 ms at first; each pause is twice the last one, up to 1 s.
+FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 1.0
 
 
 class NoServer(ServiceError):
-    """Nobody listens at the URL; the message says how somebody would."""
+    """No server accepts connections at the URL; the message says how to start one."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where to ask, and who asks. Without a key id nothing is signed."""
+    """A server's URL and the key to sign with; requests are not signed if the key id is empty."""
 
     url: str
     key_id: str = ""
@@ -59,7 +60,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class HttpResponse(NamedTuple):
-    """An HTTP response, whatever it says."""
+    """An HTTP response of any status."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -67,7 +68,7 @@ class HttpResponse(NamedTuple):
 
 
 class InvokeResult(NamedTuple):
-    """What Invoke answers. `log` is the end of the log, "" where none was asked for."""
+    """The answer to Invoke. `log` is the last 4 KB of the log, "" unless the request wanted it."""
 
     status: int
     payload: bytes
@@ -77,18 +78,18 @@ class InvokeResult(NamedTuple):
     request_id: str
 
 
-def server(url: str, environ: Mapping[str, str] | None = None) -> Endpoint:
-    """Return the server at a URL, asked as the variables AWS_* say.
+def endpoint(url: str, environ: Mapping[str, str] | None = None) -> Endpoint:
+    """Return the endpoint at a URL, with the key and region of the AWS_* variables.
 
-    Raises `InvalidParameterValue` for what is no URL.
+    Raises `InvalidParameterValue` if the URL is not http or https, or has no host.
     """
     environ = os.environ if environ is None else environ
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        good = False
-    if not good:
+        is_valid = False
+    if not is_valid:
         msg = f"The endpoint URL must be like {DEFAULT_URL}, got {url!r}"
         raise InvalidParameterValue(msg)
     key_id, secret = (environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
@@ -102,21 +103,21 @@ def server(url: str, environ: Mapping[str, str] | None = None) -> Endpoint:
 
 
 def path_of(function: str, *below: str) -> str:
-    """Return the path of a function, given by its name or ARN, or of something below it."""
+    """Return the path of a function (a name or an ARN), or of a resource below it."""
     return "/".join((FUNCTIONS, *(quote(part, safe="") for part in (function, *below))))
 
 
 def call(
     endpoint: Endpoint, method: str, path: str, document: object = None, **query: str
 ) -> dict[str, Any]:
-    """Return the document that an operation answers; {} if it answers none."""
+    """Run an operation; return the document of its answer, {} for an empty answer."""
     body = b"" if document is None else msgspec.json.encode(document)
     answer = _checked(endpoint, _send(endpoint, method, path, query, {}, body))
     return _document(endpoint, answer) if answer.body else {}
 
 
 def find(endpoint: Endpoint, function: str) -> dict[str, Any] | None:
-    """Return the configuration of a function or of a version, None if there is none."""
+    """Return the configuration of a function or of a version; None if it does not exist."""
     try:
         return call(endpoint, "GET", path_of(function, "configuration"))
     except LambdaError as exc:
@@ -126,18 +127,19 @@ def find(endpoint: Endpoint, function: str) -> dict[str, Any] | None:
 
 
 def settled(endpoint: Endpoint, function: str) -> dict[str, Any]:
-    """Return the configuration once nothing of it is Pending or InProgress."""
-    pause = FIRST_LOOK
+    """Wait until a function is neither Pending nor InProgress; return its configuration."""
+    pause = FIRST_POLL_SECONDS
     while True:
-        found = call(endpoint, "GET", path_of(function, "configuration"))
-        if found.get("State") != "Pending" and found.get("LastUpdateStatus") != "InProgress":
-            return found
+        configuration = call(endpoint, "GET", path_of(function, "configuration"))
+        is_pending = configuration.get("State") == "Pending"
+        if not is_pending and configuration.get("LastUpdateStatus") != "InProgress":
+            return configuration
         time.sleep(pause)
-        pause = min(LAST_LOOK, pause * 2)
+        pause = min(MAX_POLL_SECONDS, pause * 2)
 
 
 def functions(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
-    """Yield the configurations of all functions, however many pages they are."""
+    """Yield the configurations of all functions, page by page."""
     marker: dict[str, str] = {}
     while True:
         page = call(endpoint, "GET", FUNCTIONS, **marker)
@@ -148,29 +150,29 @@ def functions(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
 
 
 def invoke(
-    endpoint: Endpoint, function: str, body: bytes, *, kind: str, qualifier: str | None
+    endpoint: Endpoint, function: str, payload: bytes, *, kind: str, qualifier: str | None
 ) -> InvokeResult:
-    """Run a function; `kind` is an InvocationType. That it failed is no error: see `failed`."""
+    """Invoke a function; `kind` is an InvocationType. A failure is a result with `failed` set."""
     headers = {"X-Amz-Invocation-Type": kind}
     if kind == "RequestResponse":
         headers["X-Amz-Log-Type"] = "Tail"
     query = {} if qualifier is None else {"Qualifier": qualifier}
     path = path_of(function, "invocations")
-    answer = _checked(endpoint, _send(endpoint, "POST", path, query, headers, body))
-    said = answer.headers
+    answer = _checked(endpoint, _send(endpoint, "POST", path, query, headers, payload))
+    received = answer.headers
     return InvokeResult(
         status=answer.status,
         payload=answer.body,
-        failed="X-Amz-Function-Error" in said,
-        # It begins anywhere, also in the middle of a character.
-        log=base64.b64decode(said.get("X-Amz-Log-Result", "")).decode(errors="replace"),
-        executed_version=said.get("X-Amz-Executed-Version", ""),
-        request_id=said.get("x-amzn-RequestId", ""),
+        failed="X-Amz-Function-Error" in received,
+        # The server cuts at 4 KB, possibly within a character.
+        log=base64.b64decode(received.get("X-Amz-Log-Result", "")).decode(errors="replace"),
+        executed_version=received.get("X-Amz-Executed-Version", ""),
+        request_id=received.get("x-amzn-RequestId", ""),
     )
 
 
 def log_events(endpoint: Endpoint, group: str, start: int) -> Iterator[dict[str, Any]]:
-    """Yield what a log group has from `start` on (ms since 1970), as FilterLogEvents has it."""
+    """Yield the events of a log group from `start` (ms since 1970) on, as FilterLogEvents does."""
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": FILTER_LOG_EVENTS}
     request: dict[str, Any] = {"logGroupName": group, "startTime": start}
     while True:
@@ -184,7 +186,7 @@ def log_events(endpoint: Endpoint, group: str, start: int) -> Iterator[dict[str,
 
 
 def is_missing(error: LambdaError) -> bool:
-    """Return whether an error says that there is no such thing, function or log group."""
+    """Return whether an error says that the function, alias or log group does not exist."""
     return error.code == "ResourceNotFoundException"
 
 
@@ -204,12 +206,12 @@ def _send(
     target = parts.path.rstrip("/") + path
     if query:
         target += f"?{urlencode(query, quote_via=quote)}"
-    said = {"Content-Type": "application/json", **headers}
+    all_headers = {"Content-Type": "application/json", **headers}
     if endpoint.key_id:
-        said |= sigv4.sign(
+        all_headers |= sigv4.sign(
             method,
             f"{parts.scheme}://{parts.netloc}{target}",
-            said,
+            all_headers,
             hashlib.sha256(body).hexdigest(),
             endpoint.key_id,
             endpoint.secret,
@@ -223,15 +225,15 @@ def _send(
     with contextlib.closing(connection):
         try:
             connection.connect()
-        except (OSError, UnicodeError) as exc:  # a name that is too long for DNS is the latter
+        except (OSError, UnicodeError) as exc:  # UnicodeError: a host name too long for DNS
             why = getattr(exc, "strerror", None) or exc
             msg = f"No server at {endpoint.url}: start one with `minilambda serve` ({why})"
             raise NoServer(msg) from exc
         connection.sock.settimeout(ANSWER_SECONDS)
         try:
-            # Who refuses a large body answers before all of it is there, and hangs up.
+            # A server that refuses a large body answers before it has read it all, and closes.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, target, body, said)
+                connection.request(method, target, body, all_headers)
             response = connection.getresponse()
             return HttpResponse(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as exc:
@@ -240,15 +242,16 @@ def _send(
 
 
 def _checked(endpoint: Endpoint, answer: HttpResponse) -> HttpResponse:
-    """Return an answer that is no error; raise what the others say."""
-    if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own borders
+    """Return an answer with status 2xx; raise any other as the error that it describes."""
+    if 200 <= answer.status < 300:  # noqa: PLR2004 - the statuses of success
         return answer
     document = _document(endpoint, answer)
-    # AWS adds a URL to the code, after a colon; services of the older protocol a namespace.
+    # AWS adds a colon and a URL to the code; the JSON 1.1 protocol puts a namespace and a # before
+    # it.
     code = answer.headers.get("x-amzn-ErrorType", "").partition(":")[0]
     code = code or str(document.get("__type", "")).rpartition("#")[2]
     if not code:
-        raise _stranger(endpoint, answer)
+        raise _not_lambda(endpoint, answer)
     text = str(document.get("message") or document.get("Message") or "")
     if "Reason" in document:
         text += f" ({document['Reason']})"
@@ -263,10 +266,11 @@ def _document(endpoint: Endpoint, answer: HttpResponse) -> dict[str, Any]:
     try:
         return msgspec.json.decode(answer.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _stranger(endpoint, answer) from exc
+        raise _not_lambda(endpoint, answer) from exc
 
 
-def _stranger(endpoint: Endpoint, answer: HttpResponse) -> ServiceError:
+def _not_lambda(endpoint: Endpoint, answer: HttpResponse) -> ServiceError:
     return ServiceError(
-        f"What answers at {endpoint.url} is not Lambda (HTTP status {answer.status})"
+        f"The server at {endpoint.url} is not Lambda (HTTP status {answer.status}): "
+        "check --endpoint-url"
     )

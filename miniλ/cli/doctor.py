@@ -1,8 +1,8 @@
-"""This module is the doctor: what this host can enforce, by what, and what to do about gaps.
+"""What this host enforces: each claim of a supervisor, tried by a worker that breaks the limit.
 
-It opens a supervisor as anybody would, and then does not believe it: each claim is tried by a
-throw-away worker that does what the limit forbids (`proofs/app.py`). A claim that does not stand
-is worth more to know than the claim.
+The doctor opens a supervisor like any other embedder and does not trust `Supervisor.limits`: for
+each resource it invokes the function in `probes/app.py`, which does what the limit forbids. A claim
+that a probe refutes is the most useful line of the table.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from miniλ.model import Response
     from miniλ.settings import Settings
 
-CODE = Path(__file__).resolve().parent / "proofs"
+CODE = Path(__file__).resolve().parent / "probes"
 MEMORY_MB = 256
 TMP_MB = 512
-# A look at what only a look holds comes twice a second.
-LOOK = 1.5
-# A thread that counts once a millisecond gets so far at most while its worker is being frozen.
+# Soft limits are polled every 0.5 s; in this time they are polled at least twice.
+SOFT_SECONDS = 1.5
+# A worker is frozen 50 ms after its answer. A thread that counts once a millisecond in IDLE_SECONDS
+# stays below this if it was frozen, also on a busy host.
 FROZEN_COUNT = 400
-IDLE = 1.0
-EXEC_LOOKS = 100
+IDLE_SECONDS = 1.0
+# The daemon of the probe `kill` is polled until its exec is done.
+EXEC_POLLS, EXEC_POLL_SECONDS = 100, 0.02
 
-# What to do where a limit is soft or none, for those who are root and those who are not.
+# What to do where a limit is soft or none: as root, and as any other user.
 CGROUP = (
     "mount cgroup2 with the memory, cpu and pids controllers",
     "run under: systemd-run --user --scope -p Delegate=yes",
@@ -57,11 +59,12 @@ REMEDIES = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One resource: `level` is hard, soft or none; `seen` what a worker met that tried.
+class Check(msgspec.Struct, frozen=True):
+    """One line of the table: a resource, what holds it, and whether a probe agrees.
 
-    `proved` is whether that agrees with the level; None where it was not tried. `remedy` is one
-    line to do, or empty.
+    `level` is hard, soft or none, and `seen` what the probe met. `proved` is whether that agrees
+    with the level; None if there is no probe, or if the level is soft, which promises nothing.
+    `remedy` is one line to do, or empty.
     """
 
     resource: str
@@ -72,8 +75,8 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-async def examine(settings: Settings | None = None) -> list[Finding]:
-    """Return a finding for each resource. Takes some seconds; nothing of it stays."""
+async def examine(settings: Settings | None = None) -> list[Check]:
+    """Return a check of each resource; takes about 10 seconds and leaves nothing behind."""
     async with Supervisor(settings=settings) as supervisor:
         await supervisor.create_function(
             "doctor",
@@ -84,32 +87,31 @@ async def examine(settings: Settings | None = None) -> list[Finding]:
             ephemeral_storage=TMP_MB,
         )
         await supervisor.create_function("late", CODE, "app.handler", timeout=1)
-        attempts = Attempts(supervisor)
-        findings = []
+        probes = Probes(supervisor)
+        checks = []
         for resource, text in supervisor.limits.items():
             level, _, by = text.partition(": ")
-            held, seen = await attempts.try_out(resource)
+            held, seen = await probes.run(resource)
             remedy = "" if level == "hard" else _remedy(resource)
-            # Soft may hold or not: it is no promise.
             proved = None if held is None or level == "soft" else held is (level == "hard")
-            findings.append(Finding(resource, level, by, proved, seen, remedy))
-        findings += [
-            Finding("missing", "", f"{missing.mechanism}: {missing.why}")
+            checks.append(Check(resource, level, by, proved, seen, remedy))
+        checks += [
+            Check("missing", "", f"{missing.mechanism}: {missing.why}")
             for missing in supervisor.journal.story(journal.Missing)
         ]
-    findings.append(Finding("runtimes", "", await asyncio.to_thread(catalog.here_text)))
-    return findings
+    checks.append(Check("runtimes", "", await asyncio.to_thread(catalog.here_text)))
+    return checks
 
 
-class Attempts:
-    """One attempt for each resource: whether it was held, and what was seen."""
+class Probes:
+    """One probe for each resource: whether the limit held, and what the probe met."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
-    async def try_out(self, resource: str) -> tuple[bool | None, str]:
-        """Try to break what holds a resource; (None, "") where there is no attempt for it."""
-        attempt = {
+    async def run(self, resource: str) -> tuple[bool | None, str]:
+        """Probe a resource; return (None, "") if there is no probe for it."""
+        probe = {
             "processes": self._processes,
             "timeout": self._timeout,
             "network": self._network,
@@ -117,44 +119,44 @@ class Attempts:
             "freeze": self._freeze,
             "kill": self._kill,
         }.get(resource)
-        if attempt is not None:
-            return await attempt()
+        if probe is not None:
+            return await probe()
         events: dict[str, dict[str, Any]] = {
             "memory": {"megabytes": MEMORY_MB},
             "cpu": {"share": MEMORY_MB / MB_PER_CPU},
             "descriptors": {"count": DESCRIPTORS},
-            "tmp": {"megabytes": TMP_MB, "wait": self._look("tmp")},
+            "tmp": {"megabytes": TMP_MB, "wait": self._wait("tmp")},
             "files": {"path": str(self._supervisor.registry.path)},
             "siblings": {"pid": os.getpid()},
             "syscalls": {},
         }
         if resource not in events:
             return None, ""
-        return self._judge(await self._ask(resource, events[resource]))
+        return self._judge(await self._invoke(resource, events[resource]))
 
-    def _look(self, resource: str) -> float:
-        return LOOK if self._supervisor.limits[resource].startswith("soft") else 0.0
+    def _wait(self, resource: str) -> float:
+        return SOFT_SECONDS if self._supervisor.limits[resource].startswith("soft") else 0.0
 
-    async def _ask(self, resource: str, event: dict[str, Any], name: str = "doctor") -> Response:
-        return await self._supervisor.invoke(name, {"try": resource, **event})
+    async def _invoke(self, resource: str, event: dict[str, Any], name: str = "doctor") -> Response:
+        return await self._supervisor.invoke(name, {"probe": resource, **event})
 
     def _judge(self, response: Response) -> tuple[bool, str]:
         failure = response.failure
         if failure is None:
             return response.payload["held"], response.payload["seen"]
-        # Whoever was ended for it was held.
+        # A probe that was killed, or got a MemoryError, met its limit.
         return True, failure.error_message.partition("Error: ")[2] or failure.error_type
 
     async def _processes(self) -> tuple[bool | None, str]:
-        # With the memory for so many: it is not memory that is asked about.
+        # With memory for 1,024 processes: the memory limit must not be what refuses them.
         await self._supervisor.update_function_configuration("doctor", memory_size=4096)
         try:
-            return self._judge(await self._ask("processes", {"count": PROCESSES}))
+            return self._judge(await self._invoke("processes", {"count": PROCESSES}))
         finally:
             await self._supervisor.update_function_configuration("doctor", memory_size=MEMORY_MB)
 
     async def _timeout(self) -> tuple[bool | None, str]:
-        response = await self._ask("timeout", {}, "late")
+        response = await self._invoke("timeout", {}, "late")
         return (
             response.report.status == "timeout",
             f"ended after {response.report.duration_ms:.0f} ms",
@@ -162,30 +164,34 @@ class Attempts:
 
     async def _network(self) -> tuple[bool | None, str]:
         async with _port() as port:
-            return self._judge(await self._ask("network", {"port": port}))
+            return self._judge(await self._invoke("network", {"port": port}))
 
     async def _sockets(self) -> tuple[bool | None, str]:
         with tempfile.TemporaryDirectory(prefix="minilambda-") as directory:
             path = f"{directory}/socket"
             server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
             async with server:
-                return self._judge(await self._ask("sockets", {"path": path}))
+                return self._judge(await self._invoke("sockets", {"path": path}))
 
     async def _freeze(self) -> tuple[bool | None, str]:
-        await self._ask("freeze", {})
-        await asyncio.sleep(IDLE)
-        counted = (await self._ask("freeze", {})).payload["counted"]
-        return counted < FROZEN_COUNT, f"a thread counted to {counted} in {IDLE:g} s of idleness"
+        await self._invoke("freeze", {})
+        await asyncio.sleep(IDLE_SECONDS)
+        counted = (await self._invoke("freeze", {})).payload["counted"]
+        return (
+            counted < FROZEN_COUNT,
+            f"a thread counted to {counted} in {IDLE_SECONDS:g} s of idleness",
+        )
 
     async def _kill(self) -> tuple[bool | None, str]:
         token = uuid.uuid4().hex
-        response = await self._ask("kill", {"token": token})
-        for _ in range(EXEC_LOOKS):  # it is on its way: exec takes a moment
+        response = await self._invoke("kill", {"token": token})
+        for _ in range(EXEC_POLLS):  # the daemon execs after the answer
             if carriers(token):
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(EXEC_POLL_SECONDS)
         else:
             return None, "the daemon was not seen"
+        # A new configuration stops the workers of the old one.
         await self._supervisor.update_function_configuration("doctor", timeout=29)
         worker_id = response.report.worker_id
         await self._supervisor.journal.until(
@@ -199,18 +205,18 @@ class Attempts:
 
 
 def carriers(token: str) -> list[psutil.Process]:
-    """Return the live processes that carry this argument."""
-    found = []
+    """Return the live processes that have this argument."""
+    live = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        alive = process.info["status"] != psutil.STATUS_ZOMBIE
-        if alive and token in (process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+        is_alive = process.info["status"] != psutil.STATUS_ZOMBIE
+        if is_alive and token in (process.info["cmdline"] or ()):
+            live.append(process)
+    return live
 
 
 @contextlib.asynccontextmanager
 async def _port() -> AsyncIterator[int]:
-    """Listen on a port of the loopback interface."""
+    """Yield a port of the host's loopback that accepts connections."""
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -218,13 +224,13 @@ async def _port() -> AsyncIterator[int]:
 
 def _remedy(resource: str) -> str:
     if resource == "memory" and "cgroup_disable=memory" in _read("/proc/cmdline"):
-        # The Raspberry Pi's firmware puts it there.
+        # The firmware of the Raspberry Pi adds cgroup_disable=memory.
         return "add cgroup_enable=memory to the kernel's command line and reboot"
     restricted = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
-    found = REMEDIES.get(resource, ("", ""))
-    if found is NAMESPACES and os.geteuid() != 0 and _read(restricted).strip() == "1":
+    remedies = REMEDIES.get(resource, ("", ""))
+    if remedies is NAMESPACES and os.geteuid() != 0 and _read(restricted).strip() == "1":
         return "allow user namespaces: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-    return found[0 if os.geteuid() == 0 else 1]
+    return remedies[0 if os.geteuid() == 0 else 1]
 
 
 def _read(path: str) -> str:

@@ -1,6 +1,6 @@
-"""This module is exits: the exit codes of the command line, and what is said on the way out.
+"""The exit codes of the command line, and the one line on stderr that goes with each.
 
-They are listed in `cli`, for those who call it. What is said goes to stderr, on one line.
+`main` says which commands have which.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KILLED = 137  # as a shell: 128 + SIGKILL
 
 
 def fail(error: LambdaError) -> NoReturn:
-    """Say an error, ours or one that a server answered, and exit with its code."""
+    """Print an error, raised here or by a server, and exit with its code."""
     click.echo(f"{error.code}: {error}", err=True)
     match error:
         case RuntimeMissing():
@@ -33,12 +33,13 @@ def fail(error: LambdaError) -> NoReturn:
             sys.exit(IN_USE)
         case NotEnforced():
             sys.exit(NOT_ENFORCED)
-    # Who is throttled may come again; what is wrong with the others is the caller's to mend.
-    mended = not error.is_ours and error.status != Throttled.status
-    sys.exit(USAGE if mended else UNAVAILABLE)
+    # A throttled caller can try the same command again. Of the other errors with a status below 500
+    # the caller has to change something first.
+    is_mistake = not error.is_ours and error.status != Throttled.status
+    sys.exit(USAGE if is_mistake else UNAVAILABLE)
 
 
 def usage(text: str) -> NoReturn:
-    """Say what is wrong with how we were called, and exit."""
+    """Print a mistake in the arguments and exit with 2."""
     click.echo(f"Error: {text}", err=True)
     sys.exit(USAGE)

@@ -1,4 +1,8 @@
-"""minilambda invoke: run a function here, or one on a server."""
+"""`minilambda invoke`: one function, run here or by a server; with --repeat, percentiles.
+
+A target whose last part has a dot (DIR:module.function) runs here, in a supervisor that lives as
+long as the command. Any other target (NAME, NAME:QUALIFIER, an ARN) is a function on a server.
+"""
 
 from __future__ import annotations
 
@@ -28,37 +32,49 @@ if TYPE_CHECKING:
     from miniλ.settings import Settings
 
 
-# So much of a bad event is repeated to its author.
+# Characters of a bad event that the message repeats.
 SHOWN = 200
-# The options of `invoke` that are for a function on a server, and those that are for any.
+# The options for a function on a server, and those for a function in either place.
 OF_SERVER = frozenset({"endpoint_url", "kind", "qualifier"})
 OF_BOTH = frozenset({"target", "event", "as_json"})
 
-# A name or an ARN, with a qualifier or without: neither has the dot of a handler or of a path.
+# A name or an ARN, with or without a qualifier: it has neither the dot of a handler nor a slash.
 _NAMED = re.compile(r"[a-zA-Z0-9-_:$]+")
 
 
 @click.command()
 @click.argument("target", metavar="DIR:HANDLER|NAME[:QUALIFIER]")
-@click.option("-e", "--event", default="{}", help="A file, - for stdin, or JSON itself.")
-@click.option("--memory-size", type=int, default=128, show_default=True, help="MB.")
-@click.option("--timeout", type=int, default=3, show_default=True, help="Seconds.")
-@click.option("--ephemeral-storage", type=int, default=512, show_default=True, help="MB of /tmp.")
-@click.option("--env", "environment", multiple=True, metavar="K=V", help="May be repeated.")
-@click.option("--runtime", help="python3.9 to python3.14; the one that runs this.")
-@click.option("--repeat", type=click.IntRange(1), default=1, help="Invoke so many times.")
-@click.option("--concurrency", type=click.IntRange(1), default=1, help="So many at a time.")
-@click.option("--state", type=click.Path(path_type=Path), help="Keep the ledger here.")
-@click.option("--network", type=click.Choice(model.NETWORKS), default="share", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Payload, log and report as one document.")
-@click.option("--qualifier", help="On a server: a version or an alias.")
+@click.option("-e", "--event", default="{}", help="A file, - for stdin, or the JSON itself.")
+@click.option("--memory-size", type=int, default=128, show_default=True, help="Memory size in MB.")
+@click.option("--timeout", type=int, default=3, show_default=True, help="Timeout in seconds.")
+@click.option(
+    "--ephemeral-storage", type=int, default=512, show_default=True, help="Size of /tmp in MB."
+)
+@click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable; repeatable.")
+@click.option("--runtime", help="python3.9 to python3.14.  [default: this Python]")
+@click.option("--repeat", type=click.IntRange(1), default=1, help="The number of invocations.")
+@click.option("--concurrency", type=click.IntRange(1), default=1, help="Invocations at once.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="A state directory that keeps the ledger."
+)
+@click.option(
+    "--network",
+    type=click.Choice(model.NETWORKS),
+    default="share",
+    show_default=True,
+    help="Share the host's network, or have none but a loopback.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print payload, log and report as one document."
+)
+@click.option("--qualifier", help="Server only: a version or an alias.")
 @click.option(
     "--type",
     "kind",
     type=click.Choice(["RequestResponse", "Event", "DryRun"]),
     default="RequestResponse",
     show_default=True,
-    help="On a server: the invocation type.",
+    help="Server only: the invocation type.",
 )
 @endpoint_option
 @sandbox_options
@@ -77,9 +93,11 @@ def invoke(
     as_json: bool,
     **limits: Any,  # noqa: ANN401 - as Supervisor.create_function's
 ) -> None:
-    """Run HANDLER (module.function) from the code in DIR (or a .zip) on an event.
+    """Invoke a function: here, from code on disk, or on a server.
 
-    Without a dot in it, it is NAME or NAME:QUALIFIER: a function on a server (`minilambda serve`).
+    DIR:HANDLER runs here: DIR is a directory or a .zip, HANDLER is module.function. NAME and
+    NAME:QUALIFIER are functions on a server (`minilambda serve`).
+
     The payload goes to stdout, the log with its REPORT line to stderr.
     """
     directory, colon, handler = target.rpartition(":")
@@ -91,12 +109,16 @@ def invoke(
         )
     _check_options(target, is_local=is_local)
     if not is_local:
-        said: dict[str, Any] = {"kind": kind, "qualifier": qualifier, "as_json": as_json}
         with remote_commands.explaining():
-            server = client.server(endpoint_url)
-            sys.exit(remote_commands.invoke(server, target, _event(event), **said))
+            endpoint = client.endpoint(endpoint_url)
+            payload = _payload(event)
+            sys.exit(
+                remote_commands.invoke(
+                    endpoint, target, payload, kind=kind, qualifier=qualifier, as_json=as_json
+                )
+            )
     variables = remote_commands.variables(environment)
-    body = _event(event)
+    payload = _payload(event)
 
     async def run() -> int:
         async with Supervisor(state, settings) as supervisor:
@@ -105,42 +127,45 @@ def invoke(
             try:
                 await supervisor.create_function(name, directory, handler, **options)
             except ResourceConflict:
-                # Kept from an earlier run. It is lost to no mistake in this one.
+                # The state directory has it from an earlier run. An update that is refused
+                # leaves it as it was; deleting it first would not.
                 options["runtime"] = options["runtime"] or catalog.own()
                 await supervisor.update_function_code(name, directory)
                 await supervisor.update_function_configuration(name, handler=handler, **options)
             if repeat == 1:
-                response = await supervisor.invoke(name, payload=body)
+                response = await supervisor.invoke(name, payload=payload)
                 _print(response, as_json=as_json)
                 return _exit_code(response)
-            return await _repeat(supervisor, name, body, repeat, concurrency, as_json=as_json)
+            return await _repeat(supervisor, name, payload, repeat, concurrency, as_json=as_json)
 
     sys.exit(run_loop.run(run()))
 
 
 def _check_options(target: str, *, is_local: bool) -> None:
-    """Refuse options that were given and would do nothing."""
+    """Exit with 2 if an option on the command line would have no effect."""
     context = click.get_current_context()
     for option in context.command.params:
         name = option.name or ""
         of_server = name in OF_SERVER
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in OF_BOTH and of_server == is_local:
+        is_explicit = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_explicit and name not in OF_BOTH and of_server == is_local:
             runs = "runs here" if is_local else "is a function on a server"
-            place = "functions on a server, NAME" if of_server else "what runs here, DIR:HANDLER"
+            place = (
+                "a function on a server, NAME" if of_server else "code that runs here, DIR:HANDLER"
+            )
             usage(f"{option.opts[0]} is for {place}, but {target!r} {runs}")
 
 
 async def _repeat(
     supervisor: Supervisor,
     name: str,
-    body: bytes,
+    payload: bytes,
     repeat: int,
     concurrency: int,
     *,
     as_json: bool,
 ) -> int:
-    """Invoke many times; print the last payload and, to stderr, how long they took."""
+    """Invoke `repeat` times; print the last payload, and percentiles to stderr."""
     durations: list[float] = []
     worst, cold = 0, 0
     last: Response | None = None
@@ -151,13 +176,13 @@ async def _repeat(
         nonlocal worst, cold, last
         for _ in turns:
             start = time.perf_counter()
-            last = await supervisor.invoke(name, payload=body, wait=900.0)
+            last = await supervisor.invoke(name, payload=payload, wait=900.0)
             durations.append(time.perf_counter() - start)
             worst = max(worst, _exit_code(last))
             cold += last.report.cold
             bar.update(1)
 
-    # The bar is for a person at a terminal: on a pipe it prints nothing.
+    # The bar is for a terminal; on a pipe it is hidden.
     with click.progressbar(
         length=repeat,
         label=name,
@@ -214,11 +239,11 @@ def _print(response: Response, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(document))
     else:
         click.echo(response.log, err=True, nl=False)
-        click.echo(response.body)  # bytes: as they are, whatever the terminal's encoding
+        click.echo(response.body)  # bytes: the terminal's encoding does not matter
 
 
-def _event(text: str) -> bytes:
-    """Return the event: stdin for "-", the file of that name, else the text itself as JSON."""
+def _payload(text: str) -> bytes:
+    """Return the event's bytes: stdin for "-", the file of that name, else the text as JSON."""
     if text == "-":
         return sys.stdin.buffer.read()
     if text.lstrip()[:1] in ("{", "[", '"') or not os.path.exists(text):
@@ -230,10 +255,10 @@ def _event(text: str) -> bytes:
     try:
         return Path(text).read_bytes()
     except OSError as exc:
-        usage(f"--event: {exc}")
+        usage(f"--event cannot be read: {exc}")
 
 
 def _name(directory: str) -> str:
-    """Return a function name made of the directory's: what Lambda would refuse becomes _."""
+    """Return a function name from the directory's: characters that Lambda refuses become _."""
     stem = Path(directory).resolve().stem or "function"
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem)[:64]

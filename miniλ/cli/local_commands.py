@@ -1,4 +1,4 @@
-"""Commands that work on this host: serve, doctor, bill, events."""
+"""Commands of this host: `serve`, `doctor`; and of a state directory: `bill`, `events`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 from miniλ import billing, journal
 from miniλ.cli import doctor, run_loop
 from miniλ.cli.exit_codes import FAILED, fail, usage
-from miniλ.cli.options import sandbox_options
+from miniλ.cli.options import json_option, sandbox_options, state_option
 from miniλ.errors import LambdaError
 from miniλ.events import queue
 from miniλ.store import registry
@@ -32,19 +32,22 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     default=9001,
     show_default=True,
-    help="0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path), help="Keep functions, logs and the ledger here."
+    "--state",
+    type=click.Path(path_type=Path),
+    help="The state directory: keeps functions, events, logs and the ledger.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Say the address as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON.")
 @sandbox_options
 def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_json: bool) -> None:
-    """Be Lambda for AWS clients: `aws lambda ... --endpoint-url`. SIGTERM ends it.
+    """Serve the HTTP API of AWS Lambda: `aws lambda ... --endpoint-url URL`.
 
-    Invocations that run then are answered first; nothing of them is left.
+    SIGTERM or Ctrl-C stops it: invocations in flight are answered first, then every worker is
+    stopped. A second signal stops it at once.
     """
-    from miniλ.gateway.server import Gateway  # noqa: PLC0415 - aiohttp costs the others 0.1 s
+    from miniλ.gateway.server import Gateway  # noqa: PLC0415 - importing aiohttp takes 0.1 s
 
     stop = asyncio.Event()
     settings = msgspec.structs.replace(settings, keep_logs=True)
@@ -52,21 +55,25 @@ def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_js
     async def run() -> int:
         async with Supervisor(state, settings) as supervisor, Gateway(supervisor, host, port) as up:
             if as_json:
-                said = {"address": up.address, "state": str(supervisor.state), "pid": os.getpid()}
-                click.echo(msgspec.json.encode(said))
+                document = {
+                    "address": up.address,
+                    "state": str(supervisor.state),
+                    "pid": os.getpid(),
+                }
+                click.echo(msgspec.json.encode(document))
             else:
                 click.echo(f"listening on {up.address}")
                 click.echo(f"try: aws lambda list-functions --endpoint-url {up.address}", err=True)
-            telling = asyncio.create_task(_tell(supervisor.journal))
+            printer = asyncio.create_task(_print_trouble(supervisor.journal))
             await stop.wait()
-            telling.cancel()
+            printer.cancel()
         return 0
 
     sys.exit(run_loop.run(run(), stop))
 
 
-async def _tell(facts: journal.Journal) -> None:
-    """Say on stderr what an operator should read, as it happens."""
+async def _print_trouble(facts: journal.Journal) -> None:
+    """Print each Trouble of the journal on stderr as it happens; runs until it is cancelled."""
     last = 0.0
 
     def is_new(fact: journal.Trouble) -> bool:
@@ -79,50 +86,54 @@ async def _tell(facts: journal.Journal) -> None:
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @sandbox_options
 def doctor_command(settings: Settings, *, as_json: bool) -> None:
-    """Say what this host can enforce, by which mechanism, and what to do about each gap.
+    """Show what this host enforces, by which mechanism, and what to do about each gap.
 
-    Each claim is tried by a worker that is thrown away; one that does not stand exits with 1.
+    A throw-away worker tries to break each limit. Exit code 1: a limit does not do what it claims.
     """
-    findings: list[doctor.Finding] = []
+    checks: list[doctor.Check] = []
 
     async def run() -> int:
-        findings.extend(await doctor.examine(settings))
-        return FAILED if any(finding.proved is False for finding in findings) else 0
+        checks.extend(await doctor.examine(settings))
+        return FAILED if any(check.proved is False for check in checks) else 0
 
     if sys.stderr.isatty():
-        click.echo("trying what this host can enforce; it takes some seconds ...", err=True)
+        click.echo(
+            "trying to break each limit of this host; this takes about 10 seconds ...", err=True
+        )
     status = run_loop.run(run())
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(checks)).decode())
         sys.exit(status)
-    proofs = {True: "proved", False: "WRONG", None: ""}
-    width = max(len(finding.resource) for finding in findings)
-    for finding in findings:
-        proof = f"{proofs[finding.proved]:<6}"
-        click.echo(
-            f"{finding.resource:<{width}}  {finding.level:<4}  {proof}  {finding.by}".rstrip()
-        )
-        if finding.seen:
-            click.echo(f"{'':<{width}}                tried: {finding.seen}")
-        if finding.remedy:
-            click.echo(f"{'':<{width}}                to do: {finding.remedy}")
+    verdicts = {True: "proved", False: "WRONG", None: ""}
+    width = max(len(check.resource) for check in checks)
+    for check in checks:
+        verdict = f"{verdicts[check.proved]:<6}"
+        click.echo(f"{check.resource:<{width}}  {check.level:<4}  {verdict}  {check.by}".rstrip())
+        if check.seen:
+            click.echo(f"{'':<{width}}                tried: {check.seen}")
+        if check.remedy:
+            click.echo(f"{'':<{width}}                to do: {check.remedy}")
     sys.exit(status)
 
 
 @click.command()
+@state_option
 @click.option(
-    "--state", type=click.Path(path_type=Path), required=True, help="The state directory."
+    "--book",
+    type=click.Choice(list(billing.BOOKS)),
+    default="2025",
+    show_default=True,
+    help="The price book.",
 )
-@click.option("--book", type=click.Choice(list(billing.BOOKS)), default="2025", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def bill(state: Path, book: str, *, as_json: bool) -> None:
-    """Say what Lambda would charge for what the functions of a state directory used."""
+    """Show what Lambda would charge for the invocations in a state directory's ledger."""
     path = state / "registry.db"
     if not path.is_file():
-        usage(f"There is no ledger in {state}: it is made by running functions with --state")
+        usage(f"There is no ledger in {state}: `minilambda invoke --state` makes one")
     try:
         bills = billing.bills(registry.read_usage(path, book), billing.BOOKS[book])
     except LambdaError as exc:
@@ -150,26 +161,26 @@ def bill(state: Path, book: str, *, as_json: bool) -> None:
 
 
 @click.command()
+@state_option
 @click.option(
-    "--state", type=click.Path(path_type=Path), required=True, help="The state directory."
+    "--json", "as_json", is_flag=True, help="Print one JSON document, with each record in full."
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs, with all of each record.")
 def events(state: Path, *, as_json: bool) -> None:
-    """Say which asynchronous events are not over, and what could be told nobody.
+    """Show the asynchronous events that are not over, and the records that no destination took.
 
-    That is of those that failed for good, or succeeded, and whose destination is not reached from
-    here: SQS, SNS, EventBridge, S3.
+    A record is kept for an event that succeeded or failed for good if its destination cannot be
+    reached from here: SQS, SNS, EventBridge, S3.
     """
     path = state / "events.db"
     if not path.is_file():
-        usage(f"There is no event queue in {state}: `minilambda serve --state` makes it")
+        usage(f"There is no event queue in {state}: `minilambda serve --state` makes one")
     try:
         left, records = queue.read(path)
     except LambdaError as exc:
         fail(exc)
     if as_json:
-        told = [{**record._asdict(), "document": _shown(record.document)} for record in records]
-        document = msgspec.json.encode({"events": left, "records": told})
+        shown = [{**record._asdict(), "document": _parsed(record.document)} for record in records]
+        document = msgspec.json.encode({"events": left, "records": shown})
         click.echo(msgspec.json.format(document).decode())
         return
     if not left:
@@ -184,8 +195,8 @@ def events(state: Path, *, as_json: bool) -> None:
         click.echo(f"{at}  {record.request_id}  {record.target or '-'}: {record.why}")
 
 
-def _shown(document: str) -> object:
-    """Return a document as JSON; one that is only nearly so (NaN, say) as the text that it is."""
+def _parsed(document: str) -> object:
+    """Return a document as JSON, or as text if it is not valid JSON (NaN passes in a record)."""
     try:
         return msgspec.json.decode(document, type=msgspec.Raw)
     except msgspec.DecodeError:

@@ -1,12 +1,12 @@
-"""This module is the command line: minilambda (and miniλ, and python -m miniλ).
+"""`minilambda`, also `miniλ` and `python -m miniλ`: the group of all commands.
 
-Exit codes: 0, 1 the function failed, 2 usage, 3 the runtime is not here, 69 miniλ could not do
-its part, 75 the state directory is in use, 78 the host falls short of --require, 124 timed out, 137
-killed. Payloads go to stdout; logs, REPORT and everything for people to stderr.
+Exit codes of commands that run on this host: 0; 1 the function failed; 2 usage; 3 the runtime is
+not installed; 69 miniλ could not do its part; 75 the state directory is in use; 78 the host falls
+short of --require; 124 timed out; 137 killed.
 
-The commands in here run functions themselves; those that ask a server are in `commands`, and have
-the same codes: 2 is also what a server refuses, 69 that it is not there or could not, and 1 that a
-function did not become Active (deploy), or was not there to be deleted (rm).
+Commands that ask a server have the same codes: 2 is also a request that the server refused, 69 a
+server that does not answer or could not do its part, and 1 a function that did not become Active
+(`deploy`) or that did not exist (`rm`).
 """
 
 from __future__ import annotations

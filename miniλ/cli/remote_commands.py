@@ -1,7 +1,6 @@
-"""This module is commands: those of the command line that ask a server, over HTTP.
+"""Commands that ask a server over HTTP: `deploy`, `ls`, `rm`, `logs`, its half of `invoke`.
 
-`deploy`, `ls`, `rm`, `logs`, and `invoke` of a function that is there. Rule: nothing is run here,
-and nothing is looked up here either: what a name means, and what is allowed, the server says.
+Rule: nothing runs or is decided here. What a name means and what is allowed, the server answers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import msgspec
 from miniλ import failures
 from miniλ.cli import client
 from miniλ.cli.exit_codes import FAILED, INTERRUPTED, KILLED, TIMED_OUT, UNAVAILABLE, fail, usage
-from miniλ.cli.options import endpoint_option
+from miniλ.cli.options import endpoint_option, json_option
 from miniλ.errors import EntityTooLarge, LambdaError
 from miniλ.runtimes import catalog
 from miniλ.store import packages
@@ -31,18 +30,19 @@ if TYPE_CHECKING:
 
     from miniλ.cli.client import Endpoint, InvokeResult
 
-# Lambda wants one; nothing here looks at it.
+# CreateFunction requires a role; miniλ keeps it and gives it no meaning.
 ROLE = "arn:aws:iam::000000000000:role/minilambda"
 FOLLOW_SECONDS = 1.0
-# What an invocation printed is told when it ends, with the times at which it was printed: so much
-# older than what was told before it may be, beyond the function's timeout. For the init phase.
-LATE_SECONDS = 60
-LONGEST_SECONDS = 900
+# An invocation's log is stored when it ends, with the times at which each line was printed. A new
+# event can therefore be older than the newest one by the function's timeout, and by this for the
+# init phase.
+INIT_SECONDS = 60
+MAX_TIMEOUT_SECONDS = 900
 
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """Turn what may happen while a server is asked into a line on stderr and an exit code."""
+    """Turn errors and Ctrl-C inside the block into a line on stderr and an exit code."""
     try:
         yield
     except client.NoServer as exc:
@@ -54,26 +54,26 @@ def explaining() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def asks(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command one that asks a server, which arrives as `server`; it has --json too."""
+def asks_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --endpoint-url and --json; it gets the former as `endpoint`."""
 
     @endpoint_option
-    @click.option("--json", "as_json", is_flag=True, help="For programs.")
+    @json_option
     @functools.wraps(command)
-    def asking(endpoint_url: str, **others: Any) -> None:  # noqa: ANN401 - the command's own
+    def with_endpoint(endpoint_url: str, **others: Any) -> None:  # noqa: ANN401 - the command's own
         with explaining():
-            command(server=client.server(endpoint_url), **others)
+            command(endpoint=client.endpoint(endpoint_url), **others)
 
-    return asking
+    return with_endpoint
 
 
 def variables(items: tuple[str, ...]) -> dict[str, str]:
-    """Return the environment that a repeated --env K=V says; the last one wins."""
+    """Return the environment of a repeated --env K=V; of two with one name the last one wins."""
     for item in items:
         if "=" not in item:
             usage(f"--env is K=V, got {item!r}")
-    parted = [item.partition("=") for item in items]
-    return {name: value for name, _, value in parted}
+    parts = [item.partition("=") for item in items]
+    return {name: value for name, _, value in parts}
 
 
 # deploy
@@ -81,22 +81,33 @@ def variables(items: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("code", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the function.")
-@click.option("--handler", help="module.function; needed for a new function.")
+@click.option("--name", required=True, help="The function's name.")
+@click.option("--handler", help="module.function; required for a new function.")
 @click.option(
-    "--runtime", help="python3.9 to python3.14; of a new function the one that runs this."
+    "--runtime", help="python3.9 to python3.14.  [default for a new function: this Python]"
 )
-@click.option("--memory-size", type=int, help="MB.")
-@click.option("--timeout", type=int, help="Seconds.")
-@click.option("--env", "environment", multiple=True, metavar="K=V", help="Repeated; replaces all.")
-@click.option("--description")
-@click.option("--role", help="An ARN. Any will do.")
-@click.option("--layers", multiple=True, metavar="ARN", help="Repeated; replaces all.")
-@click.option("--publish", is_flag=True, help="Make a version of it.")
-@click.option("--alias", help="Publish, and point this alias to the version.")
-@asks
+@click.option("--memory-size", type=int, help="Memory size in MB.")
+@click.option("--timeout", type=int, help="Timeout in seconds.")
+@click.option(
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="K=V",
+    help="A variable; repeatable. Replaces all variables.",
+)
+@click.option("--description", help="Text that clients show.")
+@click.option("--role", help="The ARN of a role; any ARN is accepted.")
+@click.option(
+    "--layers",
+    multiple=True,
+    metavar="ARN",
+    help="A layer version; repeatable. Replaces all layers.",
+)
+@click.option("--publish", is_flag=True, help="Publish a version.")
+@click.option("--alias", help="Publish a version and point this alias to it.")
+@asks_server
 def deploy(
-    server: Endpoint,
+    endpoint: Endpoint,
     code: Path,
     name: str,
     environment: tuple[str, ...],
@@ -105,14 +116,14 @@ def deploy(
     *,
     publish: bool,
     as_json: bool,
-    **options: Any,  # noqa: ANN401 - None where it was not given
+    **options: Any,  # noqa: ANN401 - None for an absent option
 ) -> None:
-    """Make a function of DIR (or a .zip), or give it to the function that has this name.
+    """Create a function from DIR (or a .zip), or update the function of that name.
 
-    An option that is not given is left as it is. Says the ARN, the version and the state once the
-    change is through.
+    Settings of an existing function that have no option on the command line stay as they are.
+    Prints the ARN, the version and the state once the change is in force.
     """
-    said = {
+    requested = {
         "Handler": options["handler"],
         "Runtime": options["runtime"],
         "MemorySize": options["memory_size"],
@@ -122,53 +133,54 @@ def deploy(
         "Role": options["role"],
         "Layers": list(layers) or None,
     }
-    changes = {key: value for key, value in said.items() if value is not None}
-    _deploy(server, name, _zipped(code), changes)
-    found = _succeeded(client.settled(server, name))
+    changes = {key: value for key, value in requested.items() if value is not None}
+    _deploy(endpoint, name, _zipped(code), changes)
+    configuration = _succeeded(client.settled(endpoint, name))
     if publish or alias is not None:
-        version = client.call(server, "POST", client.path_of(name, "versions"), {})["Version"]
-        found = client.settled(server, f"{name}:{version}")
-    lines = [f"{found['FunctionArn']} {found['Version']} {found['State']}"]
+        version = client.call(endpoint, "POST", client.path_of(name, "versions"), {})["Version"]
+        configuration = client.settled(endpoint, f"{name}:{version}")
+    number = configuration["Version"]
+    lines = [f"{configuration['FunctionArn']} {number} {configuration['State']}"]
     if alias is not None:
-        lines.append(f"{_point(server, name, alias, found['Version'])} -> {found['Version']}")
-    click.echo(_formatted(found) if as_json else "\n".join(lines))
+        lines.append(f"{_point(endpoint, name, alias, number)} -> {number}")
+    click.echo(_formatted(configuration) if as_json else "\n".join(lines))
 
 
-def _deploy(server: Endpoint, name: str, code: bytes, changes: dict[str, Any]) -> None:
-    """Create the function or update it, and leave the last change to be waited for."""
+def _deploy(endpoint: Endpoint, name: str, code: bytes, changes: dict[str, Any]) -> None:
+    """Send the change; the caller waits until the last request is in force."""
     zip_file = base64.b64encode(code).decode()
     size = f"{name}, {len(code):,} bytes of zip"
-    if client.find(server, name) is None:
+    if client.find(endpoint, name) is None:
         if "Handler" not in changes:
             usage(f"There is no function {name!r} yet: --handler is needed to create it")
         _progress(f"creating {size}")
-        fresh = {"FunctionName": name, "Runtime": catalog.own(), "Role": ROLE, **changes}
-        client.call(server, "POST", client.FUNCTIONS, {**fresh, "Code": {"ZipFile": zip_file}})
+        request = {"FunctionName": name, "Runtime": catalog.own(), "Role": ROLE, **changes}
+        client.call(endpoint, "POST", client.FUNCTIONS, {**request, "Code": {"ZipFile": zip_file}})
         return
-    client.settled(server, name)  # somebody else's change
+    client.settled(endpoint, name)  # another client's change: during it, ours would be refused
     if changes:
-        # Before the code: it is likelier to be the new one that cannot do without the other.
+        # Before the code: new code is more likely to need the new settings than the reverse.
         _progress(f"configuring {name}")
-        client.call(server, "PUT", client.path_of(name, "configuration"), changes)
-        _succeeded(client.settled(server, name))
+        client.call(endpoint, "PUT", client.path_of(name, "configuration"), changes)
+        _succeeded(client.settled(endpoint, name))
     _progress(f"updating {size}")
-    client.call(server, "PUT", client.path_of(name, "code"), {"ZipFile": zip_file})
+    client.call(endpoint, "PUT", client.path_of(name, "code"), {"ZipFile": zip_file})
 
 
 def _zipped(path: Path) -> bytes:
-    """Return a .zip as it is, or one of a directory, always the same for the same code.
+    """Return the bytes of a .zip, or of a directory as a .zip: the same bytes for the same code.
 
-    It is made of what a supervisor would take of the directory: without .git and caches.
+    A directory is packed as a supervisor would copy it: without .git and caches.
     """
     if path.is_file():
         try:
             with path.open("rb") as file:
                 code = file.read(packages.MAX_ZIPPED + 1)
         except OSError as exc:
-            usage(f"The code {path} cannot be read: {exc.strerror}")
+            usage(f"{path} cannot be read: {exc.strerror}")
     else:
-        with tempfile.TemporaryDirectory(prefix="minilambda-") as scratch:
-            store, archive = Path(scratch, "code"), Path(scratch, "zip")
+        with tempfile.TemporaryDirectory(prefix="minilambda-") as temporary:
+            store, archive = Path(temporary, "code"), Path(temporary, "zip")
             store.mkdir()
             package = packages.publish(path, store, durable=False)
             packages.archive(Path(package.path), archive)
@@ -179,32 +191,32 @@ def _zipped(path: Path) -> bytes:
     return code
 
 
-def _succeeded(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration that is as it was asked for; exit with the reason if it is not."""
-    # The update first: of a function that never was Active, the State tells an older reason.
-    for what in ("LastUpdateStatus", "State"):
-        if found.get(what) == "Failed":
-            reason = found.get(f"{what}Reason", "the server gives no reason")
-            click.echo(f"{found['FunctionArn']} Failed: {reason}", err=True)
+def _succeeded(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose change is in force; exit with the reason if it failed."""
+    # The update first: if the function never was Active, State has the reason of an older failure.
+    for field in ("LastUpdateStatus", "State"):
+        if configuration.get(field) == "Failed":
+            reason = configuration.get(f"{field}Reason", "the server gives no reason")
+            click.echo(f"{configuration['FunctionArn']} Failed: {reason}", err=True)
             sys.exit(FAILED)
-    return found
+    return configuration
 
 
-def _point(server: Endpoint, name: str, alias: str, version: str) -> str:
-    """Point an alias to a version and no other, whether it is there already or not."""
+def _point(endpoint: Endpoint, name: str, alias: str, version: str) -> str:
+    """Point an alias to one version, without weights for another; create it if it is missing."""
     document = {"FunctionVersion": version, "RoutingConfig": {"AdditionalVersionWeights": {}}}
     try:
-        found = client.call(server, "PUT", client.path_of(name, "aliases", alias), document)
+        answer = client.call(endpoint, "PUT", client.path_of(name, "aliases", alias), document)
     except LambdaError as exc:
         if not client.is_missing(exc):
             raise
         path = client.path_of(name, "aliases")
-        found = client.call(server, "POST", path, {**document, "Name": alias})
-    return str(found["AliasArn"])
+        answer = client.call(endpoint, "POST", path, {**document, "Name": alias})
+    return str(answer["AliasArn"])
 
 
 def _progress(text: str) -> None:
-    # For a person at a terminal, who waits.
+    # For an operator that waits at a terminal; a pipe gets the result only.
     if sys.stderr.isatty():
         click.echo(f"{text} ...", err=True)
 
@@ -217,17 +229,18 @@ def _formatted(document: object) -> str:
 
 
 @click.command()
-@asks
-def ls(server: Endpoint, *, as_json: bool) -> None:
+@asks_server
+def ls(endpoint: Endpoint, *, as_json: bool) -> None:
     """List the functions."""
-    # The list itself leaves out their states, as on Lambda.
-    asked = (client.find(server, each["FunctionName"]) for each in client.functions(server))
-    found = [function for function in asked if function is not None]
+    # ListFunctions leaves out State, as on Lambda, so each function is one more request. A function
+    # that was deleted meanwhile is skipped.
+    answers = (client.find(endpoint, each["FunctionName"]) for each in client.functions(endpoint))
+    configurations = [answer for answer in answers if answer is not None]
     if as_json:
-        click.echo(_formatted(found))
+        click.echo(_formatted(configurations))
         return
-    if not found:
-        click.echo("There are no functions yet: `minilambda deploy` makes one.", err=True)
+    if not configurations:
+        click.echo("There are no functions yet: `minilambda deploy` creates one.", err=True)
         return
     rows = [("NAME", "RUNTIME", "MEMORY", "TIMEOUT", "STATE", "LAST MODIFIED (UTC)")]
     rows += [
@@ -239,7 +252,7 @@ def ls(server: Endpoint, *, as_json: bool) -> None:
             _state(function),
             function["LastModified"][:19].replace("T", " "),
         )
-        for function in found
+        for function in configurations
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -255,16 +268,16 @@ def _state(function: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@asks
-def rm(server: Endpoint, names: tuple[str, ...], *, as_json: bool) -> None:
-    """Delete functions with all that belongs to them, or one version as in NAME:3.
+@asks_server
+def rm(endpoint: Endpoint, names: tuple[str, ...], *, as_json: bool) -> None:
+    """Delete functions with their versions, aliases and settings, or one version as in NAME:3.
 
-    One that is not there is exit code 1; the others are deleted all the same.
+    Exit code 1: one of them does not exist. The others are deleted all the same.
     """
     deleted: list[str] = []
     for name in names:
         try:
-            client.call(server, "DELETE", client.path_of(name))
+            client.call(endpoint, "DELETE", client.path_of(name))
         except LambdaError as exc:
             if not client.is_missing(exc):
                 raise
@@ -282,39 +295,45 @@ def rm(server: Endpoint, names: tuple[str, ...], *, as_json: bool) -> None:
 
 
 def invoke(
-    server: Endpoint, name: str, body: bytes, *, kind: str, qualifier: str | None, as_json: bool
+    endpoint: Endpoint,
+    name: str,
+    payload: bytes,
+    *,
+    kind: str,
+    qualifier: str | None,
+    as_json: bool,
 ) -> int:
-    """Run a function of the server and print as for a local one; return the exit code."""
-    invoked = client.invoke(server, name, body, kind=kind, qualifier=qualifier)
+    """Invoke a function of the server; print as for one that runs here; return the exit code."""
+    result = client.invoke(endpoint, name, payload, kind=kind, qualifier=qualifier)
     if kind != "RequestResponse":
         if as_json:
             click.echo(
-                msgspec.json.encode({"status": invoked.status, "request_id": invoked.request_id})
+                msgspec.json.encode({"status": result.status, "request_id": result.request_id})
             )
         else:
-            said = {"Event": "accepted, RequestId:", "DryRun": "may be invoked, RequestId:"}[kind]
-            click.echo(f"{name} {said} {invoked.request_id}", err=True)
+            outcome = {"Event": "accepted", "DryRun": "may be invoked"}[kind]
+            click.echo(f"{name} {outcome}, RequestId: {result.request_id}", err=True)
         return 0
-    failure = failures.parse_failure(invoked.payload) if invoked.failed else None
+    failure = failures.parse_failure(result.payload) if result.failed else None
     if as_json:
         document = {
-            "payload": msgspec.Raw(invoked.payload),
+            "payload": msgspec.Raw(result.payload),
             "failure": failure,
-            "log": invoked.log,
-            "executed_version": invoked.executed_version,
-            "request_id": invoked.request_id,
+            "log": result.log,
+            "executed_version": result.executed_version,
+            "request_id": result.request_id,
         }
         click.echo(msgspec.json.encode(document))
     else:
-        click.echo(invoked.log, err=True, nl=False)
-        click.echo(invoked.payload)
-    return 0 if failure is None else _exit_code(invoked, failure.error_type)
+        click.echo(result.log, err=True, nl=False)
+        click.echo(result.payload)
+    return 0 if failure is None else _exit_code(result, failure.error_type)
 
 
-def _exit_code(invoked: InvokeResult, error_type: str) -> int:
+def _exit_code(result: InvokeResult, error_type: str) -> int:
     if error_type == "Sandbox.Timedout":
         return TIMED_OUT
-    if error_type == "Runtime.ExitError" and b"signal: killed" in invoked.payload:
+    if error_type == "Runtime.ExitError" and b"signal: killed" in result.payload:
         return KILLED
     return FAILED
 
@@ -324,49 +343,55 @@ def _exit_code(invoked: InvokeResult, error_type: str) -> int:
 
 @click.command()
 @click.argument("name")
-@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
-@asks
-def logs(server: Endpoint, name: str, *, follow: bool, as_json: bool) -> None:
-    """Print what a function has printed, as far back as it is kept.
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Print new lines as they come, polled every second, until Ctrl-C.",
+)
+@asks_server
+def logs(endpoint: Endpoint, name: str, *, follow: bool, as_json: bool) -> None:
+    """Print the log of a function, as far back as the server keeps it.
 
-    With --json one event a line, as CloudWatch Logs has them.
+    With --json it is one event per line, in the form of CloudWatch Logs.
     """
-    late: int | None = None
+    window: int | None = None
     newest = 0
     seen: dict[str, int] = {}
     while True:
-        start = 0 if late is None else max(0, newest - late)
-        for event in _events(server, name, start):
+        start = 0 if window is None else max(0, newest - window)
+        for event in _events(endpoint, name, start):
             if event["eventId"] in seen:
                 continue
             seen[event["eventId"]] = event["timestamp"]
             newest = max(newest, event["timestamp"])
-            # Bytes, whatever the terminal's encoding; a traceback's lines are folded into one.
+            # Bytes: the terminal's encoding does not matter. A traceback is one event whose line
+            # breaks are carriage returns.
             line = msgspec.json.encode(event) + b"\n" if as_json else _unfolded(event["message"])
             click.echo(line, nl=False)
         if not follow:
             return
-        if late is None:
-            late = _late(server, name)
-        seen = {key: timestamp for key, timestamp in seen.items() if timestamp >= newest - late}
+        if window is None:
+            window = _window(endpoint, name)
+        seen = {key: timestamp for key, timestamp in seen.items() if timestamp >= newest - window}
         time.sleep(FOLLOW_SECONDS)
 
 
-def _events(server: Endpoint, name: str, start: int) -> Iterator[dict[str, Any]]:
-    """Yield the events of a function's log; nothing where it has not run yet."""
+def _events(endpoint: Endpoint, name: str, start: int) -> Iterator[dict[str, Any]]:
+    """Yield the events of a function's log; none if the function has not run yet."""
     try:
-        yield from client.log_events(server, f"/aws/lambda/{name}", start)
+        yield from client.log_events(endpoint, f"/aws/lambda/{name}", start)
     except LambdaError as exc:
         if not client.is_missing(exc):
             raise
-        # If it is the function that is missing, the server says so.
-        client.call(server, "GET", client.path_of(name, "configuration"))
+        # No log group: either it has not run, or it does not exist, and this request says so.
+        client.call(endpoint, "GET", client.path_of(name, "configuration"))
 
 
-def _late(server: Endpoint, name: str) -> int:
-    """Return how much older than the newest an event may be that was not told yet, in ms."""
-    found = client.find(server, name) or {}
-    return 1000 * (int(found.get("Timeout", LONGEST_SECONDS)) + LATE_SECONDS)
+def _window(endpoint: Endpoint, name: str) -> int:
+    """Return by how many ms a new event can be older than the newest one."""
+    configuration = client.find(endpoint, name) or {}
+    return 1000 * (int(configuration.get("Timeout", MAX_TIMEOUT_SECONDS)) + INIT_SECONDS)
 
 
 def _unfolded(message: str) -> bytes:

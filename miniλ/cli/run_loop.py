@@ -1,4 +1,8 @@
-"""Run a command's coroutine; signals close what is open first."""
+"""One event loop for one command: what is open is closed before the process ends.
+
+SIGTERM and SIGINT cancel the command, so that its supervisor stops its workers; the exit code is
+then 128 plus the signal's number, as in a shell.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def run(work: Coroutine[Any, Any, int], stop: asyncio.Event | None = None) -> int:
-    """Run to the end on a loop of our own; SIGTERM and SIGINT close what is open first.
+    """Run a command's coroutine; return its exit code.
 
-    With `stop` the first of them sets that instead, and the work ends by itself.
+    With `stop`, the first signal sets that event and the command ends by itself; the second one
+    cancels it.
     """
     with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()

@@ -32,7 +32,7 @@ def handler(event, context):
 
 @pytest.fixture
 def minilambda(server: Server) -> Callable[..., Done]:
-    """Return the command, asking the server."""
+    """Return the command with our server as its endpoint."""
 
     def ask(*arguments: str | bytes | Path, stdin: bytes = b"", **variables: str) -> Done:
         return run(*arguments, stdin=stdin, env=environment(server.url, **variables))
@@ -42,7 +42,7 @@ def minilambda(server: Server) -> Callable[..., Done]:
 
 @pytest.fixture
 def subject(function_directory: Callable[..., Path]) -> Path:
-    """Return the code of a function that does as its event says."""
+    """Return the code of a function that does what its event names."""
     return function_directory("subject", app=SUBJECT)
 
 
@@ -52,7 +52,7 @@ def subject(function_directory: Callable[..., Path]) -> Path:
 def test_ls_is_a_table_of_all_functions(
     minilambda: Callable[..., Done], client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Also of more than a page; a program has their configurations."""
+    """Of more than one page, too; with --json it is their configurations."""
     assert [] == minilambda("ls", "--json").document
     assert (0, "") == minilambda("ls")[:2]
     made = [make_function(MemorySize=256, Timeout=12) for _ in range(51)]
@@ -63,24 +63,24 @@ def test_ls_is_a_table_of_all_functions(
     assert ["NAME", "RUNTIME", "MEMORY", "TIMEOUT", "STATE"] == head.split()[:5]
     assert sorted(made) == [row.split()[0] for row in rows]
     date = client.get_function_configuration(FunctionName=made[0])["LastModified"][:10]
-    told = [made[0], RUNTIME, "256", "MB", "12", "s", "Active", date]
-    assert told == next(row.split()[:8] for row in rows if row.split()[0] == made[0])
+    cells = [made[0], RUNTIME, "256", "MB", "12", "s", "Active", date]
+    assert cells == next(row.split()[:8] for row in rows if row.split()[0] == made[0])
     assert sorted(made) == [document["FunctionName"] for document in documents]
     assert {"Active"} == {document["State"] for document in documents}
 
 
-def test_rm_deletes_what_is_there_and_says_what_is_not(
+def test_rm_deletes_functions_and_names_those_that_do_not_exist(
     minilambda: Callable[..., Done], client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """One that is missing is exit code 1; the others are gone. A version goes alone."""
+    """A missing one is exit code 1, the others are deleted. NAME:1 deletes that version alone."""
     one, two, three = make_function(), make_function(), make_function()
     client.publish_version(FunctionName=three)
-    done = minilambda("rm", one, "nobody", two)
+    done = minilambda("rm", one, "missing", two)
     version = minilambda("rm", f"{three}:1", "--json")
     again = minilambda("rm", one, "--json")
 
     assert (1, f"deleted {one}\ndeleted {two}\n") == done[:2]
-    assert f"ResourceNotFoundException: Function not found: {ARN}nobody\n" == done.err
+    assert f"ResourceNotFoundException: Function not found: {ARN}missing\n" == done.err
     assert (0, {"deleted": [f"{three}:1"]}) == (version.code, version.document)
     assert (1, {"deleted": []}) == (again.code, again.document)
     assert [three] == [document["FunctionName"] for document in minilambda("ls", "--json").document]
@@ -89,7 +89,7 @@ def test_rm_deletes_what_is_there_and_says_what_is_not(
 # invoke
 
 
-def test_invoke_prints_as_it_does_for_local_ones(
+def test_invoke_prints_as_for_a_function_that_runs_here(
     minilambda: Callable[..., Done], make_function: Callable[..., str]
 ) -> None:
     """The payload is alone on stdout, the log with its REPORT on stderr; events are the same."""
@@ -119,7 +119,7 @@ def test_the_exit_code_says_how_the_function_ended(
     code: int,
     kind: str,
 ) -> None:
-    """As for local ones; with --json all of it is one document, and stderr is empty."""
+    """As for a function that runs here; --json is one document, and stderr is empty."""
     name = make_function(SUBJECT, Timeout=1)
     done = minilambda("invoke", name, "-e", event)
     as_json = minilambda("invoke", name, "-e", event, "--json")
@@ -133,10 +133,10 @@ def test_the_exit_code_says_how_the_function_ended(
     assert f"REPORT RequestId: {document['request_id']}" in document["log"]
 
 
-def test_invoke_runs_the_version_that_it_is_told(
+def test_invoke_runs_the_version_of_the_qualifier(
     minilambda: Callable[..., Done], client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """By NAME:QUALIFIER or --qualifier; one that is not there is exit code 2."""
+    """By NAME:QUALIFIER or --qualifier; a qualifier that does not exist is exit code 2."""
     name = make_function("def handler(event, context):\n    return 'old'\n")
     client.publish_version(FunctionName=name)
     code = archive(app="def handler(event, context):\n    return 'new'\n")
@@ -148,14 +148,14 @@ def test_invoke_runs_the_version_that_it_is_told(
     assert "old" == minilambda("invoke", name, "--qualifier", "1").document
     missing = minilambda("invoke", f"{name}:live")
     assert (2, "") == missing[:2]
-    said = f"ResourceNotFoundException: Function not found: {ARN}{name}:live\n"
-    assert said == missing.err
+    message = f"ResourceNotFoundException: Function not found: {ARN}{name}:live\n"
+    assert message == missing.err
 
 
 def test_an_event_is_accepted_and_a_dry_run_runs_nothing(
     minilambda: Callable[..., Done], server: Server, make_function: Callable[..., str]
 ) -> None:
-    """Neither has a payload; the request id is what can be found in the log."""
+    """Neither has a payload; the log has the request id of the events, none of the dry run."""
     name = make_function(SUBJECT)
     dry = minilambda("invoke", name, "--type", "DryRun")
     event = minilambda("invoke", name, "--type", "Event", "-e", '"fail"')
@@ -172,34 +172,34 @@ def test_an_event_is_accepted_and_a_dry_run_runs_nothing(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["hello", "--repeat", "3"], "--repeat is for what runs here"),
-        (["hello", "--concurrency", "3"], "--concurrency is for what runs here"),
-        (["hello", "--memory-size", "128"], "--memory-size is for what runs here"),
+        (["hello", "--repeat", "3"], "--repeat is for code that runs here"),
+        (["hello", "--concurrency", "3"], "--concurrency is for code that runs here"),
+        (["hello", "--memory-size", "128"], "--memory-size is for code that runs here"),
         (["hello:live", "--sandbox", "bare"], "'hello:live' is a function on a server"),
-        (["hello", "--state", "state"], "--state is for what runs here"),
-        (["{subject}:app.handler", "--type", "Event"], "--type is for functions on a server"),
+        (["hello", "--state", "state"], "--state is for code that runs here"),
+        (["{subject}:app.handler", "--type", "Event"], "--type is for a function on a server"),
         (["{subject}:app.handler", "--qualifier", "1"], "app.handler' runs here"),
         (["{subject}:app.handler", "--endpoint-url", "http://[::1]"], "--endpoint-url is for"),
         (["{subject}"], "DIR:HANDLER is a directory"),
         (["hello", "-e", "{"], "neither a file nor JSON"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(
-    minilambda: Callable[..., Done], subject: Path, arguments: list[str], said: str
+def test_options_without_an_effect_are_refused(
+    minilambda: Callable[..., Done], subject: Path, arguments: list[str], message: str
 ) -> None:
-    """What is about a function here is nothing to one on a server, and the other way round."""
+    """Options of a function that runs here are no use to one on a server, and the reverse."""
     done = minilambda("invoke", *(text.replace("{subject}", str(subject)) for text in arguments))
 
     assert (2, "") == done[:2]
-    assert said in done.err
+    assert message in done.err
 
 
 def test_throttled_is_exit_code_69(
     minilambda: Callable[..., Done], client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """As for local ones: it is no mistake of the caller's, who may come again."""
+    """It is no mistake of the caller's: the same command may succeed later."""
     name = make_function()
     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     done = minilambda("invoke", name)
@@ -213,7 +213,7 @@ def test_throttled_is_exit_code_69(
 
 @contextlib.contextmanager
 def follower(server: Server, *arguments: str) -> Iterator[IO[bytes]]:
-    """Run `logs --follow` and yield its stdout; it ends by Ctrl-C, without a word."""
+    """Run `logs --follow` and yield its stdout; SIGINT ends it, and it prints no message."""
     process = start("logs", "--follow", *arguments, env=environment(server.url))
     with process:
         try:
@@ -226,20 +226,20 @@ def follower(server: Server, *arguments: str) -> Iterator[IO[bytes]]:
 
 
 def until(lines: IO[bytes], beginning: str, times: int = 1) -> list[str]:
-    """Read lines up to one that begins like this, the last of so many."""
-    found: list[str] = []
+    """Read lines up to the `times`-th one that begins like this."""
+    read: list[str] = []
     while times:
         line = lines.readline().decode()
-        assert line, found
-        found.append(line.rstrip("\n"))
+        assert line, read
+        read.append(line.rstrip("\n"))
         times -= line.startswith(beginning)
-    return found
+    return read
 
 
 def test_logs_are_what_functions_printed(
     minilambda: Callable[..., Done], make_function: Callable[..., str]
 ) -> None:
-    """In order, a traceback unfolded, as CloudWatch's events with --json; no locale harms them."""
+    """In order, with tracebacks unfolded, in any locale; with --json as CloudWatch's events."""
     name = make_function(SUBJECT)
     silent = minilambda("logs", name)
     minilambda("invoke", name, "-e", '{"say": "Grüße"}')
@@ -256,33 +256,48 @@ def test_logs_are_what_functions_printed(
     assert {"logStreamName", "timestamp", "message", "ingestionTime", "eventId"} == set(events[1])
 
 
-def test_logs_of_nobody_are_exit_code_2(minilambda: Callable[..., Done]) -> None:
-    """A function that is not there has no log; the server says which."""
-    assert (2, "", f"ResourceNotFoundException: Function not found: {ARN}nobody\n") == minilambda(
-        "logs", "nobody"
-    )
+def test_logs_of_a_missing_function_are_exit_code_2(minilambda: Callable[..., Done]) -> None:
+    """The message is the server's, with the ARN that was not found."""
+    done = minilambda("logs", "missing")
+
+    assert (2, "") == done[:2]
+    assert f"ResourceNotFoundException: Function not found: {ARN}missing\n" == done.err
 
 
-def test_following_tells_all_of_a_log_once(
+def test_ctrl_c_ends_following_also_if_tests_run_in_the_background(
+    minilambda: Callable[..., Done], server: Server, make_function: Callable[..., str]
+) -> None:
+    """A shell starts background jobs with SIGINT ignored; a command that a test starts heeds it."""
+    name = make_function()
+    minilambda("invoke", name)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with follower(server, name) as lines:
+            until(lines, "REPORT ")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_following_prints_each_line_of_a_log_once(
     minilambda: Callable[..., Done],
     server: Server,
     client: BaseClient,
     make_function: Callable[..., str],
 ) -> None:
-    """From before it was called, and also what an invocation printed long before it ended."""
+    """Also lines of before it started, and lines that were printed long before REPORT."""
     name = make_function(SLOW, Timeout=10)
     with follower(server, name) as lines:
         minilambda("invoke", name)
-        told = until(lines, "REPORT ")
+        lines_read = until(lines, "REPORT ")
         client.invoke(FunctionName=name, InvocationType="Event", Payload=b"3")
         client.invoke(FunctionName=name)
-        told += until(lines, "REPORT ", 2)
+        lines_read += until(lines, "REPORT ", 2)
     with follower(server, name) as lines:
-        assert sorted(told) == sorted(until(lines, "REPORT ", 3))
+        assert sorted(lines_read) == sorted(until(lines, "REPORT ", 3))
 
-    printed = [line for line in told if line in ("slow", "quick")]
+    printed = [line for line in lines_read if line in ("slow", "quick")]
     assert ["quick", "quick", "slow"] == printed
     for word in ("START ", "END ", "REPORT "):
-        ids = {line.split("\t")[0].split()[2] for line in told if line.startswith(word)}
+        ids = {line.split("\t")[0].split()[2] for line in lines_read if line.startswith(word)}
         assert 3 == len(ids)
-    assert len(told) == 3 * 4
+    assert len(lines_read) == 3 * 4

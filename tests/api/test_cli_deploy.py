@@ -29,7 +29,7 @@ ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 
 @pytest.fixture
 def minilambda(server: Server) -> Callable[..., Done]:
-    """Return the command, asking the server."""
+    """Return the command with our server as its endpoint."""
 
     def ask(*arguments: str | bytes | Path, stdin: bytes = b"", **variables: str) -> Done:
         return run(*arguments, stdin=stdin, env=environment(server.url, **variables))
@@ -39,35 +39,35 @@ def minilambda(server: Server) -> Callable[..., Done]:
 
 @pytest.fixture
 def name(client: BaseClient, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Return the name of a function that the test may make; it is deleted afterwards."""
-    chosen = "cli-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
-    yield chosen
+    """Return a name for a function of the test; the function is deleted afterwards."""
+    unique = "cli-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    yield unique
     with contextlib.suppress(client.exceptions.ResourceNotFoundException):
-        client.delete_function(FunctionName=chosen)
+        client.delete_function(FunctionName=unique)
 
 
 @pytest.fixture
 def subject(function_directory: Callable[..., Path]) -> Path:
-    """Return the code of a function that does as its event says."""
+    """Return the code of a function that does what its event names."""
     return function_directory("subject", app=SUBJECT)
 
 
 def test_deploy_makes_a_function_that_runs(
     minilambda: Callable[..., Done], client: BaseClient, subject: Path, name: str
 ) -> None:
-    """When it says Active, the function can be invoked; what was not said is the usual."""
+    """Once it prints Active the function can be invoked; absent options have Lambda's defaults."""
     done = minilambda("deploy", subject, "--name", name, "--handler", "app.handler")
 
     assert (0, f"{ARN}{name} $LATEST Active\n", "") == done
-    found = client.get_function_configuration(FunctionName=name)
-    assert (RUNTIME, 128, 3) == (found["Runtime"], found["MemorySize"], found["Timeout"])
+    kept = client.get_function_configuration(FunctionName=name)
+    assert (RUNTIME, 128, 3) == (kept["Runtime"], kept["MemorySize"], kept["Timeout"])
     assert [1] == minilambda("invoke", name, "-e", "[1]").document
 
 
-def test_deploy_changes_what_it_is_told(
+def test_deploy_changes_the_settings_of_its_options(
     minilambda: Callable[..., Done], client: BaseClient, subject: Path, name: str
 ) -> None:
-    """Code is always new; of the rest what is not said stays, and --env replaces all of them."""
+    """It always uploads the code; settings without an option stay; --env replaces all variables."""
     options = ("--memory-size", "256", "--timeout", "9", "--description", "first")
     variables = ("--env", "ONE=1", "--env", "TWO=a=b")
     minilambda("deploy", subject, "--name", name, "--handler", "app.handler", *options, *variables)
@@ -79,8 +79,8 @@ def test_deploy_changes_what_it_is_told(
 
     assert 0 == done.code, done.err
     assert "new" == minilambda("invoke", name).document
-    told = [kept[key] for key in ("Handler", "MemorySize", "Timeout", "Description")]
-    assert ["app.handler", 256, 7, "first"] == told
+    settings = [kept[key] for key in ("Handler", "MemorySize", "Timeout", "Description")]
+    assert ["app.handler", 256, 7, "first"] == settings
     assert {"ONE": "1", "TWO": "a=b"} == kept["Environment"]["Variables"]
     assert {"THREE": "3"} == replaced["Environment"]["Variables"]
 
@@ -88,7 +88,7 @@ def test_deploy_changes_what_it_is_told(
 def test_deploy_of_the_same_code_is_the_same_code(
     minilambda: Callable[..., Done], client: BaseClient, subject: Path, name: str
 ) -> None:
-    """Neither times nor .git nor caches are part of it; a program that may be run stays one."""
+    """CodeSha256 ignores times, .git and caches; an executable file stays executable."""
     (subject / "tool").write_text("#!/bin/sh\n")
     (subject / "tool").chmod(0o755)
     minilambda("deploy", subject, "--name", name, "--handler", "app.handler")
@@ -116,7 +116,7 @@ def _code_of(client: BaseClient, name: str) -> bytes:
 def test_deploy_takes_a_zip_as_it_is(
     minilambda: Callable[..., Done], client: BaseClient, tmp_path: Path, name: str
 ) -> None:
-    """CodeSha256 is that of the file; what is no zip is refused by the server's words."""
+    """CodeSha256 is that of the file; a file that is no zip is refused in the server's words."""
     file = tmp_path / "code.zip"
     file.write_bytes(archive(app="def handler(event, context):\n    return 'zipped'\n"))
     done = minilambda("deploy", file, "--name", name, "--handler", "app.handler", "--json")
@@ -134,7 +134,7 @@ def test_deploy_takes_a_zip_as_it_is(
 def test_deploy_publishes_and_points_an_alias(
     minilambda: Callable[..., Done], client: BaseClient, subject: Path, name: str
 ) -> None:
-    """An alias is made, or moved; then it points to this version alone."""
+    """An alias is created or moved; it then points to this version alone, without weights."""
     options = ("deploy", subject, "--name", name)
     first = minilambda(*options, "--handler", "app.handler", "--publish")
     second = minilambda(*options, "--timeout", "5", "--alias", "live")
@@ -148,9 +148,9 @@ def test_deploy_publishes_and_points_an_alias(
     alias = client.get_alias(FunctionName=name, Name="live")
 
     assert (0, f"{ARN}{name}:1 1 Active\n", "") == first
-    told = f"{ARN}{name}:2 2 Active\n{ARN}{name}:live -> 2\n"
-    assert (0, told, "") == second
-    assert told == third.out  # nothing has changed: it is the same version
+    lines = f"{ARN}{name}:2 2 Active\n{ARN}{name}:live -> 2\n"
+    assert (0, lines, "") == second
+    assert lines == third.out  # nothing has changed: it is the same version
     assert "2" == alias["FunctionVersion"]
     assert not alias.get("RoutingConfig", {}).get("AdditionalVersionWeights")
     assert "7" == minilambda("invoke", f"{name}:live", "-e", "7").out.strip()
@@ -159,26 +159,26 @@ def test_deploy_publishes_and_points_an_alias(
 def test_deploy_says_why_it_failed(
     minilambda: Callable[..., Done], subject: Path, name: str
 ) -> None:
-    """A function that does not become Active is exit code 1; the next deploy can mend it."""
+    """A function that does not become Active is exit code 1; the next deploy can repair it."""
     options = ("deploy", subject, "--name", name, "--handler", "app.handler", "--runtime")
     created = minilambda(*options, "nodejs22.x")
     again = minilambda(*options, "ruby3.4")
-    mended = minilambda(*options, RUNTIME)
+    repaired = minilambda(*options, RUNTIME)
     broken = minilambda(*options, "java21")
 
     for failed, runtime in ((created, "nodejs22.x"), (again, "ruby3.4"), (broken, "java21")):
         assert (1, "") == failed[:2]
         assert failed.err.startswith(f"{ARN}{name} Failed: ")
         assert f"'{runtime}'" in failed.err
-    assert (0, f"{ARN}{name} $LATEST Active\n", "") == mended
+    assert (0, f"{ARN}{name} $LATEST Active\n", "") == repaired
     assert 7 == minilambda("invoke", name, "-e", "7").document
 
 
-def test_deploy_says_what_is_missing(
+def test_deploy_names_the_argument_that_is_missing(
     minilambda: Callable[..., Done], subject: Path, tmp_path: Path, name: str
 ) -> None:
-    """A new function needs a handler, and code that is there; nothing is made without."""
-    for arguments, said in (
+    """A new function needs a handler, and code that exists; otherwise it is not created."""
+    for arguments, message in (
         (["deploy", subject, "--name", name], "--handler is needed"),
         (["deploy", tmp_path / "gone", "--name", name], "neither a directory nor a .zip"),
         (["deploy", subject, "--name", name, "--handler", "app.handler", "--env", "A"], "got 'A'"),
@@ -187,14 +187,14 @@ def test_deploy_says_what_is_missing(
     ):
         done = minilambda(*arguments)
         assert (2, "") == done[:2]
-        assert said in done.err
+        assert message in done.err
     assert 2 == minilambda("invoke", name).code
 
 
 def test_deploy_of_more_than_lambda_takes_sends_nothing(
     minilambda: Callable[..., Done], tmp_path: Path, name: str
 ) -> None:
-    """50 MB of zip are the limit, and are known before they are sent."""
+    """The limit is 50 MB of zip; it is checked before the upload."""
     file = tmp_path / "large.zip"
     with file.open("wb") as sparse:
         sparse.truncate(52_428_801)

@@ -1,4 +1,4 @@
-"""The command line as a client: which server it asks, with which key, and what may answer."""
+"""The command line as a client: the server that it asks, its key, and servers of other kinds."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 
 @pytest.fixture
 def subject(function_directory: Callable[..., Path]) -> Path:
-    """Return the code of a function that does as its event says."""
+    """Return the code of a function that does what its event names."""
     return function_directory("subject", app=SUBJECT)
 
 
-def test_nobody_there_is_exit_code_69() -> None:
-    """The message says where nobody was, and how somebody would be."""
+def test_no_server_is_exit_code_69() -> None:
+    """The message has the URL, and the command that starts a server."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -42,27 +42,27 @@ def test_nobody_there_is_exit_code_69() -> None:
 
 
 @contextlib.contextmanager
-def stranger(*answers: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Yield the URL of a server that gives one answer after the other, and what it was asked."""
-    asked: list[str] = []
+def other_server(*answers: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Yield the URL of a server that gives one answer after the other, and the requests it got."""
+    requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def handle(self) -> None:
-            asked.append(self.connection.recv(65536).decode().partition(" HTTP/")[0])
-            self.wfile.write(answers[min(len(asked), len(answers)) - 1])
+            requests.append(self.connection.recv(65536).decode().partition(" HTTP/")[0])
+            self.wfile.write(answers[min(len(requests), len(answers)) - 1])
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.server_port}", asked
+            yield f"http://127.0.0.1:{listening.server_port}", requests
         finally:
             listening.shutdown()
             thread.join()
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (b"HTTP/1.0 200 OK\r\n\r\n<html>", "is not Lambda (HTTP status 200)"),
         (b"HTTP/1.0 404 Not Found\r\n\r\n<html>", "is not Lambda (HTTP status 404)"),
@@ -71,48 +71,48 @@ def stranger(*answers: bytes) -> Iterator[tuple[str, list[str]]]:
         (b"", "gave no answer: RemoteDisconnected"),
     ],
 )
-def test_whoever_is_not_lambda_is_exit_code_69(answer: bytes, said: str) -> None:
-    """Another server, or one that hangs up, is told by its URL."""
-    with stranger(answer) as (url, _):
+def test_a_server_that_is_not_lambda_is_exit_code_69(answer: bytes, message: str) -> None:
+    """The message has the URL of a server that answers otherwise, or closes the connection."""
+    with other_server(answer) as (url, _):
         done = run("ls", env=environment(url))
 
     assert (69, "") == done[:2]
     assert done.err.startswith("ServiceException: ")
-    assert url in done.err and said in done.err
+    assert url in done.err and message in done.err
 
 
 def test_deploy_waits_for_the_changes_of_others(subject: Path) -> None:
-    """While one is in progress another would be refused; and its own it waits for, too."""
+    """A change is refused during another one, so it waits for that first, then for its own."""
     states = ("InProgress", "InProgress", "Successful", "InProgress", "InProgress", "Successful")
     answers = [
         f'HTTP/1.0 200 OK\r\n\r\n{{"FunctionArn": "f", "Version": "1", "State": "Active", '
         f'"LastUpdateStatus": "{state}"}}'.encode()
         for state in states
     ]
-    with stranger(*answers) as (url, asked):
+    with other_server(*answers) as (url, requests):
         done = run("deploy", subject, "--name", "f", env=environment(url))
 
     assert (0, "f 1 Active\n", "") == done
     get, put = "GET /2015-03-31/functions/f/configuration", "PUT /2015-03-31/functions/f/code"
-    assert [get, get, get, put, get, get] == asked
+    assert [get, get, get, put, get, get] == requests
 
 
 def test_an_error_of_aws_keeps_its_code() -> None:
-    """AWS adds a URL to the code; what was refused by the caller's fault is exit code 2."""
+    """The URL that AWS adds to the code is cut off; a request that was refused is exit code 2."""
     head = b"HTTP/1.0 403 Forbidden\r\nx-amzn-ErrorType: AccessDeniedException:http://in/\r\n\r\n"
-    with stranger(head + b'{"Message": "You may not"}') as (url, _):
+    with other_server(head + b'{"Message": "You may not"}') as (url, _):
         done = run("ls", env=environment(url))
 
     assert (2, "", "AccessDeniedException: You may not\n") == done
 
 
-def test_the_endpoint_is_the_most_special_one(server: Server) -> None:
+def test_the_most_specific_endpoint_wins(server: Server) -> None:
     """The option, then MINILAMBDA_ENDPOINT_URL, then AWS's own two."""
     gone = "http://127.0.0.1:1"
     names = ("MINILAMBDA_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA", "AWS_ENDPOINT_URL")
     for place, variable in enumerate(names):
-        said = {name: gone if at > place else "" for at, name in enumerate(names)}
-        done = run("ls", env={**environment(""), **said, variable: server.url})
+        others = {name: gone if at > place else "" for at, name in enumerate(names)}
+        done = run("ls", env={**environment(""), **others, variable: server.url})
         assert 0 == done.code, variable
     option = run("ls", "--endpoint-url", server.url, env=environment(gone))
 
@@ -125,7 +125,7 @@ def test_the_endpoint_is_the_most_special_one(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Return a server that asks for a key."""
+    """Return a server that requires signed requests."""
     directory: Path = tmp_path_factory.mktemp("guarded")
     keys = directory / "keys.toml"
     keys.write_text(
@@ -138,8 +138,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_requests_are_signed_where_there_is_a_key(guarded: Server, subject: Path) -> None:
-    """All of them: with a body, with a query, and those of the log."""
+def test_requests_are_signed_with_the_key_of_the_environment(
+    guarded: Server, subject: Path
+) -> None:
+    """All of them: with a body, with a query, and those for the log."""
     key = {"AWS_ACCESS_KEY_ID": "AKIDEPLOY", "AWS_SECRET_ACCESS_KEY": "sesame"}
     env = environment(guarded.url, **key)
     deployed = run("deploy", subject, "--name", "f", "--handler", "app.handler", env=env)
@@ -152,7 +154,7 @@ def test_requests_are_signed_where_there_is_a_key(guarded: Server, subject: Path
 
 
 @pytest.mark.parametrize(
-    ("key", "secret", "said"),
+    ("key", "secret", "message"),
     [
         ("", "", "Missing Authentication Token: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("AKIDEPLOY", "", "Missing Authentication Token: set AWS_ACCESS_KEY_ID"),
@@ -161,35 +163,35 @@ def test_requests_are_signed_where_there_is_a_key(guarded: Server, subject: Path
         ("AKIREAD", "read", "is not authorized to perform: lambda:CreateFunction"),
     ],
 )
-def test_who_may_not_is_exit_code_2(
-    guarded: Server, subject: Path, key: str, secret: str, said: str
+def test_access_denied_is_exit_code_2(
+    guarded: Server, subject: Path, key: str, secret: str, message: str
 ) -> None:
-    """The server's words, and what to do where no key was given at all; no secret is in them."""
+    """The message is the server's, and says what to do without a key; it never has a secret."""
     env = environment(guarded.url, AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret)
     done = run("deploy", subject, "--name", "f", "--handler", "app.handler", env=env)
 
     assert (2, "") == done[:2]
-    assert said in done.err
+    assert message in done.err
     assert not secret or secret not in done.err
 
 
-def test_a_server_keeps_its_secret() -> None:
-    """What may be printed of it is where it is; a token is sent along with a key only."""
+def test_an_endpoint_does_not_print_its_secret() -> None:
+    """Its repr is the URL; key, secret, token and region come from the environment."""
     variables = {
         "AWS_ACCESS_KEY_ID": "AKID",
         "AWS_SECRET_ACCESS_KEY": "sesame",
         "AWS_SESSION_TOKEN": "token",
         "AWS_REGION": "eu-central-1",
     }
-    asked = client.server("https://lambda.example", variables)
+    endpoint = client.endpoint("https://lambda.example", variables)
 
-    assert "<Server https://lambda.example>" == repr(asked)
+    assert "<Endpoint https://lambda.example>" == repr(endpoint)
     assert ("AKID", "sesame", "token", "eu-central-1") == (
-        asked.key_id,
-        asked.secret,
-        asked.token,
-        asked.region,
+        endpoint.key_id,
+        endpoint.secret,
+        endpoint.token,
+        endpoint.region,
     )
-    assert client.Server("http://localhost") == client.server("http://localhost", {})
+    assert client.Endpoint("http://localhost") == client.endpoint("http://localhost", {})
     with pytest.raises(InvalidParameterValue, match="must be like"):
-        client.server("", {})
+        client.endpoint("", {})

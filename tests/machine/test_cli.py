@@ -1,4 +1,4 @@
-"""The command line: exit codes, what goes to stdout and stderr, and that nothing is left."""
+"""The command line: its exit codes, its stdout and stderr, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import miniλ
 from miniλ.cli import doctor
 from miniλ.runtimes import catalog
-from tests.command import SUBJECT, Done, check_findings, finish, run, start
+from tests.command import SUBJECT, Done, check_report, finish, run, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def subject(function_directory: Callable[..., Path]) -> str:
-    """Return DIR:HANDLER of a function that does as its event says."""
+    """Return DIR:HANDLER of a function that does what its event names."""
     return f"{function_directory('subject', app=SUBJECT)}:app.handler"
 
 
@@ -32,7 +32,7 @@ def subject(function_directory: Callable[..., Path]) -> str:
 
 
 def test_the_payload_is_alone_on_stdout(subject: str) -> None:
-    """The log, with START, what was printed, END and REPORT, is on stderr."""
+    """The log, with START, the printed lines, END and REPORT, is on stderr."""
     done = run("invoke", subject, "-e", '{"say": "hello"}')
 
     assert (0, '"hello"\n') == (done.code, done.out)
@@ -42,7 +42,7 @@ def test_the_payload_is_alone_on_stdout(subject: str) -> None:
 
 
 def test_an_event_is_json_a_file_or_stdin(subject: str, tmp_path: Path) -> None:
-    """-e takes all three, and {} is what it is without."""
+    """-e takes all three; without it the event is {}."""
     file = tmp_path / "event.json"
     file.write_text('{"from": "file"}', encoding="utf-8")
 
@@ -56,7 +56,7 @@ def test_an_event_is_json_a_file_or_stdin(subject: str, tmp_path: Path) -> None:
 
 
 def test_limits_and_environment_reach_the_function(subject: str) -> None:
-    """--memory-size, --timeout and --env are what the function sees; the last --env wins."""
+    """The function sees --memory-size, --timeout and --env; of two variables the last wins."""
     limits = run("invoke", subject, "-e", '"limits"', "--memory-size", "256", "--timeout", "9")
     variable = run("invoke", subject, "-e", '{"env":"KEY"}', "--env", "KEY=1", "--env", "KEY=a=b")
 
@@ -68,7 +68,7 @@ def test_limits_and_environment_reach_the_function(subject: str) -> None:
 
 
 def test_json_is_payload_log_and_report_in_one_document(subject: str) -> None:
-    """With --json stderr is empty, also where the function failed."""
+    """With --json stderr is empty, also if the function failed."""
     fine = run("invoke", subject, "-e", '{"say": "hello"}', "--json")
     failed = run("invoke", subject, "-e", '"fail"', "--json")
 
@@ -98,7 +98,7 @@ def test_json_is_payload_log_and_report_in_one_document(subject: str) -> None:
 def test_the_exit_code_says_how_the_function_ended(
     subject: str, event: str, code: int, kind: str
 ) -> None:
-    """0 answered, 1 failed, 124 timed out, 137 killed; the failure is the payload."""
+    """0 succeeded, 1 failed, 124 timed out, 137 killed; the failure is the payload."""
     done = run("invoke", subject, "-e", event, "--timeout", "1")
 
     assert code == done.code
@@ -106,7 +106,7 @@ def test_the_exit_code_says_how_the_function_ended(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["invoke", "{gone}"], "gone"),
         (["invoke", "no/colon"], "DIR:HANDLER"),
@@ -131,9 +131,9 @@ def test_the_exit_code_says_how_the_function_ended(
     ],
 )
 def test_usage_is_exit_code_2(
-    arguments: list[str | bytes], said: str, subject: str, tmp_path: Path
+    arguments: list[str | bytes], message: str, subject: str, tmp_path: Path
 ) -> None:
-    """What cannot be is said on stderr with its value, without a traceback; stdout is empty."""
+    """A wrong argument is named on stderr with its value, without a traceback; stdout is empty."""
     (tmp_path / "file").write_text("no json", encoding="utf-8")
     places = {
         "{subject}": subject,
@@ -144,12 +144,12 @@ def test_usage_is_exit_code_2(
     done = run(*(a if isinstance(a, bytes) else places.get(a, a) for a in arguments))
 
     assert (2, "") == (done.code, done.out)
-    assert said in done.err
+    assert message in done.err
     assert len(done.err) < 1000
 
 
-def test_a_runtime_that_is_not_here_is_exit_code_3(subject: str) -> None:
-    """The message says which are here, and what to do."""
+def test_a_runtime_that_is_not_installed_is_exit_code_3(subject: str) -> None:
+    """The message lists the installed ones, and says what to do."""
     done = run("invoke", subject, "--runtime", "python3.9", env={"PATH": "/nonexistent"})
 
     assert (3, "") == (done.code, done.out)
@@ -158,7 +158,7 @@ def test_a_runtime_that_is_not_here_is_exit_code_3(subject: str) -> None:
 
 
 def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
-    """The message says which process holds it."""
+    """The message has the pid of the process that holds it."""
 
     async def scenario() -> Done:
         async with miniλ.Supervisor(tmp_path / "state"):
@@ -170,8 +170,8 @@ def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
     assert f"process {os.getpid()}" in done.err
 
 
-def test_settings_that_cannot_be_are_exit_code_2(subject: str) -> None:
-    """The message names the setting; the doctor says the same."""
+def test_invalid_settings_are_exit_code_2(subject: str) -> None:
+    """The message names the setting, for invoke and for doctor."""
     for command in (["invoke", subject], ["doctor"]):
         unknown = run(*command, env={"MINILAMBDA_CGROUP": "banana"})
         assert 2 == unknown.code
@@ -182,7 +182,7 @@ def test_settings_that_cannot_be_are_exit_code_2(subject: str) -> None:
 
 
 def test_repeat_prints_percentiles(subject: str) -> None:
-    """The last payload is on stdout, one line of numbers on stderr; a bar is for terminals."""
+    """The last payload is on stdout, one line of numbers on stderr; a pipe gets no bar."""
     done = run("invoke", subject, "-e", '{"a": 1}', "--repeat", "20", "--concurrency", "4")
 
     assert (0, {"a": 1}) == (done.code, done.document)
@@ -195,7 +195,7 @@ def test_repeat_prints_percentiles(subject: str) -> None:
 
 
 def test_repeat_gives_its_summary_as_json(subject: str) -> None:
-    """With --json it is one document; the exit code is the worst one's."""
+    """With --json it is one document; the exit code is the worst of all invocations."""
     fine = run("invoke", subject, "--repeat", "20", "--concurrency", "4", "--json")
     failed = run("invoke", subject, "-e", '"fail"', "--repeat", "3", "--json")
 
@@ -213,7 +213,7 @@ def test_repeat_gives_its_summary_as_json(subject: str) -> None:
 @pytest.mark.parametrize("env", [{}, {"PYTHONIOENCODING": "ascii"}])
 @pytest.mark.parametrize("extra", [[], ["--json"], ["--repeat", "2"]])
 def test_no_locale_harms_text(subject: str, extra: list[str], env: dict[str, str]) -> None:
-    """With LANG=C a payload is what it is, both ways and in the log."""
+    """With LANG=C the event, the payload and the log keep every character."""
     text = "Grüße, λ, 日本, 🎉"
     event = json.dumps({"say": text}, ensure_ascii=False).encode()
     done = run("invoke", subject, "-e", event, *extra, env={"LANG": "C", "LC_ALL": "C", **env})
@@ -237,7 +237,7 @@ def test_no_locale_harms_text(subject: str, extra: list[str], env: dict[str, str
 def test_a_signal_ends_it_and_all_it_started(
     subject: str, tmp_path: Path, number: signal.Signals, times: int, extra: list[str]
 ) -> None:
-    """143 and 130, as in a shell; no worker, cgroup or state is left, however impatient one is."""
+    """143 and 130, as in a shell; no worker, cgroup or state is left, also after five signals."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     event = json.dumps({"hold": str(fifo)})
@@ -249,22 +249,22 @@ def test_a_signal_ends_it_and_all_it_started(
         assert b"held" == held.read(4)
         for _ in range(times):
             process.send_signal(number)
-            # Signals that come at once are one to the kernel: give it time to hear each.
+            # Equal signals that are pending are merged (signal(7)): wait until each is delivered.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.03)
         done = finish(process)
-        rest = held.read()  # ends when nobody holds the other end: no worker is left
+        rest = held.read()  # returns when the last writer is gone: no worker is left
 
     assert 128 + number == done.code
     assert rest in (b"", b"held")
     assert "" == done.out
 
 
-# What is kept
+# The state directory
 
 
 def test_state_keeps_the_ledger_and_bill_reads_it(subject: str, tmp_path: Path) -> None:
-    """Each run adds to it; the bill follows the price book, as table and as JSON."""
+    """Each run adds to it; the bill follows the price book, as a table and as JSON."""
     state = tmp_path / "state"
     for _ in range(2):
         assert 0 == run("invoke", subject, "--state", state).code
@@ -287,7 +287,7 @@ def test_state_keeps_the_ledger_and_bill_reads_it(subject: str, tmp_path: Path) 
 
 
 def test_a_mistake_loses_no_kept_function(subject: str, tmp_path: Path) -> None:
-    """A run that cannot be leaves the function of an earlier one as it was."""
+    """A run that is refused leaves the function of an earlier run as it was."""
     state = tmp_path / "state"
     assert 0 == run("invoke", subject, "--timeout", "9", "--state", state).code
     assert 2 == run("invoke", subject, "--memory-size", "64", "--state", state).code
@@ -301,8 +301,8 @@ def test_a_mistake_loses_no_kept_function(subject: str, tmp_path: Path) -> None:
     assert [("subject", 5)] == asyncio.run(kept())
 
 
-def test_a_ledger_that_is_none_is_exit_code_69(tmp_path: Path) -> None:
-    """A damaged file is not a usage error, and no traceback."""
+def test_a_damaged_ledger_is_exit_code_69(tmp_path: Path) -> None:
+    """A damaged file is neither a usage error nor a traceback."""
     (tmp_path / "registry.db").write_text("no database" * 1000, encoding="utf-8")
     done = run("bill", "--state", tmp_path)
 
@@ -310,21 +310,21 @@ def test_a_ledger_that_is_none_is_exit_code_69(tmp_path: Path) -> None:
     assert "registry.db" in done.err
 
 
-# The rest
+# doctor, help and version
 
 
-def test_the_doctor_says_the_same_to_people_and_programs() -> None:
-    """Every finding of the JSON is in the table, and every gap has something to do."""
+def test_the_doctor_prints_the_same_as_table_and_as_json() -> None:
+    """Every check of the JSON is in the table, and every gap has a remedy."""
     table, document = run("doctor"), run("doctor", "--json").document
 
-    check_findings(document)
+    check_report(document)
     assert (0, "") == (table.code, table.err)
-    for finding in document:
-        assert finding["by"] in table.out
-        assert finding["remedy"] in table.out
-    found = asyncio.run(doctor.examine())
-    assert [f.resource for f in found] == [f["resource"] for f in document]
-    assert all(finding.proved is not False for finding in found)
+    for check in document:
+        assert check["by"] in table.out
+        assert check["remedy"] in table.out
+    checks = asyncio.run(doctor.examine())
+    assert [check.resource for check in checks] == [check["resource"] for check in document]
+    assert all(check.proved is not False for check in checks)
 
 
 def test_help_and_version_are_there() -> None:

@@ -1,4 +1,4 @@
-"""The command line as the user nobody runs it: the same results without privileges."""
+"""The command line run by the user `nobody`: the same results without privileges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miniλ.runtimes import catalog
-from tests.command import ROOT, SUBJECT, Done, check_findings, left_by
+from tests.command import ROOT, SUBJECT, Done, check_report, left_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 NOBODY = 65534
 
 
-class Nobody:
-    """The command as run by a user without privileges, from a copy that it may read."""
+class Unprivileged:
+    """The command run by a user without privileges, from a copy that this user can read."""
 
     def __init__(self, root: Path, program: str) -> None:
         self.root = root
         self._program = program
 
     def run(self, *arguments: str) -> Done:
-        """Run the command to its end; nothing of it is left."""
+        """Run the command to its end; check that it left no state and no process."""
         process = subprocess.Popen(
             [
                 *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
@@ -55,34 +55,34 @@ class Nobody:
         return Done(process.returncode, out.decode(), err.decode())
 
     def _living(self) -> list[str]:
-        """Return the processes that know our directory, by their arguments or environment."""
+        """Return the processes that have our directory in their arguments or environment."""
         mark = str(self.root).encode()
-        found = []
+        living = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 known = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
             except OSError:
                 continue
             if mark in known:
-                found.append(known.decode(errors="replace"))
-        return found
+                living.append(known.decode(errors="replace"))
+        return living
 
 
 @pytest.fixture(scope="module")
-def nobody() -> Iterator[Nobody]:
-    """Return the command as run by nobody; skipped where we cannot become nobody."""
+def nobody() -> Iterator[Unprivileged]:
+    """Return the command run by `nobody`; skips unless we are root and have setpriv."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not on this machine")
-    # Not tmp_path: the directories above it are root's alone.
+    # Not tmp_path: only root can enter the directories above it.
     root = Path(tempfile.mkdtemp(prefix="minilambda-test-"))
     try:
         for directory in ("miniλ", "workers", "tests/functions"):
             shutil.copytree(
                 ROOT / directory, root / directory, ignore=shutil.ignore_patterns("__pycache__")
             )
-        # Its own copies of what we import: ours may be where nobody may look.
+        # Copies of our dependencies: the originals may be below a directory of root's.
         for name in ("click", "msgspec", "psutil"):
             spec = importlib.util.find_spec(name)
             assert spec is not None and spec.submodule_search_locations
@@ -93,15 +93,15 @@ def nobody() -> Iterator[Nobody]:
         for name in ("home", "tmp"):
             (root / name).mkdir()
             (root / name).chmod(0o777)
-        yield Nobody(root, _program_for_nobody())
+        yield Unprivileged(root, _program_for_nobody())
     finally:
         shutil.rmtree(root)
 
 
 def _program_for_nobody() -> str:
-    """Return an interpreter of our version that nobody may run; skips where there is none."""
+    """Return an interpreter of our version that `nobody` can run; skips if there is none."""
     for program in catalog.candidates(catalog.own()):
-        # Also by its own idea of where it is: a link may lead to where nobody may look.
+        # Also by sys.executable: a link may lead into a directory of root's.
         check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
         done = subprocess.run(
             [
@@ -118,8 +118,8 @@ def _program_for_nobody() -> str:
     pytest.skip(f"no {catalog.own()} on this machine that an unprivileged user may run")
 
 
-def test_nobody_may_invoke(nobody: Nobody) -> None:
-    """Without privileges a function runs as with them."""
+def test_an_unprivileged_user_invokes(nobody: Unprivileged) -> None:
+    """A function runs without privileges as it does with them."""
     done = nobody.run("invoke", "tests/functions/hello:app.handler", "-e", '{"name": "Ada"}')
 
     assert 0 == done.code, done.err
@@ -127,28 +127,30 @@ def test_nobody_may_invoke(nobody: Nobody) -> None:
     assert "REPORT RequestId: " in done.err
 
 
-def test_nobody_is_told_what_is_soft(nobody: Nobody) -> None:
-    """Without a cgroup the memory limit is soft, and there is something to do about it."""
-    findings = nobody.run("doctor", "--json").document
+def test_the_doctor_shows_an_unprivileged_user_what_is_soft(nobody: Unprivileged) -> None:
+    """Without a cgroup the memory limit is soft, and the remedy is a command to run."""
+    checks = nobody.run("doctor", "--json").document
 
-    check_findings(findings)
-    (memory,) = (f for f in findings if f["resource"] == "memory")
+    check_report(checks)
+    (memory,) = (check for check in checks if check["resource"] == "memory")
     assert "soft" == memory["level"]
     assert "systemd-run --user" in memory["remedy"]
-    # What is claimed without privileges has been tried as well.
-    assert [f["resource"] for f in findings if f["proved"] is False] == []
+    # No probe refutes a claim.
+    assert [check["resource"] for check in checks if check["proved"] is False] == []
 
 
 @pytest.mark.parametrize(("event", "code"), [("sleep", 124), ("kill", 137), ("fail", 1)])
-def test_nobody_has_the_same_exit_codes(nobody: Nobody, event: str, code: int) -> None:
-    """A timeout kills, also without privileges, and nothing is left of it."""
+def test_exit_codes_are_the_same_without_privileges(
+    nobody: Unprivileged, event: str, code: int
+) -> None:
+    """A timeout kills the worker, also without privileges, and leaves no process behind."""
     done = nobody.run("invoke", "subject:app.handler", "-e", f'"{event}"', "--timeout", "1")
 
     assert code == done.code, done.err
 
 
-def test_a_handler_of_nobody_may_catch_memory_error(nobody: Nobody) -> None:
-    """The rlimit gives a MemoryError before anything has to be killed."""
+def test_a_handler_catches_memory_error_without_privileges(nobody: Unprivileged) -> None:
+    """RLIMIT_DATA raises a MemoryError before the memory poll kills the worker."""
     done = nobody.run("invoke", "subject:app.handler", "-e", '"memory"')
 
     assert (0, "caught") == (done.code, done.document), done.err

@@ -1,7 +1,9 @@
-"""This module is a function that tries to break what is said to hold it: see ../doctor.py.
+"""A function that tries to break the limits of its own worker; `../doctor.py` invokes it.
 
-Each `try_` does one thing that a limit forbids and returns {"held": bool, "seen": text}. One that
-is killed for it does not return, and whoever invoked it sees that. Standard library only.
+Each `probe_` does one thing that a limit forbids and returns {"held": bool, "seen": text}. A worker
+that is killed for it returns nothing, and the doctor reads that from the failure.
+
+Rule: the standard library only, in any Python that a function can have.
 """
 
 import ctypes
@@ -19,21 +21,21 @@ COUNTED = [0]
 
 
 def handler(event, context):
-    """Run the attempt that the event names."""
-    return globals()["try_" + event["try"]](event)
+    """Run the probe that the event names."""
+    return globals()["probe_" + event["probe"]](event)
 
 
-def try_memory(event):
-    """Touch twice the memory size, shared: RLIMIT_DATA does not see it."""
-    held = mmap.mmap(-1, 2 * event["megabytes"] * MB)
-    for start in range(0, len(held), 4096):
-        held[start] = 1
-    time.sleep(2)  # a poll may need a moment to see it
-    return {"held": False, "seen": f"{len(held) // MB} MB were touched"}
+def probe_memory(event):
+    """Touch twice the memory size, shared: RLIMIT_DATA does not count such pages."""
+    memory = mmap.mmap(-1, 2 * event["megabytes"] * MB)
+    for start in range(0, len(memory), 4096):
+        memory[start] = 1
+    time.sleep(2)  # a soft limit is polled every 100 ms
+    return {"held": False, "seen": f"{len(memory) // MB} MB were touched"}
 
 
-def try_cpu(event):
-    """Spin for half a second and see how much of it was ours."""
+def probe_cpu(event):
+    """Spin for half a second and measure which share of a CPU this process got."""
     began, used = time.monotonic(), time.process_time()
     while time.monotonic() < began + 0.5:
         pass
@@ -41,8 +43,8 @@ def try_cpu(event):
     return {"held": share < 2 * event["share"], "seen": f"{share:.0%} of a CPU"}
 
 
-def try_processes(event):
-    """Fork until the kernel says no."""
+def probe_processes(event):
+    """Fork until the kernel refuses."""
     children, why = [], "none was refused"
     try:
         while len(children) < event["count"] + 50:
@@ -58,8 +60,8 @@ def try_processes(event):
     return {"held": len(children) <= event["count"], "seen": f"{len(children)} forks, {why}"}
 
 
-def try_descriptors(event):
-    """Open until the kernel says no."""
+def probe_descriptors(event):
+    """Open descriptors until the kernel refuses."""
     opened, why = [], "none was refused"
     try:
         while len(opened) < event["count"] + 50:
@@ -71,8 +73,8 @@ def try_descriptors(event):
     return {"held": len(opened) < event["count"], "seen": f"{len(opened)} open, {why}"}
 
 
-def try_tmp(event):
-    """Fill /tmp beyond its size, in two files: a bound per file is not a bound of them all."""
+def probe_tmp(event):
+    """Fill /tmp beyond its size, in two files: a limit per file does not limit their sum."""
     written = 0
     why = "nothing was refused"
     for name in ("one", "two"):
@@ -84,20 +86,20 @@ def try_tmp(event):
                 written += size
             except OSError as exc:
                 why = exc.strerror
-    time.sleep(event["wait"])  # a look at its size may come only now and then
+    time.sleep(event["wait"])  # longer than the interval at which a soft limit is polled
     for name in ("one", "two"):
         os.unlink(os.path.join(os.environ["TMPDIR"], name))
     return {"held": written <= event["megabytes"] * MB, "seen": f"{written // MB} MB, {why}"}
 
 
-def try_timeout(event):
-    """Never return, whatever signal comes."""
+def probe_timeout(event):
+    """Never return, with every signal blocked that can be."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         time.sleep(1)
 
 
-def try_files(event):
+def probe_files(event):
     """Read a file of the supervisor's."""
     try:
         with open(event["path"], "rb") as file:
@@ -107,8 +109,8 @@ def try_files(event):
     return {"held": False, "seen": seen}
 
 
-def try_sockets(event):
-    """Connect to a socket of the supervisor's that is a file."""
+def probe_sockets(event):
+    """Connect to a Unix socket of the supervisor's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             client.connect(event["path"])
@@ -117,8 +119,8 @@ def try_sockets(event):
     return {"held": False, "seen": "it was connected to"}
 
 
-def try_siblings(event):
-    """Send the supervisor a signal: 0, which only asks whether one may."""
+def probe_siblings(event):
+    """Send the supervisor signal 0, which only checks the permission (kill(2))."""
     try:
         os.kill(event["pid"], 0)
     except OSError as exc:
@@ -126,16 +128,16 @@ def try_siblings(event):
     return {"held": False, "seen": f"process {event['pid']} may be signalled"}
 
 
-def try_syscalls(event):
-    """Trace ourselves by whoever wants to (ptrace(2), PTRACE_TRACEME), which is never needed."""
+def probe_syscalls(event):
+    """Call ptrace(2) with PTRACE_TRACEME, which seccomp forbids and no function needs."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.ptrace(0, 0, 0, 0) == 0:
         return {"held": False, "seen": "ptrace worked"}
     return {"held": True, "seen": os.strerror(ctypes.get_errno())}
 
 
-def try_network(event):
-    """Reach a port of the host's."""
+def probe_network(event):
+    """Connect to a port of the host's loopback."""
     try:
         with socket.create_connection(("127.0.0.1", event["port"]), timeout=1):
             return {"held": False, "seen": f"port {event['port']} of the host was reached"}
@@ -143,8 +145,8 @@ def try_network(event):
         return {"held": True, "seen": exc.strerror or str(exc)}
 
 
-def try_freeze(event):
-    """Count on in a thread after the answer; the second time, say how far that went."""
+def probe_freeze(event):
+    """Start a thread that counts beyond the answer; the next invocation returns its count."""
     if COUNTED[0]:
         before = COUNTED[0]
         COUNTED[0] = 0
@@ -160,8 +162,8 @@ def try_freeze(event):
     return {"counted": 0}
 
 
-def try_kill(event):
-    """Leave a daemon: nobody's child, in a session of its own, with nothing to know it by."""
+def probe_kill(event):
+    """Leave a daemon: reparented, in a session of its own, without environment or open pipes."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
