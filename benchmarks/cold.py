@@ -1,17 +1,17 @@
-"""The benchmark of a cold start: asked to answered, by a worker that is new.
+"""The benchmark of a cold start: from the invocation to the answer of a new worker.
 
-Each start waits until the worker before it is gone, and a moment more, in which what it
-left behind is put away: that is not counted, for the floor neither.
+Each start waits until the worker before it has exited, and 5 ms more, in which the supervisor
+removes its cgroup and /tmp. Neither is counted, and the floor waits as well.
 
-The three parts of a start: until the supervisor knows of the fork, until the worker is
-ready (it entered its sandbox and loaded the handler), until its first answer is here.
+A start has three parts: until the supervisor learns of the fork, until the worker is ready (it has
+entered its sandbox and loaded the handler), and until its first answer arrives.
 
-What each mechanism of the sandbox costs is what a start costs less without it. The namespaces
-and the fork are made ahead of the start, between two of them: that is not counted either, and
-`density` says what it takes.
+The cost of a sandbox mechanism is the difference to a start without it. The zygote forks a child
+and makes its namespaces ahead of the start, between two of them. That is not counted; `density`
+measures the memory of it.
 
-Peers start whole: a new pool of one process in a program that runs, a new server with its
-function. There are few of those starts, since they take long.
+A peer starts completely: a new pool of one process in a program that runs, or a new server with its
+function. Those starts take seconds, so each round has one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from benchmarks import floors, ours, peers, report, rounds
+from benchmarks import catalog, floors, ours, peers, promises, report, rounds
 from benchmarks.rounds import Contestant, Effort
 from miniλ.sandbox import levels
 
@@ -42,9 +42,9 @@ CASES: dict[str, dict[str, str]] = {
     PLAIN: {"sandbox": "bare", "without": "seccomp", "cgroup": "none"},
 }
 PARTS = {
-    "asked_to_forked": "of it: asked to forked",
-    "forked_to_ready": "of it: forked to ready",
-    "ready_to_answered": "of it: ready to answered",
+    "asked_to_forked": "of it: invocation to fork",
+    "forked_to_ready": "of it: fork to ready",
+    "ready_to_answered": "of it: ready to answer",
 }
 PAUSE = 0.005
 WARM_UP = 2
@@ -53,8 +53,8 @@ WARM_UP = 2
 async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     """Measure the floor, miniλ and the named peers."""
     effort = QUICK if quick else FULL
-    wanted = [peers.POOL, *names]
-    absent = {name: peers.NOT_INSTALLED for name in wanted if not peers.is_installed(name)}
+    wanted = [catalog.POOL, *names]
+    absent = {name: catalog.NOT_INSTALLED for name in wanted if not catalog.is_installed(name)}
     parts: dict[str, dict[str, list[float]]] = {OURS: {}, PLAIN: {}}
 
     async def starts(start: Callable[[], Awaitable[float]]) -> dict[str, float]:
@@ -67,13 +67,13 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         return rounds.spread(taken, 50, 90)
 
     def of_ours(name: str, mine: ours.Ours) -> Contestant:
-        async def start() -> float:
-            found = await mine.start()
+        async def one() -> float:
+            start = await mine.start()
             for part in PARTS if name in parts else ():
-                parts[name].setdefault(part, []).append(getattr(found, part))
-            return found.total
+                parts[name].setdefault(part, []).append(getattr(start, part))
+            return start.total
 
-        return Contestant(name, lambda: starts(start))
+        return Contestant(name, lambda: starts(one))
 
     def of_peer(name: str) -> Contestant:
         async def play() -> dict[str, float]:
@@ -97,28 +97,30 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         played = await rounds.play(contestants, effort.rounds, "s")
         limits = mine[OURS].limits
     against = {"x bare fork": (fork.name, "p50")}
-    found = []
+    rows = []
     for row in report.rows(played, [fork.name, empty.name, *CASES, *wanted], against, absent):
-        found.append(row)
-        found += _parts(parts.get(row.name, {}), played.value(fork.name, "p50"))
+        rows.append(row)
+        rows += _parts(parts.get(row.name, {}), played.value(fork.name, "p50"))
 
-    def ratio(name: str) -> float:
-        return played.value(name, "p50") / played.value(fork.name, "p50")
+    def promise(promise_name: str, name: str) -> report.Promise:
+        ratio = played.value(name, "p50") / played.value(fork.name, "p50")
+        return promises.bound(promise_name, ratio, played.amounts(name, fork.name, "p50"))
 
     return report.Result(
         benchmark="cold",
-        about="Cold start of hello, asked to answered: the median of the rounds.",
-        rows=found,
+        about="Cold starts of hello, from the invocation to the answer: the median of the rounds.",
+        rows=rows,
         promises=[
-            report.bound(f"{name}, times a bare fork", ratio(name), bound, "at most", "x")
-            for name, bound in ((OURS, 6), (LANDLOCK, 4), (LIMITS, 3))
+            promise("cold.root", OURS),
+            promise("cold.landlock", LANDLOCK),
+            promise("cold.limits", LIMITS),
         ],
         limits=limits,
     )
 
 
 def _parts(parts: dict[str, list[float]], floor: float) -> list[report.Row]:
-    """Return a row for each part of a start, of all starts and warm-ups."""
+    """Return a row for each part of a start, over all starts and warm-ups."""
     rows = []
     for part, taken in parts.items():
         figures = {

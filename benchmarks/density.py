@@ -1,14 +1,15 @@
-"""The benchmark of density: what workers and a supervisor weigh, and leave.
+"""The benchmark of density: the memory of workers and of a supervisor, and what 500 workers leave.
 
-PSS counts a page shared by n processes as a n-th in each: what one more worker costs. So others
-that run the same interpreter make a worker look lighter, by most of a megabyte: weigh where there
-are none.
-The supervisor runs in a program of its own (`lone`), so that nothing of the benchmark's is
-weighed; it is asked by pipe and looked at from outside, by /proc.
+PSS counts a page that n processes share as 1/n in each: the cost of one more worker. Other
+processes of the same interpreter therefore make a worker look up to a megabyte smaller: measure on
+a host that has none.
 
-What 500 workers leave is measured after a batch of ten: the first worker of a process
-brings things that stay, a thread and spare cgroups, and that is no leak. Their memory is
-measured from the first 500 to the second: the journal remembers, and the allocator keeps.
+The supervisor runs in a program of its own (`lone`), so that the benchmark's memory is not counted;
+it gets commands by pipe, and is measured from outside, in /proc.
+
+What 500 workers leave is measured after a batch of ten: the first worker of a process creates a
+thread and spare cgroups, which stay and are no leak. Memory is compared after the first 500 and
+after the second: the journal keeps facts, and the allocator keeps pages.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import floors, peers, report, rounds
+from benchmarks import catalog, floors, promises, report, rounds
 from benchmarks.ours import HELLO
-from benchmarks.peers import ProcessPool
+from benchmarks.pools import ProcessPool, process_pool
+from benchmarks.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,9 +40,9 @@ REPOSITORY = HELLO.parents[2]
 COUNTS = (1, 10, 50)
 BATCH = 500
 FIRST_BATCH = 10
-# What is put away after the last process is gone: pipes, cgroups, directories.
+# Pipes, cgroups and directories are removed after the last process has exited.
 SETTLE_TIMEOUT = 10.0
-# From one batch to the next. The journal is not full yet: 500 workers are some 2,500 facts.
+# Allowed from one batch to the next: the journal still grows, by some 2,500 facts for 500 workers.
 GROWTH = 4 * MB
 
 SUPERVISOR = "supervisor with hello, RSS"
@@ -48,26 +50,28 @@ LOOP = "bare uvloop process, RSS"
 
 
 async def run(names: Sequence[str], *, quick: bool) -> report.Result:
-    """Weigh workers, a supervisor and what is left after many workers."""
-    del names  # a server's workers are not told apart from the server
+    """Measure workers, a supervisor, and what 500 workers leave."""
+    del names  # the workers of a server cannot be told from the server
     counts = COUNTS[:2] if quick else COUNTS
     rows: list[report.Row] = []
-    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
-        state = Path(scratch) / "state"
+    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as temporary:
+        state = Path(temporary) / "state"
         command = [sys.executable, "-m", "benchmarks.lone", str(state), str(HELLO)]
-        async with peers.program(command, cwd=REPOSITORY, talks=True) as process:
+        async with program(command, cwd=REPOSITORY, talks=True) as process:
             lone = ProcessPool(process)
             rounds.progress("weighing a supervisor")
             await lone.ask(do="workers", count=1)
             supervisor = _rss(process.pid)
             heaviest = 0.0
+            weights: dict[int, str] = {}
             for count in counts:
                 rounds.progress(f"weighing {count} workers")
                 pids = await lone.ask(do="workers", count=count)
                 row = await _workers(count, pids)  # type: ignore[arg-type]
                 rows += row
                 heaviest = max(heaviest, row[0].figures["each"].value)
-            rounds.progress("starting and ending workers")
+                weights[count] = row[0].figures["each"].text
+            rounds.progress("starting and stopping workers")
             await lone.ask(do="batch", count=FIRST_BATCH)
             before = await _settled(process.pid, state, None)
             await lone.ask(do="batch", count=BATCH)
@@ -91,19 +95,20 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     rounds.progress("")
     grown = after["RSS"] - before["RSS"]
     more = [what for what in before if what != "RSS" and after[what] > before[what]]
+    sizes = ", ".join(f"{text} each of {count}" for count, text in weights.items())
     measured = (
         f"{lived} in {taken:.1f} s, RSS {grown / MB:+.1f} MB, "
         f"more: {', '.join(more) or 'nothing'}, left when closed: {left}"
     )
     return report.Result(
         benchmark="density",
-        about="Memory of idle workers and of a supervisor; what is left of many workers.",
+        about=f"Memory of idle workers and of a supervisor; what {BATCH} workers leave.",
         rows=rows,
         promises=[
-            report.bound("idle Python worker, PSS", heaviest / MB, 5, "at most", " MB"),
-            report.bound("supervisor, RSS", supervisor / MB, 40, "at most", " MB"),
-            report.Promise(
-                f"{BATCH} workers leave everything where it was",
+            promises.bound("density.worker", heaviest / MB, sizes),
+            promises.bound("density.supervisor", supervisor / MB),
+            promises.checked(
+                "density.left",
                 measured,
                 kept=not more and grown <= GROWTH and not left and lived == BATCH,
             ),
@@ -112,29 +117,30 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
 
 
 async def _workers(count: int, pids: Sequence[int]) -> list[report.Row]:
-    """Weigh idle workers, and as many bare interpreters and processes of a pool."""
+    """Measure idle workers, and as many bare interpreters and processes of a pool."""
     if len(pids) != count:
-        raise RuntimeError(f"{len(pids)} workers live where {count} were asked for")
-    found = {f"miniλ, {count} workers, PSS": await _weighed(pids)}
+        raise RuntimeError(f"{len(pids)} of {count} workers live")
+    workers = "1 worker" if count == 1 else f"{count} workers"
+    sizes_of = {f"miniλ, {workers}, PSS": await _weighed(pids)}
     with contextlib.ExitStack() as stack:
         bare = [stack.enter_context(floors.idle()) for _ in range(count)]
         floor = [_pss(pid) for pid in bare]
-    async with peers.process_pool(peers.POOL, count) as pool:
-        found[f"{peers.POOL}, {count} workers, PSS"] = [_pss(pid) for pid in await pool.pids()]
-    found[f"bare interpreter, {count} of them, PSS"] = floor
+    async with process_pool(catalog.POOL, count) as pool:
+        sizes_of[f"{catalog.POOL}, {workers}, PSS"] = [_pss(pid) for pid in await pool.pids()]
+    sizes_of[f"bare interpreter, as many as {workers}, PSS"] = floor
     return [
         report.Row(
             name,
             {"each": _bytes(sizes)},
             {"x floor": statistics.median(sizes) / statistics.median(floor)},
         )
-        for name, sizes in found.items()
+        for name, sizes in sizes_of.items()
     ]
 
 
 def _bytes(sizes: Iterable[int]) -> Figure:
-    found = [float(size) for size in sizes]
-    return rounds.Figure("bytes", statistics.median(found), found)
+    values = [float(size) for size in sizes]
+    return rounds.Figure("bytes", statistics.median(values), values)
 
 
 def _pair(what: str, before: dict[str, int], after: dict[str, int]) -> dict[str, Figure]:
@@ -145,21 +151,22 @@ def _pair(what: str, before: dict[str, int], after: dict[str, int]) -> dict[str,
     }
 
 
-# Looking at it from outside
+# Measured from outside, in /proc
 
 
 async def _weighed(pids: Sequence[int]) -> list[int]:
-    """Weigh workers until nothing changes any more: the next one is forked ahead just then.
+    """Return the PSS of workers once it no longer changes, at most after 10 s.
 
-    Until it is, its share of what all have in common is on them: half a megabyte, where one lives.
+    The zygote is forking the next worker ahead; until that child exists, its share of the common
+    pages is counted in the others: half a megabyte, if one worker lives.
     """
     deadline = time.monotonic() + SETTLE_TIMEOUT
     last: list[int] = []
     while time.monotonic() < deadline:
-        found = [_pss_of_worker(pid) for pid in pids]
-        if found == last:
-            return found
-        last = found
+        sizes = [_pss_of_worker(pid) for pid in pids]
+        if sizes == last:
+            return sizes
+        last = sizes
         await asyncio.sleep(0.25)
     return last
 
@@ -169,7 +176,7 @@ def _pss(pid: int) -> int:
 
 
 def _pss_of_worker(pid: int) -> int:
-    """Return the PSS of a worker, and of the init of its pid namespace, where it has one."""
+    """Return the PSS of a worker, with the init of its pid namespace if it has one."""
     own = os.readlink(f"/proc/{pid}/ns/pid")
     if own == os.readlink("/proc/self/ns/pid"):
         return _pss(pid)
@@ -191,7 +198,7 @@ def _rollup(pid: int, field: str) -> int:
 
 
 def _groups(state: Path) -> list[str]:
-    """Return the supervisor's cgroups, as it wrote them down."""
+    """Return the supervisor's cgroups, from its state directory."""
     groups: list[str] = json.loads((state / "instance.json").read_bytes())["groups"]
     return groups
 
@@ -201,16 +208,16 @@ def _directories(top: str | Path) -> int:
 
 
 def _descendants(pid: int) -> int:
-    found = 0
+    count = 0
     for task in os.listdir(f"/proc/{pid}/task"):
         children = Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii")
         for child in children.split():
-            with contextlib.suppress(OSError):  # gone meanwhile
-                found += 1 + _descendants(int(child))
-    return found
+            with contextlib.suppress(OSError):  # it exited meanwhile
+                count += 1 + _descendants(int(child))
+    return count
 
 
-def _look(pid: int, state: Path) -> dict[str, int]:
+def _resources(pid: int, state: Path) -> dict[str, int]:
     return {
         "processes": _descendants(pid),
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
@@ -221,22 +228,22 @@ def _look(pid: int, state: Path) -> dict[str, int]:
 
 
 async def _settled(pid: int, state: Path, before: dict[str, int] | None) -> dict[str, int]:
-    """Look until nothing changes any more, or nothing is above what it was before."""
+    """Return what the supervisor has, once it no longer changes or is not above `before`."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
     last: dict[str, int] = {}
     while time.monotonic() < deadline:
-        found = _look(pid, state)
-        counted = {what: found[what] for what in found if what != "RSS"}
+        now = _resources(pid, state)
+        counted = {what: now[what] for what in now if what != "RSS"}
         if before is not None and all(counted[what] <= before[what] for what in counted):
-            return found
+            return now
         if before is None and counted == last:
-            return found
+            return now
         last = counted
         await asyncio.sleep(0.25)
-    return _look(pid, state)
+    return _resources(pid, state)
 
 
 def _left(state: Path, groups: Sequence[str]) -> int:
-    """Count what a closed supervisor left: its cgroups, and its workers' directories."""
-    scratch = _directories(state / "tmp") if (state / "tmp").exists() else 0
-    return scratch + sum(os.path.exists(group) for group in groups)
+    """Return the number of cgroups and workers' directories that a closed supervisor left."""
+    directories = _directories(state / "tmp") if (state / "tmp").exists() else 0
+    return directories + sum(os.path.exists(group) for group in groups)

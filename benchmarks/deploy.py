@@ -1,10 +1,10 @@
-"""A part of the benchmark `http`: a large package by Lambda's API, beside `unzip` and `sync -f`.
+"""A part of the benchmark `http`: deploying 40 MB by Lambda's API, beside `unzip` and `sync -f`.
 
-Rule 1: what is timed ends when the code is on disk, and the function Active or Successful.
+Rule 1: the time ends when the code is on disk and the function is Active and Successful.
 
-Rule 2: no archive is deployed twice: a package that is in the store is not written again.
+Rule 2: each deploy has a new archive: a package that is in the store is not written again.
 
-Rule 3: before anything is timed, what others have left to be written is written.
+Rule 3: before each deploy all dirty pages of the machine are written (sync).
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ UPDATE = "miniλ, UpdateFunctionCode"
 NAMES = (UNZIP, CREATE, UPDATE)
 RUNTIME = f"python3.{sys.version_info[1]}"
 
-# Floor: everything is written, and then one call has it on disk, as miniλ does it. An fsync of
-# each file takes far longer.
+# The floor: write all files, then one syncfs(2), as miniλ does. An fsync of each file takes far
+# longer.
 _UNZIP = 'unzip -q "$1" -d "$2" && sync -f "$2"'
 
 
 def absent() -> dict[str, str]:
-    """Return a word on the floor if it is not here."""
+    """Return a note for the floor if a program that it needs is missing."""
     missing = [program for program in ("unzip", "sync") if shutil.which(program) is None]
-    return {UNZIP: f"there is no program {missing[0]} here"} if missing else {}
+    return {UNZIP: f"{missing[0]} is not installed"} if missing else {}
 
 
 async def play(port: int, count: int, figure: str) -> Played:
-    """Deploy so many times with a server that has the function hello; times are named `figure`."""
-    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
-        archive = Path(scratch) / "archive.zip"
+    """Deploy `count` times to a server with the function hello; return the times as `figure`."""
+    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as temporary:
+        archive = Path(temporary) / "archive.zip"
         await asyncio.to_thread(_pack, archive)
         numbers = itertools.count(1)
 
         async def unzip() -> dict[str, float]:
             await asyncio.to_thread(_renew, archive, next(numbers))
-            target = Path(scratch) / "unzipped"
+            target = Path(temporary) / "unzipped"
             began = time.perf_counter()
             process = await asyncio.create_subprocess_exec(
                 "sh", "-c", _UNZIP, "sh", archive, target
@@ -100,7 +100,7 @@ async def play(port: int, count: int, figure: str) -> Played:
 
 
 async def _deploy(change: Connection, port: int, name: str) -> float:
-    """Ask for a change; return how long it took until it was in force."""
+    """Request a change; return the seconds until it is in force."""
     began = time.perf_counter()
     await _once(change)
     await in_force(port, name)
@@ -120,13 +120,13 @@ async def in_force(port: int, name: str) -> None:
     try:
         async with asyncio.timeout(TIMEOUT):
             while True:
-                found = json.loads(await question.call())
-                states = found.get("State"), found.get("LastUpdateStatus")
+                configuration = json.loads(await question.call())
+                states = configuration.get("State"), configuration.get("LastUpdateStatus")
                 if states == ("Active", "Successful"):
                     return
                 if "Failed" in states:
-                    raise RuntimeError(f"{name} cannot be deployed: {found}")
-                # Lambda's API tells nobody; it is asked again.
+                    raise RuntimeError(f"the deploy of {name} failed: {configuration}")
+                # Lambda's API has no event for it: polled every 2 ms.
                 await asyncio.sleep(0.002)
     finally:
         question.close()
@@ -136,8 +136,8 @@ async def in_force(port: int, name: str) -> None:
 
 
 def _pack(target: Path) -> None:
-    """Write an archive of hello and of files that no compression makes smaller."""
-    # What cannot be made smaller, deflate keeps as it is, at any level; at 0 it does not try.
+    """Write an archive of hello and of random files, which no compression makes smaller."""
+    # Deflate stores random bytes as they are at any level; level 0 does not try to compress.
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
         archive.write(HELLO / "app.py", "app.py")
         for number in range(FILES):
@@ -145,7 +145,7 @@ def _pack(target: Path) -> None:
 
 
 def _renew(archive: Path, number: int) -> None:
-    """Make another archive of it by a small file more, and have all that is unwritten written."""
+    """Make it another archive by one small file more; write all dirty pages of the machine."""
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr(f"round-{number}", str(number))
     os.sync()

@@ -1,16 +1,16 @@
-"""A program: an asyncio application that calls a process pool, and times it.
+"""A program that calls a process pool through asyncio and times the calls.
 
     python executors.py concurrent.futures|loky DIRECTORY WORKERS
 
-It runs in a process of its own, and under loky's own interpreter, so it knows the standard
+It runs in a process of its own, for loky under loky's interpreter, so it imports the standard
 library and uvloop only. A line on stdin is a JSON command, a line on stdout its answer:
 
     {"do": "latencies", "calls": n, "seconds": s, "warm_up": n}  [seconds, ...]
     {"do": "rate", "calls": n, "seconds": s, "lanes": n}         calls per second
-    {"do": "cold"}       seconds from asked to answered by a new pool of one process
-    {"do": "pids"}       the pids of the workers, all of them started
+    {"do": "cold"}       seconds from the call to the answer of a new pool of one process
+    {"do": "pids"}       the pids of the workers, after all have started
 
-Rule: the pool is as its authors deliver it: their start method, their defaults.
+Rule: the pool has its defaults, also its default start method.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Pool:
         return self._loop.run_in_executor(executor or self._executor, self._handler, EVENT, None)
 
     async def latencies(self, calls: int, seconds: float, warm_up: int) -> list[float]:
-        """Call one after the other; return what each took."""
+        """Call one after the other; return the seconds of each call."""
         clock = time.perf_counter
         for _ in range(warm_up):
             await self._call()
@@ -76,7 +76,7 @@ class Pool:
         return done / (clock() - began)
 
     async def cold(self) -> float:
-        """Make a pool of one process, call it, end it; return asked to answered."""
+        """Create a pool of one process, call it, shut it down; return the seconds to the answer."""
         began = time.perf_counter()
         executor = self._new(1)
         await self._call(executor)
@@ -85,16 +85,16 @@ class Pool:
         return taken
 
     async def pids(self) -> list[int]:
-        """Return the workers' pids. A pool may start its processes as calls come in."""
+        """Return the workers' pids; the pool starts them on demand, so all are called first."""
         naps = [
             self._loop.run_in_executor(self._executor, time.sleep, 0.2)
             for _ in range(self._workers)
         ]
         await asyncio.gather(*naps)
-        return list(self._executor._processes)  # noqa: SLF001 - nothing public tells them
+        return list(self._executor._processes)  # noqa: SLF001 - no public name has them
 
     async def close(self) -> None:
-        """End the pool's processes."""
+        """Shut the pool down."""
         await asyncio.to_thread(self._executor.shutdown)
 
 

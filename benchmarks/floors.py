@@ -1,8 +1,8 @@
-"""The floors: the least that the same work can cost on this machine, now.
+"""Floors: the least that the same work can cost on this machine, now.
 
-Rule: a floor does nothing that it could leave out. Its processes are plain interpreters
-(-I -S) with a loop of three lines, its frames are bytes that were put together beforehand;
-they have the length and the shape of what miniλ sends for the same invocation.
+Rule: a floor does only what it must. Its processes are plain interpreters (-I -S) with a loop of
+three lines, and its frames are encoded once; they have the length and the shape of the frames that
+miniλ sends for the same invocation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Effort
 
-# Answers every read with the same bytes.
+# Answers each read with the same bytes.
 _ECHO = """
 import os, sys
 answer = bytes.fromhex(sys.argv[1])
 while os.read(0, 65536):
     os.write(1, answer)
 """
-# Forks when asked: "c" is the child's first byte, "r" says that the child is reaped.
+# Forks once per byte: "c" is the child's first byte, "r" is written when the child is reaped.
 _FORK = """
 import os, sys
 for name in sys.argv[1:]:
@@ -48,7 +48,7 @@ while os.read(0, 1):
 """
 # Does nothing until its stdin ends.
 _IDLE = "import os; os.write(1, b'r'); os.read(0, 1)"
-# An asyncio application that does nothing, on the loop that miniλ takes.
+# An asyncio application that does nothing, on the same loop as miniλ's.
 _IDLE_LOOP = """
 import asyncio, os, sys
 try:
@@ -64,14 +64,14 @@ LEAVE_TIMEOUT = 5.0
 
 
 def frames() -> tuple[bytes, bytes]:
-    """Return the frames of one invocation of hello: what goes in, and the answer."""
+    """Return the frames of one invocation of hello: the request and the answer."""
     request_id = new_request_id()
     head = wire.InvokeFrame(
         id=request_id,
         deadline_ms=int(time.time() * 1000),
     )
     request = wire.encode(head, encode_event(EVENT))
-    # As the Python worker writes it, with the standard library's spaces.
+    # As the Python worker encodes it, with the spaces of the standard library's json.
     answer = json.dumps({"type": "response", "id": request_id}).encode()
     body = json.dumps(GREETING).encode()
     return request, wire.PREFIX.pack(len(answer), len(body)) + answer + body
@@ -81,7 +81,7 @@ def frames() -> tuple[bytes, bytes]:
 def interpreter(
     program: str, *arguments: str, flags: tuple[str, ...] = ("-I", "-S")
 ) -> Iterator[tuple[int, int, int]]:
-    """Run a program; yield its pid, its stdin and its stdout. It is gone afterwards."""
+    """Run a program; yield its pid, stdin and stdout. It is ended afterwards."""
     process = subprocess.Popen(
         [sys.executable, *flags, "-c", program, *arguments],
         stdin=subprocess.PIPE,
@@ -104,7 +104,7 @@ def interpreter(
 
 @contextlib.contextmanager
 def idle(*, loop: bool = False) -> Iterator[int]:
-    """Run an interpreter that does nothing, with an event loop or bare; yield its pid."""
+    """Run an interpreter that does nothing, bare or with an event loop; yield its pid."""
     flags = () if loop else ("-I", "-S")
     with interpreter(_IDLE_LOOP if loop else _IDLE, flags=flags) as (pid, _, answer):
         os.read(answer, 1)
@@ -121,7 +121,7 @@ class BlockingPipe:
         _, self._in, self._out = stack.enter_context(interpreter(_ECHO, answer.hex()))
 
     async def latencies(self, effort: Effort) -> list[float]:
-        """Return how long each of the calls of a round took."""
+        """Call one after the other; return the seconds of each call."""
         clock, read, write = time.perf_counter, os.read, os.write
         frame, request, answer = self._frame, self._in, self._out
         taken = []
@@ -159,7 +159,7 @@ class LoopPipe:
         data = os.read(self._out, 65536)
         if len(data) != self._length:
             self._loop.remove_reader(self._out)
-            self._future.set_exception(EOFError("the floor's worker is gone"))
+            self._future.set_exception(EOFError("the process of the floor has ended"))
             return
         self._future.set_result(data)
 
@@ -170,14 +170,15 @@ class LoopPipe:
         return self._future
 
 
-# What a Python worker cannot be without: JSON, AWS's logging, traces, and the way in. A fork costs
-# by the pages that its parent has mapped and by what its modules do at a fork (`threading`, which
-# `logging` imports, most of all), so the floor of a cold start has them too.
+# The modules that a Python worker needs: JSON, AWS's logging, traces, and its sandbox. The cost of
+# a fork grows with the pages that the parent has mapped and with the fork handlers of its modules
+# (those of `threading`, which `logging` imports, most of all), so the floor of a cold start imports
+# them too.
 WORKER_MODULES = ("json", "logging", "traceback", "socket", "ctypes", "resource")
 
 
 class BareFork:
-    """A fork of a small single-threaded process, asked to the child's first byte."""
+    """A fork of a small single-threaded process: from the request to the child's first byte."""
 
     def __init__(
         self, stack: contextlib.AsyncExitStack, name: str, modules: tuple[str, ...] = ()
@@ -186,11 +187,11 @@ class BareFork:
         _, self._in, self._out = stack.enter_context(interpreter(_FORK, *modules))
 
     async def start(self) -> float:
-        """Fork once; return seconds from asked to first byte. The child is gone then."""
+        """Fork once; return the seconds to the child's first byte, after the child is reaped."""
         began = time.perf_counter()
         os.write(self._in, b"f")
         first = os.read(self._out, 1)
         taken = time.perf_counter() - began
         if first != b"c" or os.read(self._out, 1) != b"r":
-            raise EOFError("the floor's forking process is gone")
+            raise EOFError("the process of the floor that forks has ended")
         return taken

@@ -1,11 +1,12 @@
-"""The benchmark of the HTTP front door: `minilambda serve` beside an empty aiohttp handler.
+"""The benchmark of the HTTP gateway: `minilambda serve` beside an empty aiohttp handler.
 
-Server and floor are processes of their own, as the peers are, and all have the same light client,
-which runs here: what it costs is in everybody's figures. A warm round is played twice, as in
-`invoke`; eight connections likewise, and their promise is about all cores, as in `throughput`.
+The server, the floor and the peers are processes of their own, and have the same light client,
+which runs in this process: its cost is in the figures of all of them. A warm round is played twice,
+as in `invoke`; so is one with eight connections, whose promise is about all cores, as in
+`throughput`.
 
-Idle connections are weighed in servers that do nothing else: what was freed after the rounds
-would hide what they cost.
+Idle connections are measured in new servers: memory that was freed after the rounds would be used
+again, and hide their cost.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from benchmarks import deploy, peers, report, rounds
+from benchmarks import catalog, deploy, peers, promises, report, rounds
 from benchmarks.ours import EVENT, GREETING, HELLO, MEMORY
+from benchmarks.programs import program
 from benchmarks.rounds import Contestant, Effort, Figure, Played
 from benchmarks.servers import (
     INVOKE,
@@ -33,7 +35,7 @@ from benchmarks.servers import (
     free_port,
     listening,
 )
-from benchmarks.throughput import AT_ONCE, LANES, ONE_AT_A_TIME
+from benchmarks.throughput import AT_ONCE, LANES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -53,10 +55,7 @@ MB = 2**20
 REPOSITORY = HELLO.parents[2]
 STOP_SECONDS = 10.0
 
-# Who does as Lambda's API does; functions-framework is a server for a function, and a row.
-EMULATORS = (peers.RIE, peers.MINISTACK, peers.OFFLINE)
-
-# Reads the body and answers as much as hello does, on the loop that miniλ takes.
+# Reads the body and answers as many bytes as hello, on the same loop as miniλ's.
 _EMPTY = """
 import sys
 from aiohttp import web
@@ -90,13 +89,13 @@ class Process(NamedTuple):
 
     @property
     def descriptors(self) -> int:
-        """How many are open."""
+        """The number of open descriptors."""
         return int(psutil.Process(self.pid).num_fds())
 
 
 async def run(names: Sequence[str], *, quick: bool) -> report.Result:
-    """Measure miniλ's HTTP front door, its floors and the named peers that have one."""
-    names = [name for name in names if name != peers.LOKY]  # it has no front door
+    """Measure miniλ's gateway, its floors and the named peers that are HTTP servers."""
+    names = [name for name in names if name != catalog.LOKY]  # it has no HTTP server
     played, absent = await _rounds(names, QUICK if quick else FULL)
     figures = played.figures
     rounds.progress(f"opening {IDLE} connections")
@@ -116,9 +115,9 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     return report.Result(
         benchmark="http",
         about=(
-            "Hello by HTTP, one after the other and eight at once: the median of the rounds. "
-            f"{IDLE_MEMORY}: what so many connections add to the server's memory. {DEPLOY}: "
-            f"{deploy.SIZE // MB} MB, from asked to in force and on disk."
+            "Invocations of hello over HTTP, one after the other and eight at once: the median of "
+            f"the rounds. `{IDLE_MEMORY}`: the memory that {IDLE:,} connections add to the server. "
+            f"`{DEPLOY}`: {deploy.SIZE // MB} MB, from the request to in force and on disk."
         ),
         rows=report.rows(
             everything, [EMPTY, OURS, *names, *deploy.NAMES], ratios, {**absent, **deploy.absent()}
@@ -129,50 +128,46 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
 
 def _promises(played: Played) -> list[report.Promise]:
     warm = played.value(OURS, "p50")
-    at_once = played.value(OURS, AT_ONCE) / played.value(EMPTY, AT_ONCE)
-    idle = played.value(OURS, IDLE_MEMORY) / MB
-    found = [
-        report.bound(
-            "warm p50, times an empty aiohttp handler",
+    eight = played.value(OURS, AT_ONCE) / played.value(EMPTY, AT_ONCE)
+    made = [
+        promises.bound(
+            "http.empty",
             warm / played.value(EMPTY, "p50"),
-            2.5,
-            "at most",
-            "x",
+            f"{played.amounts(OURS, EMPTY, 'p50')}; with free placement "
+            f"{played.amounts(OURS, EMPTY, P50_FREE)}",
         ),
-        report.bound(
-            f"{LANES} connections, share of an empty aiohttp handler", at_once, 0.5, "at least", "x"
-        ),
-        report.bound(f"{IDLE:,} idle connections", idle, 20, "at most", " MB"),
+        promises.bound("http.eight", eight, played.amounts(OURS, EMPTY, AT_ONCE)),
+        promises.bound("http.idle", played.value(OURS, IDLE_MEMORY) / MB),
     ]
-    emulators = [name for name in EMULATORS if name in played.figures]
+    emulators = [name for name in catalog.EMULATORS if name in played.figures]
     if emulators:
         best = min(emulators, key=lambda name: played.value(name, "p50"))
-        share = warm / played.value(best, "p50")
-        promise = f"warm p50, share of the best emulator here, {best}"
-        found.insert(1, report.bound(promise, share, 0.5, "at most", "x"))
+        detail = f"{played.amounts(OURS, best, 'p50')} of {best}"
+        made.insert(1, promises.bound("http.emulators", warm / played.value(best, "p50"), detail))
     if deploy.UNZIP in played.figures:
         floor = played.value(deploy.UNZIP, DEPLOY)
-        found += [
-            report.bound(
-                f"{name} of {deploy.SIZE // MB} MB, times unzip and sync",
+        made += [
+            promises.bound(
+                promise_name,
                 played.value(name, DEPLOY) / floor,
-                2,
-                "at most",
-                "x",
+                played.amounts(name, deploy.UNZIP, DEPLOY),
             )
-            for name in (deploy.CREATE, deploy.UPDATE)
+            for promise_name, name in (
+                ("http.create", deploy.CREATE),
+                ("http.update", deploy.UPDATE),
+            )
         ]
-    return found
+    return made
 
 
 # Warm calls
 
 
 async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[str, str]]:
-    """Play the rounds of one call at a time and of eight; return both, and who is not here."""
+    """Play rounds of one call at a time and of eight; return both, and notes on absent peers."""
     async with contextlib.AsyncExitStack() as stack:
         rounds.progress("starting servers")
-        # For the rounds on one core, and for the free ones.
+        # One for the rounds on one core, one for those with free placement.
         running: dict[str, tuple[peers.Peer, peers.Peer]] = {}
         for name, serving in ((EMPTY, _empty), (OURS, _serve)):
             both = []
@@ -184,7 +179,7 @@ async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[st
             running[name] = both[0], both[1]
         others, absent = await peers.start_all(stack, names, LANES)
         running |= {name: (peer, peer) for name, peer in others.items()}
-        # Workers are started, and not counted.
+        # Starts the workers; not counted.
         for server in running[OURS]:
             await server.rate(Effort(1, 20 * LANES, 10.0), LANES)
         one = await rounds.play(
@@ -199,13 +194,13 @@ async def _rounds(names: Sequence[str], effort: Effort) -> tuple[Played, dict[st
             [
                 Contestant(name, _rates(*each, effort), name in others)
                 for name, each in running.items()
-                if name not in (*ONE_AT_A_TIME, *one.failed)
+                if name not in (*catalog.ONE_AT_A_TIME, *one.failed)
             ],
             effort.rounds,
             "calls/s",
         )
     figures = {
-        name: {**found, **eight.figures.get(name, {})} for name, found in one.figures.items()
+        name: {**figures, **eight.figures.get(name, {})} for name, figures in one.figures.items()
     }
     return Played(figures, {**one.failed, **eight.failed}), absent
 
@@ -239,11 +234,11 @@ def _rates(
 
 
 async def _grown(process: Process) -> int:
-    """Open many connections, each with one call; return by how many bytes the server grew."""
+    """Open 1,000 connections, each with one call; return the growth of the server in bytes."""
     path, event = INVOKE.format("hello"), json.dumps(EVENT).encode()
     first, *others = [Connection(process.port, path, event) for _ in range(1 + IDLE)]
     try:
-        # Calls leave something too: facts, logs. What they leave first is there before.
+        # Calls add facts and logs, too. As many calls come first, so that the buffers are filled.
         for _ in range(IDLE):
             await first.call()
         before, open_before = process.rss, process.descriptors
@@ -261,7 +256,7 @@ async def _grown(process: Process) -> int:
 
 @contextlib.contextmanager
 def _descriptors() -> Iterator[None]:
-    """Have as many descriptors as we may; so have those that we start."""
+    """Raise the limit of open descriptors to the hard one, here and in programs started here."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     try:
@@ -275,30 +270,30 @@ def _descriptors() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _empty() -> AsyncIterator[Process]:
-    """Run the floor."""
+    """Run the floor: an aiohttp application with one handler."""
     port = free_port()
     answer = json.dumps(GREETING)
     command = [sys.executable, "-I", "-c", _EMPTY, str(port), answer]
-    async with peers.program(command) as process:
+    async with program(command) as process:
         await listening(process, port)
         yield Process(process.pid, port)
 
 
 @contextlib.asynccontextmanager
 async def _serve() -> AsyncIterator[Process]:
-    """Run `minilambda serve` with hello."""
+    """Run `minilambda serve` with the function hello."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as temporary:
         command = [sys.executable, "-m", "miniλ", "serve", "--port", str(port)]
-        command += ["--state", str(Path(scratch) / "state")]
-        async with peers.program(command, cwd=REPOSITORY) as process:
+        command += ["--state", str(Path(temporary) / "state")]
+        async with program(command, cwd=REPOSITORY) as process:
             try:
                 await listening(process, port)
                 await create_function(port, deploy.RUNTIME, MEMORY)
                 await deploy.in_force(port, "hello")
                 yield Process(process.pid, port)
             finally:
-                # It ends its workers; killed, it would leave some of what they had.
+                # SIGTERM first: a server that is killed leaves cgroups for the next one to sweep.
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     await asyncio.shield(asyncio.to_thread(process.wait, STOP_SECONDS))

@@ -1,13 +1,13 @@
-"""A program: one supervisor with hello, and nothing beside it, to be weighed.
+"""A program with one supervisor and the function hello; `density` weighs it from outside.
 
     python -m benchmarks.lone STATE_DIRECTORY CODE_DIRECTORY
 
 A line on stdin is a JSON command, a line on stdout its answer:
 
-    {"do": "workers", "count": n}  ends the workers of hello, and starts n; their pids
-    {"do": "batch", "count": n}    starts n workers of another function, ends them; how many
+    {"do": "workers", "count": n}  stops the workers of hello and starts n; answers their pids
+    {"do": "batch", "count": n}    starts and stops n workers of another function; answers n
 
-Rule: it imports what an application that embeds miniλ needs, and nothing more.
+Rule: it imports only what an application that embeds miniλ needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 from miniλ import Supervisor, journal
 from miniλ.settings import Settings
 
-# More than any batch. On a machine that is busy 500 init phases at once take their time.
+# More than any batch. On a busy machine 500 init phases at once take longer than 10 s.
 SETTINGS = Settings(concurrency=600, init_timeout=120.0)
 HANDLER = "app.handler"
 WAIT = 120.0
@@ -29,7 +29,7 @@ READY_WAIT = 20.0
 
 
 class Lone:
-    """The supervisor and what it is told."""
+    """The commands, carried out by a supervisor."""
 
     def __init__(self, supervisor: Supervisor, code: str) -> None:
         self._supervisor = supervisor
@@ -39,8 +39,8 @@ class Lone:
     async def _start(self, name: str, count: int) -> list[journal.WorkerStarted]:
         """Invoke until `count` workers of the function live; return them.
 
-        As many are started as there are invocations at once without a worker, but the first
-        to be ready answer for the others: that all have answered says nothing of the last.
+        A worker is started for each invocation that finds none idle, but the first workers to be
+        ready answer for the others: the last worker may not be ready when all have answered.
         """
         calls = [self._supervisor.invoke(name, {"name": "Ada"}, wait=WAIT) for _ in range(count)]
         for response in await asyncio.gather(*calls):
@@ -49,22 +49,22 @@ class Lone:
         facts = self._supervisor.journal
         gone = {fact.worker_id for fact in facts.story(journal.WorkerExited)}
         ready: set[str] = set()
-        # Whoever is not there after so long never comes, and is missing from the answer.
+        # A worker that is not ready after READY_WAIT failed, and is missing from the answer.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_WAIT):
                 while len(ready - gone) < count:
-                    found = await facts.until(
+                    fact = await facts.until(
                         journal.WorkerReady,
                         lambda fact: fact.function == name and fact.worker_id not in ready,
                     )
-                    ready.add(found.worker_id)
+                    ready.add(fact.worker_id)
         live = ready - gone
         return [f for f in facts.story(journal.WorkerStarted) if f.worker_id in live]
 
     async def workers(self, count: int) -> list[int]:
-        """Have `count` idle workers of hello; return their pids.
+        """Start `count` workers of hello; return their pids once they are idle.
 
-        All are new: one that is idle would answer for all of them, one after the other.
+        The old workers are stopped first: one that is idle would answer all invocations.
         """
         if self._hello:
             await self._supervisor.delete_function("hello")
@@ -80,7 +80,7 @@ class Lone:
             )
 
     async def batch(self, count: int) -> int:
-        """Start and end `count` workers; return how many lived at once."""
+        """Start and stop `count` workers; return the number that lived at once."""
         await self._supervisor.create_function("batch", self._code, HANDLER)
         started = await self._start("batch", count)
         await self._supervisor.delete_function("batch")

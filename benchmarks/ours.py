@@ -1,8 +1,7 @@
-"""Miniλ as a contestant: a supervisor with the smallest function there is.
+"""Miniλ as a contestant: a supervisor with the function hello.
 
-Rule: the CPU quota must not be what is measured. A worker has MB / 1,769 of a CPU, so one
-of 128 MB would stand still 93 ms of every 100; with twice 1,769 MB its one thread never
-meets the quota.
+Rule: the CPU quota must not be measured. A worker has MB / 1,769 of a CPU, so one of 128 MB would
+be throttled for 93 ms of every 100; with twice 1,769 MB its one thread never reaches the quota.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ MEMORY = 2 * 1769
 
 
 class Start(NamedTuple):
-    """One cold start in seconds: in all, and its three parts."""
+    """One cold start in seconds: its total and its three parts."""
 
     total: float
     asked_to_forked: float
@@ -42,37 +41,37 @@ class Ours:
 
     @property
     def limits(self) -> dict[str, str]:
-        """What holds each limit of a worker here."""
+        """The mechanism that holds each limit of a worker on this host."""
         return self._supervisor.limits
 
     async def call(self) -> None:
-        """Invoke hello; a failure of it is an error of the benchmark's."""
+        """Invoke hello; raises if it fails."""
         response = await self._supervisor.invoke("hello", EVENT)
         if response.is_failure:
             raise RuntimeError(f"hello failed: {response.body!r}")
 
     async def accept(self) -> None:
-        """Have an event for hello accepted: it is on disk."""
+        """Queue an event for hello; returns when it is on disk."""
         await self._supervisor.invoke_async("hello", EVENT)
 
     async def quiet(self) -> None:
-        """Wait until all events that are due are over."""
+        """Wait until every event that is due is over."""
         await self._supervisor.delivery.quiet()
 
     async def start(self) -> Start:
-        """Invoke hello on a new worker, and wait until that worker is gone."""
+        """Invoke hello on a new worker, and wait until that worker has exited."""
         facts = self._supervisor.journal
         asked = time.monotonic()
         response = await self._supervisor.invoke("hello", EVENT)
         answered = time.monotonic()
         if response.is_failure or not response.report.cold:
-            raise RuntimeError(f"not a cold start that went well: {response!r}")
+            raise RuntimeError(f"hello failed, or its worker was not new: {response!r}")
         own = response.report.worker_id
-        # Both are in the journal: the worker was forked and ready before it answered.
+        # Both facts are in the journal already: they precede the answer.
         forked = await facts.until(journal.WorkerStarted, lambda fact: fact.worker_id == own)
         ready = await facts.until(journal.WorkerReady, lambda fact: fact.worker_id == own)
         await facts.until(journal.WorkerExited, lambda fact: fact.worker_id == own)
-        # Nobody needs the story of the last start, and looking for a fact walks through it.
+        # `until` scans all facts: those of earlier starts would slow down the next ones.
         facts.facts.clear()
         return Start(answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at)
 
@@ -85,12 +84,11 @@ async def running(
     keep_alive: float = 600.0,
     **settings: Any,  # noqa: ANN401 - as Settings takes them
 ) -> AsyncIterator[Ours]:
-    """Run a supervisor with hello and, up to `functions`, others that nobody invokes.
+    """Run a supervisor with hello and `functions` - 1 others, which are never invoked.
 
-    None is a temporary state.
+    Without `state` it has a temporary state directory.
     """
-    chosen = Settings(concurrency=64, **settings)
-    async with Supervisor(state, chosen) as supervisor:
+    async with Supervisor(state, Settings(concurrency=64, **settings)) as supervisor:
         for number in range(functions):
             await supervisor.create_function(
                 f"other-{number}" if number else "hello",
@@ -101,7 +99,7 @@ async def running(
             )
         response = await supervisor.invoke("hello", EVENT)
         if response.is_failure or response.payload != GREETING:
-            raise RuntimeError(f"hello does not greet: {response.body!r}")
+            raise RuntimeError(f"hello answered {response.body!r}, not {GREETING}")
         if keep_alive == 0:
             own = response.report.worker_id
             await supervisor.journal.until(journal.WorkerExited, lambda fact: fact.worker_id == own)

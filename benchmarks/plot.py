@@ -1,14 +1,12 @@
-"""The plot: the first figure of every row as a bar, with its rounds as dots.
+"""A result as a picture: the first figure of each row as a bar, its rounds as dots.
 
-Rule: matplotlib is an extra. Whoever has it not is told before anything is measured.
+Rule: matplotlib is an extra. Without it, --plot ends with a message before anything is measured.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from typing import TYPE_CHECKING
-
-from benchmarks import report
 
 if TYPE_CHECKING:
     from benchmarks.report import Document
@@ -17,12 +15,12 @@ MISSING = "--plot needs matplotlib: pip install 'minilambda-faas[benchmarks]'"
 
 
 def is_possible() -> bool:
-    """Return whether matplotlib is here."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def save(document: Document, path: str) -> None:
-    """Draw the result into a file; its suffix says the format."""
+    """Draw the result into a file, in the format of its suffix."""
     import matplotlib as mpl  # noqa: PLC0415 - an extra
 
     mpl.use("agg")
@@ -37,7 +35,7 @@ def save(document: Document, path: str) -> None:
     for place, (_, first) in enumerate(firsts):
         axes.plot(first.rounds, [place] * len(first.rounds), "k.", markersize=2, alpha=0.5)
         axes.annotate(
-            report.amount(first),
+            first.text,
             (max(first.rounds), place),
             xytext=(4, 0),
             textcoords="offset points",

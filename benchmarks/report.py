@@ -1,7 +1,7 @@
-"""The report: a benchmark's result as a table, as JSON, and its promises.
+"""A benchmark's result: its rows and promises as data, as a table and as JSON.
 
-Rule: a figure never stands alone. Beside it are its ratios against floors of the same run,
-and the JSON has every round of it and the machine it was measured on.
+Rule: a figure never stands alone. The table has its ratio against a floor of the same run; the JSON
+has every round of it, the command, and the machine that ran it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import datetime as dt
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One line of a table; `note` stands in place of figures that there are not."""
+    """One line of a table; `note` says why a contestant has no figures."""
 
     name: str
     figures: dict[str, Figure] = {}
@@ -33,15 +34,25 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """What was promised, what was measured, and whether that is kept."""
+    """A promise's sentence, what was measured, and whether it is kept.
+
+    `name` is its name in `promises`; `detail` has the figures behind `measured`.
+    """
 
     promise: str
     measured: str
     kept: bool
+    name: str = ""
+    detail: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The promise as a word."""
+        return "kept" if self.kept else "BROKEN"
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where and when it was measured."""
+    """The machine, and the moment of the measurement; `load` is the load average at its start."""
 
     date: str
     cpu: str
@@ -50,10 +61,11 @@ class Machine(msgspec.Struct, frozen=True):
     python: str
     loop: str
     minilambda: str
+    load: float = 0.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What one benchmark found."""
+    """The outcome of one benchmark."""
 
     benchmark: str
     about: str
@@ -63,15 +75,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """The JSON."""
+    """The JSON of one run; `command` repeats it."""
 
     machine: Machine
     quick: bool
     result: Result
+    command: str = ""
 
 
 def machine() -> Machine:
-    """Describe this machine."""
+    """Return a description of this machine as it is now."""
     try:
         import uvloop  # noqa: PLC0415 - only where it has a wheel
     except ImportError:
@@ -86,6 +99,7 @@ def machine() -> Machine:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         loop=loop,
         minilambda=__version__,
+        load=round(os.getloadavg()[0], 2),
     )
 
 
@@ -103,9 +117,9 @@ def rows(
     floors: dict[str, tuple[str, str]],
     absent: dict[str, str],
 ) -> list[Row]:
-    """Return a row for each name. `floors`: ratio -> (contestant, figure) to divide by."""
+    """Return a row for each name; `floors`: ratio -> (contestant, figure) that it divides by."""
     notes = {**absent, **played.failed}
-    found = []
+    lines = []
     for name in names:
         figures = played.figures.get(name, {})
         ratios = {
@@ -113,99 +127,87 @@ def rows(
             for label, (floor, figure) in floors.items()
             if figure in figures and floor in played.figures
         }
-        found.append(Row(name, figures, ratios, notes.get(name, "")))
-    return found
-
-
-def bound(
-    promise: str,
-    measured: float,
-    limit: float,
-    side: Literal["at most", "at least"],
-    unit: str,
-) -> Promise:
-    """Return a promise that a value is at most, or at least, a limit."""
-    kept = measured <= limit if side == "at most" else measured >= limit
-    return Promise(f"{promise}: {side} {limit:g}{unit}", f"{measured:.3g}{unit}", kept=bool(kept))
+        lines.append(Row(name, figures, ratios, notes.get(name, "")))
+    return lines
 
 
 # Printing
 
 
 def show(document: Document) -> str:
-    """Return the report for a reader."""
-    where, result = document.machine, document.result
-    head = (
-        f"{result.about}\n"
-        f"{where.cpu}, {where.cores} cores; "
-        f"{where.kernel}; {where.python}, {where.loop}; miniλ {where.minilambda}; "
-        f"{where.date}"
+    """Return the report as text."""
+    result = document.result
+    parts = [result.about, f"{describe(document.machine)}; {document.machine.date}"]
+    held = held_text(result)
+    if held:
+        parts.append(f"a worker here: {held}")
+    parts += ["", _table(cells(result.rows)), ""]
+    for each in result.promises:
+        detail = f" ({each.detail})" if each.detail else ""
+        parts.append(f"{each.verdict:<6}  {each.promise}: {each.measured}{detail}")
+    return "\n".join(parts)
+
+
+def describe(machine: Machine) -> str:
+    """Return what a machine is, on one line, without the moment of the measurement."""
+    return (
+        f"{machine.cpu}, {machine.cores} cores; {machine.kernel}; {machine.python}, "
+        f"{machine.loop}; miniλ {machine.minilambda}"
     )
-    held = "; ".join(
+
+
+def held_text(result: Result) -> str:
+    """Return what held a worker's limits in this run, on one line; "" if it was not recorded."""
+    return "; ".join(
         f"{what} {result.limits[what]}"
         for what in ("memory", "cpu", "files", "siblings", "tmp")
         if what in result.limits
     )
-    parts = [head, f"a worker here: {held}"] if held else [head]
-    parts += ["", _table(_lines(result.rows)), ""]
-    checked = [
-        ["promise", "measured", ""],
-        *(
-            [each.promise, each.measured, "kept" if each.kept else "BROKEN"]
-            for each in result.promises
-        ),
-    ]
-    parts.append(_table(checked))
-    return "\n".join(parts)
 
 
-def _lines(found: Sequence[Row]) -> list[list[str]]:
-    figures = list(dict.fromkeys(name for row in found for name in row.figures))
-    ratios = list(dict.fromkeys(name for row in found for name in row.ratios))
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Return a head and a line for each row; a row without figures has its name and its note."""
+    figures = list(dict.fromkeys(name for row in rows for name in row.figures))
+    ratios = list(dict.fromkeys(name for row in rows for name in row.ratios))
     lines = [["", *figures, *ratios]]
-    for row in found:
+    for row in rows:
         if row.note and not row.figures:
             lines.append([row.name, row.note])
             continue
-        cells = [amount(row.figures[name]) if name in row.figures else "-" for name in figures]
-        cells += [f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in ratios]
-        lines.append([row.name, *cells])
+        values = [row.figures[name].text if name in row.figures else "-" for name in figures]
+        values += [f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in ratios]
+        lines.append([row.name, *values])
     return lines
 
 
-def amount(figure: Figure) -> str:
-    """Return a figure with a unit that a person can read."""
-    value = figure.value
-    if figure.unit == "s":
-        return f"{value * 1e6:.1f} us" if value < 1e-3 else f"{value * 1e3:.2f} ms"
-    if figure.unit == "bytes":
-        return f"{value / 2**20:.2f} MB"
-    return f"{value:,.0f} {figure.unit}".strip()
-
-
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, others to the right, a lone note as it is."""
+    """Return aligned columns: the first to the left, others to the right, a note as it is."""
     columns = max(map(len, lines))
     full = [line for line in lines if len(line) == columns]
     widths = [max(len(line[column]) for line in full) for column in range(columns)]
     widths[0] = max(len(line[0]) for line in lines)
     text = []
     for line in lines:
-        cells = [line[0].ljust(widths[0])]
+        aligned = [line[0].ljust(widths[0])]
         if len(line) == columns:
-            cells += [cell.rjust(widths[i]) for i, cell in enumerate(line[1:], 1)]
+            aligned += [cell.rjust(widths[i]) for i, cell in enumerate(line[1:], 1)]
         else:
-            cells += line[1:]
-        text.append("  ".join(cells).rstrip())
+            aligned += line[1:]
+        text.append("  ".join(aligned).rstrip())
     text.insert(1, "-" * (sum(widths) + 2 * (columns - 1)))
     return "\n".join(text)
 
 
 def save(document: Document, path: str) -> None:
-    """Write the JSON; `-` is stdout."""
+    """Write the JSON to a file, and create its directory; `-` is stdout."""
     text = msgspec.json.format(msgspec.json.encode(document), indent=2)
     if path == "-":
         sys.stdout.write(text.decode() + "\n")
         return
-    with open(path, "wb") as file:
-        file.write(text + b"\n")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(text + b"\n")
+
+
+def load(path: str) -> Document:
+    """Return the document that `save` wrote; raises msgspec.ValidationError for any other JSON."""
+    return msgspec.json.decode(Path(path).read_bytes(), type=Document)

@@ -1,19 +1,19 @@
-"""The rounds: how everything here is measured.
+"""Rounds: contestants take turns in one run, and a figure is the median of its rounds.
 
-Rule 1: contestants are interleaved in one run (A B C A B C ...), and a figure is the median
-of its rounds. A machine that is shared, or moves two processes to two cores and back, is
-noisy; a floor that was measured yesterday, or a minute ago, says nothing.
+Rule 1: contestants are interleaved (A B C A B C ...). A machine that is shared, or whose scheduler
+moves two processes to two cores and back, is noisy; a floor that was measured a minute earlier does
+not compare.
 
-Rule 2: where it matters, everybody is placed alike. Two processes on one core answer each
-other several times faster than on two, the kernel moves them as it likes, and it does not
-like the same for all: the same floor is 7 us in one round and 45 us in the next. `place`
-holds this process and all below it on one core, and lets them go again. miniλ looks once, when
-it starts, at the cores that it has: it is started for each placement by itself (`placed`).
+Rule 2: where placement matters, all contestants are placed alike. Two processes on one core answer
+each other several times faster than on two, and the scheduler places each pair differently: the
+same floor is 7 µs in one round and 45 µs in the next. `place` holds this process and its
+descendants on one core, and frees them again. miniλ reads its cores once, when it starts, so one is
+started for each placement (`placed`).
 
-Rule 3: a round begins with calls that are not counted: its worker was idle, and perhaps
-frozen, while the others had their turn.
+Rule 3: a round begins with calls that are not counted: the worker was idle, and perhaps frozen,
+during the turns of the others.
 
-Rule 4: a peer that fails loses its row, not the run. A floor or miniλ that fails ends it.
+Rule 4: a peer that fails loses its row. A floor or miniλ that fails ends the run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CORES = os.sched_getaffinity(0)
 
 
 class Effort(NamedTuple):
-    """How long to look: `rounds`, each of `calls` or `seconds`, whichever ends first."""
+    """The size of a measurement: `rounds`, each of `calls` calls or `seconds`, the shorter one."""
 
     rounds: int
     calls: int
@@ -48,7 +48,7 @@ class Effort(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """Who takes part; `round` plays one round and returns its figures by name."""
+    """One participant; `round` plays one round and returns its figures by name."""
 
     name: str
     round: Callable[[], Awaitable[dict[str, float]]]
@@ -56,26 +56,40 @@ class Contestant(NamedTuple):
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """The median of the rounds, and the rounds. `unit`: s, calls/s, bytes or empty."""
+    """The median of the rounds, and each round. `unit` is s, calls/s, bytes or empty."""
 
     unit: str
     value: float
     rounds: list[float]
 
+    @property
+    def text(self) -> str:
+        """The value in the unit of its size: µs or ms, MB, or its own."""
+        if self.unit == "s":
+            micro = self.value < 1e-3
+            return f"{self.value * 1e6:.1f} µs" if micro else f"{self.value * 1e3:.2f} ms"
+        if self.unit == "bytes":
+            return f"{self.value / 2**20:.2f} MB"
+        return f"{self.value:,.0f} {self.unit}".strip()
+
 
 class Played(NamedTuple):
-    """What the rounds gave: figures by contestant and name, and who failed, and how."""
+    """The result of all rounds: figures by contestant and name; a note for each that failed."""
 
     figures: dict[str, dict[str, Figure]]
     failed: dict[str, str]
 
     def value(self, name: str, figure: str) -> float:
-        """Return one figure of one contestant."""
+        """Return the value of one figure of one contestant."""
         return self.figures[name][figure].value
+
+    def amounts(self, name: str, other: str, figure: str) -> str:
+        """Return one figure of two contestants as text: `13.8 µs to 7.4 µs`."""
+        return f"{self.figures[name][figure].text} to {self.figures[other][figure].text}"
 
 
 async def play(contestants: Sequence[Contestant], rounds: int, unit: str) -> Played:
-    """Let everybody play `rounds` rounds in turn; return the medians."""
+    """Let all contestants play `rounds` rounds in turn; return the medians."""
     values: dict[str, dict[str, list[float]]] = {}
     failed: dict[str, str] = {}
     for number in range(rounds):
@@ -97,8 +111,8 @@ async def play(contestants: Sequence[Contestant], rounds: int, unit: str) -> Pla
     return Played(
         {
             name: {
-                figure: Figure(unit, statistics.median(found), found)
-                for figure, found in figures.items()
+                figure: Figure(unit, statistics.median(series), series)
+                for figure, series in figures.items()
             }
             for name, figures in values.items()
         },
@@ -107,7 +121,7 @@ async def play(contestants: Sequence[Contestant], rounds: int, unit: str) -> Pla
 
 
 def place(where: str) -> None:
-    """Hold this process and all below it on one core (`ONE_CORE`), or let them go (`FREE`)."""
+    """Hold this process and its descendants on one core (`ONE_CORE`), or on all (`FREE`)."""
     cores = {max(_CORES)} if where == ONE_CORE else _CORES
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:
@@ -119,7 +133,7 @@ def place(where: str) -> None:
 
 @contextlib.contextmanager
 def placed(where: str) -> Iterator[None]:
-    """Start what is started here on one core, or free, and be free afterwards."""
+    """Start processes in this block on one core, or free; this process is free afterwards."""
     place(where)
     try:
         yield
@@ -130,7 +144,7 @@ def placed(where: str) -> Iterator[None]:
 async def latencies(
     call: Callable[[], Awaitable[object]], effort: Effort, warm_up: int = WARM_UP
 ) -> list[float]:
-    """Call one after the other; return how long each took, in seconds."""
+    """Call one after the other; return the seconds of each call."""
     clock = time.perf_counter
     end = clock() + effort.seconds
     for _ in range(warm_up):
@@ -150,7 +164,7 @@ async def latencies(
 
 
 async def rate(calls: Sequence[Callable[[], Awaitable[object]]], effort: Effort) -> float:
-    """Call all at once, each again when it has its answer; return calls per second."""
+    """Call all at once, each again after its answer; return calls per second."""
     clock = time.perf_counter
     left = effort.calls
     done = 0
@@ -170,7 +184,7 @@ async def rate(calls: Sequence[Callable[[], Awaitable[object]]], effort: Effort)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that `share` of the values do not exceed."""
+    """Return the value that a `share` of the values does not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
@@ -180,7 +194,7 @@ def spread(values: Sequence[float], *percents: int) -> dict[str, float]:
 
 
 def progress(text: str) -> None:
-    """Say on a terminal what is happening; an empty text wipes the line."""
+    """Show the current step on a terminal; an empty text clears the line."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()

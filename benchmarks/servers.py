@@ -1,9 +1,9 @@
-"""The peers that are spoken to by HTTP: how each is started, and their client.
+"""The peers that are HTTP servers: how each is started, and the client that calls them.
 
-Rule 1: a server is there when it takes a connection, not after a while.
+Rule 1: a server is ready when it accepts a connection, not after a fixed time.
 
-Rule 2: the client is as light as one can be: kept-alive connections, bytes that were put
-together beforehand, and of the answer no more is read than its length and its status.
+Rule 2: the client costs as little as possible: keep-alive connections, a request that was encoded
+once, and of the answer only the status and the length are parsed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import peers, rounds
+from benchmarks import catalog, rounds
 from benchmarks.ours import EVENT, HANDLER, HELLO
+from benchmarks.programs import program
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,7 +40,7 @@ FUNCTIONS = "/2015-03-31/functions"
 INVOKE = f"{FUNCTIONS}/{{}}/invocations"
 ROLE = "arn:aws:iam::000000000000:role/none"
 
-# functions-framework hands a Flask request to a function.
+# functions-framework calls a function with a Flask request.
 FLASK_HANDLER = """
 import sys
 sys.path.insert(0, {hello!r})
@@ -48,7 +49,7 @@ from app import handler
 def greet(request):
     return handler(request.get_json(), None)
 """
-# The service of serverless-offline: hello, by the `python3` that it finds on PATH.
+# The service of serverless-offline: hello, run by the first `python3` on PATH.
 SERVERLESS = """
 service: hello
 frameworkVersion: "3"
@@ -59,7 +60,7 @@ functions: {hello: {name: hello, handler: app.handler}}
 
 
 class Connection:
-    """One kept-alive connection that sends the same request again and again."""
+    """One keep-alive connection that sends the same request again and again."""
 
     def __init__(self, port: int, path: str, body: bytes, method: str = "POST") -> None:
         self._port = port
@@ -71,12 +72,12 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self) -> bytes:
-        """Send the request; return the body of the answer, which is a success."""
+        """Send the request; return the body of the answer. Raises unless it is a success."""
         was_open = self._streams is not None
         try:
             return await self._exchange()
         except (asyncio.IncompleteReadError, ConnectionError):
-            # Servers close what was idle for long, and others had their rounds meanwhile.
+            # The server closed it: it was idle during the rounds of the other contestants.
             if not was_open:
                 raise
             self.close()
@@ -99,7 +100,7 @@ class Connection:
         return body
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection if it is open."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
@@ -119,14 +120,14 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 class Server:
-    """A server that runs, and connections to it."""
+    """Connections to a server that runs, as a `Peer`."""
 
     def __init__(self, port: int, path: str, lanes: int) -> None:
         event = json.dumps(EVENT).encode()
         self._connections = [Connection(port, path, event) for _ in range(lanes)]
 
     async def latencies(self, effort: Effort) -> list[float]:
-        """Call one after the other; return what each took."""
+        """Call one after the other; return the seconds of each call."""
         warm_up = rounds.WARM_UP if effort.calls else 1
         calls = rounds.latencies(self._connections[0].call, effort, warm_up)
         return await asyncio.wait_for(calls, 2 * effort.seconds + CALL_TIMEOUT)
@@ -144,15 +145,15 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def running(name: str, lanes: int) -> AsyncIterator[Server]:
-    """Run a server and its function; both are gone afterwards."""
+    """Run a server with its function; end both afterwards."""
     port, second = free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as scratch:
-        command, environment, path = _recipe(name, port, second, Path(scratch))
-        # What it makes in a temporary directory goes with ours.
-        environment["TMPDIR"] = scratch
-        async with peers.program(command, cwd=scratch, environment=environment) as process:
+    with tempfile.TemporaryDirectory(prefix="minilambda-benchmark-") as temporary:
+        command, environment, path = _recipe(name, port, second, Path(temporary))
+        # Its temporary files are removed with our directory.
+        environment["TMPDIR"] = temporary
+        async with program(command, cwd=temporary, environment=environment) as process:
             await listening(process, port)
-            if name == peers.MINISTACK:
+            if name == catalog.MINISTACK:
                 await create_function(port, "python3.12", 1769)
             server = Server(port, path, lanes)
             try:
@@ -162,14 +163,14 @@ async def running(name: str, lanes: int) -> AsyncIterator[Server]:
 
 
 def _recipe(
-    name: str, port: int, second: int, scratch: Path
+    name: str, port: int, second: int, temporary: Path
 ) -> tuple[list[str], dict[str, str], str]:
     """Return a server's command, its environment and the path that invokes hello."""
-    python = str(peers.python(name))
+    python = str(catalog.python(name))
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
-    if name == peers.RIE:
+    if name == catalog.RIE:
         command = [
-            str(peers.emulator(peers.directory(name))),
+            str(catalog.emulator(catalog.directory(name))),
             "--log-level",
             "error",
             "--runtime-interface-emulator-address",
@@ -182,18 +183,18 @@ def _recipe(
             HANDLER,
         ]
         return command, {**environment, "PYTHONPATH": str(HELLO)}, INVOKE.format("function")
-    if name == peers.FRAMEWORK:
-        source = scratch / "main.py"
+    if name == catalog.FRAMEWORK:
+        source = temporary / "main.py"
         source.write_text(FLASK_HANDLER.format(hello=str(HELLO)), encoding="utf-8")
         command = [python, "-m", "functions_framework", "--target", "greet"]
         command += ["--source", str(source), "--host", HOST, "--port", str(port)]
         return command, environment, "/"
-    if name == peers.OFFLINE:
-        (scratch / "serverless.yml").write_text(SERVERLESS, encoding="utf-8")
-        shutil.copy(HELLO / "app.py", scratch)
-        command = ["node", str(peers.serverless()), "offline", "--host", HOST]
+    if name == catalog.OFFLINE:
+        (temporary / "serverless.yml").write_text(SERVERLESS, encoding="utf-8")
+        shutil.copy(HELLO / "app.py", temporary)
+        command = ["node", str(catalog.serverless()), "offline", "--host", HOST]
         command += ["--lambdaPort", str(port), "--httpPort", str(second)]
-        # It is told to call nobody, and has keys that are none.
+        # No telemetry, no update checks, and keys that no service accepts.
         environment["SLS_TELEMETRY_DISABLED"] = "1"
         environment["SLS_NOTIFICATIONS_MODE"] = "off"
         environment["AWS_ACCESS_KEY_ID"] = environment["AWS_SECRET_ACCESS_KEY"] = "none"
@@ -202,20 +203,20 @@ def _recipe(
     own = {
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": HOST,
-        "STATE_DIR": str(scratch / "state"),
+        "STATE_DIR": str(temporary / "state"),
     }
     return [python, "-m", "ministack"], {**environment, **own}, INVOKE.format("hello")
 
 
 def free_port() -> int:
-    """Return a port that nobody has; between here and its use somebody might take it."""
+    """Return a port that is free now; another program may take it before it is used."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         return int(free.getsockname()[1])
 
 
 async def listening(process: subprocess.Popen[bytes], port: int) -> None:
-    """Wait until the server takes a connection; raises if it ends or takes too long."""
+    """Wait until the server accepts a connection; raises if it ends, or after 60 s."""
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
@@ -227,7 +228,7 @@ async def listening(process: subprocess.Popen[bytes], port: int) -> None:
             if time.monotonic() > deadline:
                 msg = f"the server does not listen after {START_TIMEOUT:.0f} s"
                 raise TimeoutError(msg) from exc
-            # A refused connection tells nothing of when to come again.
+            # No event says when a server listens: it is polled every 2 ms.
             await asyncio.sleep(0.002)
         else:
             writer.close()
