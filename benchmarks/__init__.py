@@ -9,7 +9,7 @@ in the same run, and the ratio is what counts.
 Rule 2: modules import in one direction, in the reading order below; tests/unit/test_benchmarks.py
 keeps it.
 
-Rule 3: this file imports nothing. `lone` runs below this package, and its memory is weighed.
+Rule 3: this file imports nothing. `lone` runs below this package, and its memory is measured.
 
 Reading order:
 

@@ -42,9 +42,9 @@ CASES: dict[str, dict[str, str]] = {
     PLAIN: {"sandbox": "bare", "without": "seccomp", "cgroup": "none"},
 }
 PARTS = {
-    "asked_to_forked": "of it: invocation to fork",
-    "forked_to_ready": "of it: fork to ready",
-    "ready_to_answered": "of it: ready to answer",
+    "invocation_to_fork": "of it: invocation to fork",
+    "fork_to_ready": "of it: fork to ready",
+    "ready_to_answer": "of it: ready to answer",
 }
 PAUSE = 0.005
 WARM_UP = 2

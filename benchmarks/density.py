@@ -59,18 +59,18 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
         command = [sys.executable, "-m", "benchmarks.lone", str(state), str(HELLO)]
         async with program(command, cwd=REPOSITORY, talks=True) as process:
             lone = ProcessPool(process)
-            rounds.progress("weighing a supervisor")
+            rounds.progress("measuring a supervisor")
             await lone.ask(do="workers", count=1)
             supervisor = _rss(process.pid)
             heaviest = 0.0
-            weights: dict[int, str] = {}
+            medians: dict[int, str] = {}
             for count in counts:
-                rounds.progress(f"weighing {count} workers")
+                rounds.progress(f"measuring {count} workers")
                 pids = await lone.ask(do="workers", count=count)
                 row = await _workers(count, pids)  # type: ignore[arg-type]
                 rows += row
                 heaviest = max(heaviest, row[0].figures["each"].value)
-                weights[count] = row[0].figures["each"].text
+                medians[count] = row[0].figures["each"].text
             rounds.progress("starting and stopping workers")
             await lone.ask(do="batch", count=FIRST_BATCH)
             before = await _settled(process.pid, state, None)
@@ -95,7 +95,7 @@ async def run(names: Sequence[str], *, quick: bool) -> report.Result:
     rounds.progress("")
     grown = after["RSS"] - before["RSS"]
     more = [what for what in before if what != "RSS" and after[what] > before[what]]
-    sizes = ", ".join(f"{text} each of {count}" for count, text in weights.items())
+    sizes = ", ".join(f"{text} each of {count}" for count, text in medians.items())
     measured = (
         f"{lived} in {taken:.1f} s, RSS {grown / MB:+.1f} MB, "
         f"more: {', '.join(more) or 'nothing'}, left when closed: {left}"
@@ -121,7 +121,7 @@ async def _workers(count: int, pids: Sequence[int]) -> list[report.Row]:
     if len(pids) != count:
         raise RuntimeError(f"{len(pids)} of {count} workers live")
     workers = "1 worker" if count == 1 else f"{count} workers"
-    sizes_of = {f"miniλ, {workers}, PSS": await _weighed(pids)}
+    sizes_of = {f"miniλ, {workers}, PSS": await _settled_pss(pids)}
     with contextlib.ExitStack() as stack:
         bare = [stack.enter_context(floors.idle()) for _ in range(count)]
         floor = [_pss(pid) for pid in bare]
@@ -154,7 +154,7 @@ def _pair(what: str, before: dict[str, int], after: dict[str, int]) -> dict[str,
 # Measured from outside, in /proc
 
 
-async def _weighed(pids: Sequence[int]) -> list[int]:
+async def _settled_pss(pids: Sequence[int]) -> list[int]:
     """Return the PSS of workers once it no longer changes, at most after 10 s.
 
     The zygote is forking the next worker ahead; until that child exists, its share of the common

@@ -1,4 +1,4 @@
-"""A program with one supervisor and the function hello; `density` weighs it from outside.
+"""A program with one supervisor and the function hello; `density` measures it from outside.
 
     python -m benchmarks.lone STATE_DIRECTORY CODE_DIRECTORY
 

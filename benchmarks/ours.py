@@ -28,9 +28,9 @@ class Start(NamedTuple):
     """One cold start in seconds: its total and its three parts."""
 
     total: float
-    asked_to_forked: float
-    forked_to_ready: float
-    ready_to_answered: float
+    invocation_to_fork: float
+    fork_to_ready: float
+    ready_to_answer: float
 
 
 class Ours:
@@ -61,9 +61,9 @@ class Ours:
     async def start(self) -> Start:
         """Invoke hello on a new worker, and wait until that worker has exited."""
         facts = self._supervisor.journal
-        asked = time.monotonic()
+        began = time.monotonic()
         response = await self._supervisor.invoke("hello", EVENT)
-        answered = time.monotonic()
+        ended = time.monotonic()
         if response.is_failure or not response.report.cold:
             raise RuntimeError(f"hello failed, or its worker was not new: {response!r}")
         own = response.report.worker_id
@@ -73,7 +73,7 @@ class Ours:
         await facts.until(journal.WorkerExited, lambda fact: fact.worker_id == own)
         # `until` scans all facts: those of earlier starts would slow down the next ones.
         facts.facts.clear()
-        return Start(answered - asked, forked.at - asked, ready.at - forked.at, answered - ready.at)
+        return Start(ended - began, forked.at - began, ready.at - forked.at, ended - ready.at)
 
 
 @contextlib.asynccontextmanager

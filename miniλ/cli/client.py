@@ -36,7 +36,7 @@ FUNCTIONS = "/2015-03-31/functions"
 FILTER_LOG_EVENTS = "Logs_20140328.FilterLogEvents"
 
 CONNECT_SECONDS = 10.0
-# The longest invocation is 900 s; the init phase before it and the log after it come on top.
+# The longest invocation is 900 s; the init phase before it and a kill after it come on top.
 ANSWER_SECONDS = 960.0
 # A change is polled every 20 ms at first; each pause is twice the last one, up to 1 s.
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 1.0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CODE = Path(__file__).resolve().parent / "probes"
 MEMORY_MB = 256
 TMP_MB = 512
-# Soft limits are polled every 0.5 s; in this time they are polled at least twice.
+# A soft limit on /tmp is polled every 0.5 s; this is long enough for two polls.
 SOFT_SECONDS = 1.5
 # A worker is frozen 50 ms after its answer. A thread that counts once a millisecond in IDLE_SECONDS
 # stays below this if it was frozen, also on a busy host.

@@ -45,7 +45,7 @@ def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_js
     """Serve the HTTP API of AWS Lambda: `aws lambda ... --endpoint-url URL`.
 
     SIGTERM or Ctrl-C stops it: invocations in flight are answered first, then every worker is
-    stopped. A second signal stops it at once.
+    stopped. A second signal stops it without waiting for answers.
     """
     from miniλ.gateway.server import Gateway  # noqa: PLC0415 - importing aiohttp takes 0.1 s
 
