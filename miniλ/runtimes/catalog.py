@@ -81,6 +81,25 @@ def packages_directory() -> Path:
     return Path(__file__).resolve().parent.parent.parent
 
 
+def sandbox_program(name: str) -> str:
+    """Return the path of a program of `miniλ.sandbox`, as this process's file system has it."""
+    return str(Path(__file__).resolve().parent.parent / "sandbox" / name)
+
+
+def in_utf8(path: str) -> str:
+    """Return a path as a process reads it whose file system encoding is UTF-8: the same bytes.
+
+    Zygotes, workers and the probe are such processes under every locale. Under a Latin-1 locale
+    `miniλ` is `mini` and two other characters in this one. Raises `InvalidParameterValue` for
+    bytes that are not UTF-8: JSON, which takes paths to workers, cannot have them.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as exc:
+        msg = f"A path that workers use must be UTF-8, got {os.fsencode(path)!r}: rename it"
+        raise InvalidParameterValue(msg) from exc
+
+
 def workers_directory() -> Path:
     """Return where the workers of all languages are: in the wheel, or beside the package.
 
@@ -125,8 +144,9 @@ def environment(
     absent, since this worker is spoken to by pipe.
     """
     day = time.strftime("%Y/%m/%d", time.gmtime())
-    programs = os.path.dirname(os.path.realpath(program))
-    opt = layers(function, root) or namespaces.LAYERS
+    programs = in_utf8(os.path.dirname(os.path.realpath(program)))
+    opt = in_utf8(layers(function, root) or namespaces.LAYERS)
+    root, tmp_dir = in_utf8(root), in_utf8(tmp_dir)
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
@@ -142,7 +162,7 @@ def environment(
         "AWS_ACCESS_KEY_ID": "minilambda",
         "AWS_SECRET_ACCESS_KEY": "minilambda",
         "AWS_SESSION_TOKEN": "minilambda",
-        "PYTHONPATH": os.pathsep.join(function.python_path),
+        "PYTHONPATH": in_utf8(os.pathsep.join(function.python_path)),
         **function.environment,
         "_HANDLER": function.handler,
         "AWS_REGION": settings.region,
@@ -157,7 +177,7 @@ def environment(
         "LAMBDA_TASK_ROOT": root,
         "LAMBDA_RUNTIME_DIR": f"{namespaces.RUNTIME}/python"
         if root == namespaces.TASK_ROOT
-        else str(workers_directory() / "python"),
+        else in_utf8(str(workers_directory() / "python")),
     }
     logging = function.passthrough.get("LoggingConfig", {})
     if logging.get("LogFormat") == "JSON":

@@ -102,10 +102,10 @@ class Equipment(msgspec.Struct, frozen=True):
         task_root = namespaces.TASK_ROOT if inside else function.code_path
         head = wire.InitFrame(
             handler=function.handler,
-            task_root=task_root,
+            task_root=catalog.in_utf8(task_root),
             arn=Place(self.settings.region, self.settings.account).function(function.name),
             measure_rss=not self.limits["memory"].startswith("hard"),
-            layers=catalog.layers(function, task_root),
+            layers=catalog.in_utf8(catalog.layers(function, task_root)),
         )
         environment = catalog.environment(
             function,

@@ -38,10 +38,10 @@ async def choose(settings: Settings, directory: str) -> levels.Choice:
 
 def _examine(directory: str) -> dict[str, str]:
     """Run the probe; where it cannot even run, nothing can be had, and that is why."""
-    packages = catalog.packages_directory()
-    program = str(packages / "miniλ" / "sandbox" / "probe.py")
-    workers = str(catalog.workers_directory())
-    command = [sys.executable, "-I", "-S", program, str(packages), directory, workers]
+    program = catalog.sandbox_program("probe.py")
+    packages, workers = str(catalog.packages_directory()), str(catalog.workers_directory())
+    # In UTF-8 also under another locale, where Python would not find a package called miniλ.
+    command = [sys.executable, "-I", "-S", "-X", "utf8", program, packages, directory, workers]
     try:
         done = subprocess.run(  # noqa: S603 - our own program
             command, capture_output=True, timeout=PROBE_TIMEOUT, check=True

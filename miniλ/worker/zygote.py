@@ -115,7 +115,7 @@ class Zygote:
             raise ServiceError(msg)
         future: asyncio.Future[Forked] = self._loop.create_future()
         self._forks[sandbox.worker_id] = future
-        self._unsent.append((msgspec.json.encode(sandbox._asdict()), descriptors))
+        self._unsent.append((msgspec.json.encode(_in_utf8(sandbox)), descriptors))
         if len(self._unsent) == 1:
             self._send()
         try:
@@ -136,7 +136,8 @@ class Zygote:
     def release(self, path: str) -> None:
         """Let go of a /tmp that nobody will use again, if it was mounted there."""
         if not self.dead.done():
-            self._unsent.append((msgspec.json.encode({"release": path}), []))
+            release = {"release": catalog.in_utf8(path)}
+            self._unsent.append((msgspec.json.encode(release), []))
             if len(self._unsent) == 1:
                 self._send()
 
@@ -239,6 +240,15 @@ class Zygote:
                 os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: no wait
 
 
+def _in_utf8(sandbox: Sandbox) -> dict[str, object]:
+    """Return a sandbox as the zygote is sent it: see `catalog.in_utf8`."""
+    fields: dict[str, object] = sandbox._asdict()
+    for name in ("code", "tmp", "layers"):
+        fields[name] = catalog.in_utf8(getattr(sandbox, name))
+    fields["visible"] = [catalog.in_utf8(path) for path in sandbox.visible]
+    return fields
+
+
 def _abandon(pidfd: int) -> None:
     """Kill a worker that nobody waits for any more; the zygote reaps it."""
     with contextlib.suppress(ProcessLookupError):
@@ -278,21 +288,23 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
     # file actions below would overwrite one before it is copied.
     control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     complaints = fcntl.fcntl(their_errors, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
-    main = catalog.packages_directory() / "miniλ" / "sandbox" / "start.py"
-    arguments = [
+    main = catalog.sandbox_program("start.py")
+    isolation = isolation._replace(root=catalog.in_utf8(isolation.root))
+    arguments: list[str | bytes] = [
         program,
         "-I",  # nothing from the environment or the current directory
         "-S",  # no site-packages: a function brings its own
         "-u",  # every print is written at once: a crash loses no last words
-        str(main),
+        main,
+        # Bytes: the zygote's locale is UTF-8, and this process's may be another.
         msgspec.json.encode(
             {
-                "packages": str(catalog.packages_directory()),
-                "workers": str(catalog.workers_directory()),
+                "packages": catalog.in_utf8(str(catalog.packages_directory())),
+                "workers": catalog.in_utf8(str(catalog.workers_directory())),
                 "supervisor": os.getpid(),
                 "isolation": isolation._asdict(),
             }
-        ).decode(),
+        ),
     ]
     # Nothing of ours: the zygote's environment is what a worker could read of its own past.
     environment = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -67,6 +68,20 @@ def test_every_public_name_is_there(name: str) -> None:
     """All that `__all__` promises can be imported, and is listed."""
     assert getattr(miniλ, name) is not None
     assert name in dir(miniλ)
+
+
+def test_type_checkers_see_the_names_that_python_imports() -> None:
+    """The imports for type checkers, the lazy table and `__all__` have the same names."""
+    tree = ast.parse(Path(miniλ.__file__).read_text(encoding="utf-8"))
+    typed = {
+        alias.asname: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+
+    assert {name: (where, name) for name, where in miniλ._WHERE.items()} == typed
+    assert sorted(["__version__", *miniλ._WHERE]) == sorted(miniλ.__all__)
 
 
 def test_a_public_name_is_the_thing_itself() -> None:
