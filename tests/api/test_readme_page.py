@@ -1,4 +1,4 @@
-"""The README's page "As a server", done as a newcomer does it: top to bottom, in one directory.
+"""The tutorial docs/server.md, done as a newcomer does it: top to bottom, in one directory.
 
 The blocks of `sh` are one script, run by sh with the page's own commands on PATH; the one that
 starts the server runs beside it. A block of `text` is what its block of `sh` shows, and must be
@@ -29,8 +29,8 @@ from tests.api.conftest import RUNTIME, STOP_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-PAGE = README.partition("\n## As a server\n")[2].partition("\n## ")[0]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
 PORT, PYTHON = "9001", "python3.11"
 SERVE = "minilambda serve"
 MARK = "-- the next block --"
@@ -47,20 +47,20 @@ class Step(NamedTuple):
 
 def blocks(language: str) -> list[str]:
     """Return the page's blocks of a language."""
-    return [text for _, found, text in _BLOCK.findall(PAGE) if found == language]
+    return [text for _, name, text in _BLOCK.findall(PAGE) if name == language]
 
 
 def steps(port: int) -> list[Step]:
     """Return what the page has its reader do."""
-    found: list[Step] = []
+    to_do: list[Step] = []
     page = PAGE.replace(PORT, str(port)).replace(PYTHON, RUNTIME)
     for left_out, language, text in _BLOCK.findall(page):
         if language == "sh" and not left_out:
-            found.append(Step(text, ""))
+            to_do.append(Step(text, ""))
         elif language == "text":
-            assert not found[-1].shown, text
-            found[-1] = found[-1]._replace(shown=text)
-    return found
+            assert not to_do[-1].shown, text
+            to_do[-1] = to_do[-1]._replace(shown=text)
+    return to_do
 
 
 def pattern(shown: str) -> str:
@@ -74,7 +74,7 @@ def pattern(shown: str) -> str:
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> dict[str, str]:
-    """Return the environment of somebody who has just installed everything."""
+    """Return the environment of a newcomer that has just installed everything."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     for command in ("minilambda", "aws", "curl", "python3", "sh", "sed"):
         if shutil.which(command, path=path) is None:
@@ -88,7 +88,7 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port: int = bound.getsockname()[1]
@@ -168,8 +168,8 @@ def test_the_settings_of_the_page_are_settings(tmp_path: Path) -> None:
     loaded = settings.load(tmp_path / "settings.toml", {})
     read = keys.load(tmp_path / "keys.toml")
 
-    assert loaded.auth == settings.Auth("keys.toml")
-    assert loaded.s3 == settings.S3("http://127.0.0.1:9000", "code", "...")
+    assert loaded.auth == settings.AuthSettings("keys.toml")
+    assert loaded.s3 == settings.S3Settings("http://127.0.0.1:9000", "code", "...")
     assert read.may("AKIADEPLOY", "lambda:DeleteFunction", "hello")
     assert read.may("AKIAORDERS", "lambda:InvokeFunction", "orders-in")
     assert not read.may("AKIAORDERS", "lambda:InvokeFunction", "hello")

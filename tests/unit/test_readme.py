@@ -1,39 +1,104 @@
-"""Tests of the README: what it draws and says is what the code has."""
+"""Tests of the pages: what they draw, list and link to is what the code has."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 from miniλ.worker.lifecycle import TRANSITIONS
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+PAGES = [README, ROOT / "workers" / "PROTOCOL.md", *sorted(DOCS.glob("*.md"))]
+
+# A page that the README links to, and that another change adds.
+AHEAD = {DOCS / "benchmarks.md"}
+
+_ROOM = re.compile(r"^### (?:`([\w/λ]+)/`|Beside)", re.MULTILINE)
+_ROW = re.compile(r"^\| `([\w./λ]+)` \| ", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def named() -> list[Path]:
+    """Return the files that the map of the code names; a table's paths are its room's."""
+    found = []
+    rooms = list(_ROOM.finditer(ARCHITECTURE))
+    for room, end in zip(rooms, [*(each.start() for each in rooms[1:]), None], strict=True):
+        directory = ROOT / (room[1] or "")
+        found += [directory / path for path in _ROW.findall(ARCHITECTURE[room.end() : end])]
+    return found
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor of a heading, as forges make it."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
 
 
 def test_the_state_diagram_is_the_table() -> None:
     """Every arrow of the diagram is a transition, and every transition an arrow."""
-    drawn = set(re.findall(r"^    (\w+) --> (\w+): (\w+)$", README, flags=re.MULTILINE))
+    drawn = set(re.findall(r"^    (\w+) --> (\w+): (\w+)$", ARCHITECTURE, flags=re.MULTILINE))
     table = {(a, b, fact) for a, row in TRANSITIONS.items() for fact, b in row.items()}
 
     assert drawn == table
 
 
-def test_the_map_is_of_what_is_there() -> None:
-    """The map of the code names files that exist, and every module of the package."""
-    rows = README.partition("## The code, in reading order")[2].partition("\n## ")[0]
-    root = Path(__file__).resolve().parents[2]
-    named: set[Path] = set()
-    for row in re.findall(r"^\| (`.*?) \| ", rows, flags=re.MULTILINE):
-        directory = root
-        for path in re.findall(r"`([\w/.λ]+\.\w+|(?:tests|benchmarks)[\w/]*)`", row):
-            if path.startswith("."):
-                continue  # another suffix of the file before it
-            if path.partition("/")[0] in ("miniλ", "workers", "tests", "benchmarks"):
-                directory = root / path.rpartition("/")[0]
-                named.add(root / path)
-            else:
-                named.add(directory / path)
-    modules = {path for path in (root / "miniλ").rglob("*.py") if not path.name.startswith("__")}
+def test_the_map_names_files_that_exist() -> None:
+    """A file that has moved moves in the map too."""
+    paths = named()
 
-    assert [path for path in named if not path.exists()] == []
-    assert modules - named == set()
+    assert [] == [str(path.relative_to(ROOT)) for path in paths if not path.exists()]
+    assert len(paths) == len(set(paths))
+
+
+def test_the_map_names_every_module() -> None:
+    """A new module has a row in its room's table."""
+    modules = {
+        path
+        for package in ("miniλ", "workers")
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+
+    assert [] == sorted(str(path.relative_to(ROOT)) for path in modules - set(named()))
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    """At most 150 lines; the two commands are on the first screen."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    commands = [n for n, line in enumerate(lines) if line.startswith("python3 -m venv .venv")]
+
+    assert len(lines) <= 150
+    assert 2 == len(commands)
+    assert commands[-1] < 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A relative link is to a file that exists, and its anchor to a heading of that file."""
+    dead = []
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, fragment = link.partition("#")
+        if path.startswith(("http:", "https:")):
+            continue
+        target = page.parent / path if path else page
+        headings = []
+        if target.suffix == ".md" and target.exists():
+            text = target.read_text(encoding="utf-8")
+            headings = [anchor(each) for each in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+        if target in AHEAD:
+            continue
+        if not target.exists() or (fragment and fragment not in headings):
+            dead.append(link)
+
+    assert [] == dead
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_the_readme_links_to_each_page(page: Path) -> None:
+    """A page of docs/ is found from the README."""
+    assert f"(docs/{page.name})" in README.read_text(encoding="utf-8")
