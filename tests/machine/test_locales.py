@@ -83,7 +83,7 @@ def test_the_package_is_found(latin_1: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("sandbox", ["auto", "landlock", "bare"])
 def test_functions_run(latin_1: dict[str, str], sandbox: str) -> None:
-    """The probe, the zygote and the worker find their programs, whatever is around the worker."""
+    """The probe, the zygote and the worker find their programs, at each level."""
     command = ("-m", "minilambda", "invoke", HELLO, "-e", '{"name": "Ada"}', "--sandbox", sandbox)
     done = run(*command, environ=latin_1)
 
