@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ from tests.api.conftest import REGION, serving
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
 
 def run(*arguments: str, **environ: str) -> str:
     """Return what Python prints, with this checkout's package."""
@@ -26,6 +29,7 @@ def run(*arguments: str, **environ: str) -> str:
         encoding="utf-8",
         check=False,
         timeout=50,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, **environ},
     )
 
@@ -38,6 +42,18 @@ def test_each_example_has_a_test() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
 
     assert [] == [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in here]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/embedding.md"])
+def test_the_programs_of_the_pages_run(page: str, tmp_path: Path) -> None:
+    """Each block of Python is a program, run from the top of the checkout."""
+    blocks = _PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
+    for number, block in enumerate(blocks):
+        program = tmp_path / f"block_{number}.py"
+        program.write_text(block, encoding="utf-8")
+
+        assert "\n" in run(str(program))
+    assert blocks
 
 
 def test_a_web_app_has_functions() -> None:

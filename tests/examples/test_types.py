@@ -35,6 +35,8 @@ miniλ.Settings(memory_reserve="much")
 def programs(tmp_path: Path) -> list[Path]:
     """Return the programs to check: the blocks of the pages, each a file, and the examples."""
     found = sorted((ROOT / "examples").glob("*.py"))
+    if find_spec("fastapi") is None:
+        found.remove(ROOT / "examples" / "fastapi_app.py")
     for page in PAGES:
         for number, block in enumerate(_PYTHON.findall(page.read_text(encoding="utf-8"))):
             file = tmp_path / f"{page.stem.replace('-', '_').lower()}_{number}.py"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from miniλ.cli import exit_codes
+from miniλ.settings import Settings
 from miniλ.worker.lifecycle import TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +68,49 @@ def test_the_map_names_every_module() -> None:
     }
 
     assert [] == sorted(str(path.relative_to(ROOT)) for path in modules - set(named()))
+
+
+def test_the_operators_page_has_every_setting() -> None:
+    """A new setting has a row in the table of settings."""
+    page = (DOCS / "operating.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
+    named_there = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+    assert {each.name for each in msgspec.structs.fields(Settings)} == named_there
+
+
+def test_the_operators_page_has_every_exit_code() -> None:
+    """Each exit code of the command line has a row."""
+    page = (DOCS / "operating.md").read_text(encoding="utf-8")
+    rows = {int(code) for code in re.findall(r"^\| (\d+) \| ", page, re.MULTILINE)}
+    codes = {code for name, code in vars(exit_codes).items() if name.isupper()}
+
+    assert codes - {exit_codes.INTERRUPTED} | {0} == rows
+
+
+def test_the_numbers_of_the_readme_are_measured() -> None:
+    """A figure of the README's five numbers stands in a page of docs/, where it was measured."""
+    text = README.read_text(encoding="utf-8")
+    table = text.partition("\n## Five numbers\n")[2].partition("\n## ")[0]
+    figures = re.findall(r"\d[\d.,]* (?:µs|ms|MB)", table)
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+
+    assert len(figures) >= 5
+    assert [] == [figure for figure in figures if figure not in pages]
+
+
+def test_the_words_of_the_readme_are_in_the_glossary() -> None:
+    """The twelve words have a row of the glossary each."""
+    text = README.read_text(encoding="utf-8")
+    glossary = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    table = text.partition("\n## Twelve words\n")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| ([a-z, ]+) \| ", table, re.MULTILINE)[1:]
+    rows = re.findall(r"^\| ([^|]+) \| ", glossary, re.MULTILINE)
+    explained = {word for row in rows for word in row.split(", ")}
+
+    assert 12 == len(words)
+    assert [] == [word for row in words for word in row.split(", ") if word not in explained]
 
 
 def test_the_readme_is_read_in_a_minute() -> None:
