@@ -95,3 +95,15 @@ def test_it_runs_as_a_module() -> None:
     )
 
     assert done.stdout.startswith(b"Usage: python -m minilambda ")
+
+
+def test_stubs_are_of_modules_that_exist() -> None:
+    """Type checkers do not run the alias: a stub has all names of its module, which is there."""
+    stubs = [path for path in (ROOT / "minilambda").rglob("*.pyi") if path.stem != "__init__"]
+    for stub in stubs:
+        module = stub.relative_to(ROOT / "minilambda").with_suffix("")
+        text = f"from miniλ.{'.'.join(module.parts)} import *\n"
+
+        assert text == stub.read_text(encoding="utf-8")
+        assert (ROOT / "miniλ" / module).with_suffix(".py").exists()
+    assert stubs

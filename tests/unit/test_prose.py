@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path
-    for place in ("miniλ", "workers", "benchmarks", "tests", "examples", "docs", ".")
+    for place in ("miniλ", "minilambda", "workers", "benchmarks", "tests", "examples", "docs", ".")
     for path in (ROOT / place).glob("*" if place == "." else "**/*")
     if path.suffix in (".py", ".md", ".sql", ".toml") and "functions" not in path.parts
 )
