@@ -122,6 +122,8 @@ class Supervisor:
         self.registry = Registry(held.registry, durable=held.kept)
         undo.push_async_callback(self.registry.close)
         self.journal = Journal(self.registry.note)
+        if self.registry.warning:
+            self.journal.record(journal.Trouble(what=self.registry.warning))
         for found in remains:
             self.journal.record(
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)

@@ -116,7 +116,7 @@ class EventQueue:
         self._sql = database.statements("miniλ.events", "queue.sql")
         # Whole, and on its way to be the queue.
         self._salvaged = path.with_name(f"{path.name}.salvaged")
-        ballast = Ballast(path) if durable else None
+        ballast = Ballast(path, "The event cannot be queued") if durable else None
         try:
             try:
                 self._database = self._open()
@@ -130,7 +130,9 @@ class EventQueue:
             raise ServiceError(msg) from exc
         if ballast is not None:
             ballast.grow()
-        self._writer = Writer(self._database, path, ballast)
+        self._writer = Writer(
+            self._database, path, f"The event queue {path}", ballast=ballast, fail_stop=True
+        )
 
     # Open
 

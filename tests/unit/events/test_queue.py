@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import time
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,9 @@ import pytest
 
 from miniλ.errors import ServiceError
 from miniλ.events import queue
-from miniλ.events.queue import Backlog, Draft, EventQueue, Record, now, read
+from miniλ.events.queue import Backlog, Draft, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
-from miniλ.worker.equipment import InvocationContext
 from tests.unit.events.queues import SAID, begun, beside, draft, execute, numbers, opened, run
 
 if TYPE_CHECKING:
@@ -414,43 +412,6 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     run(scenario)
 
 
-def test_a_caller_that_leaves_takes_no_event_along(path: Path) -> None:
-    """Cancelled while it waits: its event is there all the same, and others hear their own."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            tasks = [asyncio.create_task(queue.add(draft())) for _ in range(4)]
-            await asyncio.sleep(0)  # the first is on its way, the others wait
-            tasks[0].cancel()
-            tasks[2].cancel()
-            first, second, third, fourth = await asyncio.gather(*tasks, return_exceptions=True)
-
-            assert isinstance(first, asyncio.CancelledError)
-            assert isinstance(third, asyncio.CancelledError)
-            assert ([2], [4]) == (second, fourth)
-            assert [1, 2, 3, 4] == [event.number for event in await queue.claim([1, 2, 3, 4])]
-
-    run(scenario)
-
-
-def test_a_queue_closes_when_all_is_written(path: Path) -> None:
-    """Also what came while it was closing."""
-
-    async def scenario() -> None:
-        queue = EventQueue(path, durable=True)
-        tasks = [asyncio.create_task(queue.add(draft())) for _ in range(3)]
-        await asyncio.sleep(0)  # they are in the queue
-        await queue.close()
-
-        assert [[1], [2], [3]] == await asyncio.gather(*tasks)
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            queue._database.execute("SELECT 1")
-        async with opened(path) as again:
-            assert [1, 2, 3] == numbers(again)
-
-    run(scenario)
-
-
 def test_an_error_ends_the_queue(path: Path) -> None:
     """Nobody knows what is on disk then: every step is told so, until it is opened again."""
 
@@ -482,24 +443,6 @@ def test_a_disk_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
             for _ in range(2):
                 with pytest.raises(ServiceError):
                     await queue.add(draft())
-
-    run(scenario)
-
-
-def test_a_text_that_is_none_leaves_nobody_waiting(path: Path) -> None:
-    """What cannot be written as UTF-8 is an error for who brought it, and for nobody else."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(draft())
-            steps = (
-                queue.put_back(1, now(), 1, 1),
-                queue.add(draft()._replace(context=InvocationContext(trace_id="\ud800"))),
-                queue.claim([1]),
-            )
-            _, bad, claimed = await asyncio.gather(*steps, return_exceptions=True)
-            assert isinstance(bad, Exception)
-            assert isinstance(claimed, list) and [1] == [event.number for event in claimed]
 
     run(scenario)
 

@@ -148,7 +148,7 @@ def test_usage_that_cannot_be_written_is_tried_again(
             kept.note(invoked())
             await turns_until(lambda: bool(kept._owed))
             kept._database.execute("ALTER TABLE aside RENAME TO usage")
-            await turns_until(lambda: not kept._owed)
+            await turns_until(lambda: read_usage(path, "2025") != [])
 
             assert [usage.requests for usage in read_usage(path, "2025")] == [1]
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,7 +14,17 @@ import pytest
 from miniλ.errors import ServiceError
 from miniλ.model import LATEST
 from miniλ.store.registry import Change, Registry
-from miniλ.store.resources import ALIAS, FUNCTION, NUMBER, TAGS, Alias
+from miniλ.store.resources import (
+    ALIAS,
+    FUNCTION,
+    KINDS,
+    LAYER,
+    NUMBER,
+    TAGS,
+    Alias,
+    Kind,
+    LayerVersion,
+)
 from tests.unit.store.registries import delete, function, functions, opened, put
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ def test_a_new_registry_is_empty(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as kept:
             assert functions(kept) == {}
+            assert kept.warning == ""
             assert await kept.usage("2025") == []
 
     asyncio.run(scenario())
@@ -93,19 +104,6 @@ def test_a_deleted_function_stays_deleted(path: Path) -> None:
             assert functions(kept) == {}
         async with opened(path) as again:
             assert functions(again) == {}
-
-    asyncio.run(scenario())
-
-
-def test_puts_at_once_are_all_kept(path: Path) -> None:
-    """One thread writes: they queue, and none fails with a lock."""
-
-    async def scenario() -> None:
-        names = {f"f{number}" for number in range(30)}
-        async with opened(path) as kept:
-            await asyncio.gather(*(put(kept, function(name)) for name in names))
-        async with opened(path) as again:
-            assert names == functions(again).keys()
 
     asyncio.run(scenario())
 
@@ -249,3 +247,124 @@ def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:
 
     with closing(sqlite3.connect(path)) as newer:
         assert [] == newer.execute("SELECT * FROM sqlite_master").fetchall()
+
+
+# What a later version wrote
+
+
+def insert(path: Path, kind: str, name: str, part: str, document: str) -> None:
+    """Write a row as another version may write it."""
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("INSERT INTO resources VALUES (?, ?, ?, ?)", (kind, name, part, document))
+
+
+def rows(path: Path, kind: str) -> dict[tuple[str, str], Any]:
+    """Return the documents of a kind, by name and part."""
+    with closing(sqlite3.connect(path)) as other:
+        found = other.execute("SELECT name, part, document FROM resources WHERE kind = ?", (kind,))
+        return {(name, part): msgspec.json.decode(document) for name, part, document in found}
+
+
+@pytest.mark.parametrize("document", ['{"AB":[1,null]}', "3", "no json at all"])
+def test_rows_of_an_unknown_kind_are_left_alone(path: Path, document: str) -> None:
+    """A downgrade loses none of them: not when others are written, nor when the function goes."""
+
+    async def main() -> None:
+        async with opened(path) as kept:
+            await put(kept, function("ada"))
+        insert(path, "trigger", "ada", "1", document)
+        async with opened(path) as kept:
+            assert f"registry {path} has rows of kinds" in kept.warning
+            assert "(trigger): they stay as they are" in kept.warning
+            assert ["ada"] == list(functions(kept))
+            await put(kept, function("ada", timeout=9))
+            await delete(kept, "ada")
+        async with opened(path) as again:
+            await put(again, function("bob"))
+            await delete(again, "bob")
+
+    asyncio.run(main())
+    with closing(sqlite3.connect(path)) as other:
+        left = other.execute("SELECT * FROM resources").fetchall()
+    assert [("trigger", "ada", "1", document)] == left
+
+
+STRUCTS: dict[Kind[Any], Any] = {
+    FUNCTION: function("ada"),
+    ALIAS: Alias(function="ada", name="prod", version="3", revision="r"),
+    LAYER: LayerVersion(
+        name="ada", version=1, code_sha256="", code_size=1, code_path="/x", created=""
+    ),
+}
+
+
+def test_every_kind_of_a_struct_is_in_the_table() -> None:
+    """The test below is of all of them."""
+    assert set(STRUCTS) == {
+        kind for kind in KINDS.values() if issubclass(kind.type, msgspec.Struct)
+    }
+
+
+@pytest.mark.parametrize("kind", STRUCTS, ids=repr)
+def test_unknown_fields_of_a_known_kind_are_written_back(path: Path, kind: Kind[Any]) -> None:
+    """A change by this version keeps the fields that a later one added; a deletion does not."""
+    value = STRUCTS[kind]
+    added = {"later": {"λ": [1.5, None]}, "other": 2}
+    changed = {"description": "changed"}
+
+    async def main() -> None:
+        async with opened(path):
+            pass
+        plain = msgspec.json.decode(msgspec.json.encode(value))
+        document = plain | added
+        insert(path, kind.name, "ada", "1", msgspec.json.encode(document).decode())
+        for _ in range(2):
+            async with opened(path) as kept:
+                for _ in range(2):
+                    new = msgspec.structs.replace(kept.get(kind, "ada", "1"), **changed)
+                    await kept.write(Change(kind, "ada", "1", new))
+                    assert {("ada", "1"): document | changed} == rows(path, kind.name)
+        async with opened(path) as kept:
+            await kept.write(Change(kind, "ada", "1", None))
+            await kept.write(Change(kind, "ada", "1", value))
+            assert {("ada", "1"): plain} == rows(path, kind.name)
+
+    asyncio.run(main())
+
+
+def test_a_row_that_cannot_be_read_is_named(path: Path) -> None:
+    """The file, the kind, the name, what is wrong, and what to do."""
+
+    async def main() -> None:
+        async with opened(path):
+            pass
+        insert(path, "alias", "ada", "prod", '{"function":"ada","name":7}')
+        with pytest.raises(ServiceError) as caught:
+            Registry(path, durable=False)
+        for part in (str(path), "the alias 'ada' 'prod'", "Expected `str`", "delete this row"):
+            assert part in str(caught.value)
+
+    asyncio.run(main())
+
+
+# A caller that leaves
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_memory_is_as_the_disk_is_also_where_the_caller_has_gone(path: Path, turns: int) -> None:
+    """A write that is cancelled, before or after it has begun, is carried out in both or none."""
+
+    async def main() -> None:
+        async with opened(path) as kept:
+            task = asyncio.create_task(put(kept, function("ada")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await put(kept, function("bob"))
+            assert list(functions(kept)) == (["ada", "bob"] if turns else ["bob"])
+        async with opened(path) as again:
+            assert list(functions(again)) == (["ada", "bob"] if turns else ["bob"])
+
+    asyncio.run(main())
