@@ -20,7 +20,7 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.errors import ServiceError
-from miniλ.events.queue import Draft, EventQueue, Record
+from miniλ.events.queue import AsyncEvent, EventQueue, Record
 
 from .conftest import OPEN, sweep
 
@@ -179,7 +179,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
         async with miniλ.Supervisor(state) as supervisor:
             await supervisor.create_function("mark", code, "app.handler")
         queue = EventQueue(state / "events.db", durable=True)
-        await queue.add(Draft("poison", "mark", "", b'"/marks"'), running=True)
+        await queue.add(AsyncEvent("poison", "mark", "", b'"/marks"'), running=True)
         await queue.close()
 
     async def look() -> tuple[str, list[Record], int]:
@@ -205,7 +205,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from miniλ.events.queue import Draft, EventQueue
+from miniλ.events.queue import AsyncEvent, EventQueue
 
 def say(what, *numbers):
     for number in numbers:
@@ -216,15 +216,15 @@ async def main(path):
     queue._database.execute("PRAGMA wal_autocheckpoint=20")
     say("open", 0)
     for turn in range(12):
-        drafts = [Draft(f"r{turn}-{n}", "f", "", b"[%d]" % n * 700) for n in range(4)]
-        groups = await asyncio.gather(*(queue.add(draft) for draft in drafts))
+        events = [AsyncEvent(f"r{turn}-{n}", "f", "", b"[%d]" % n * 700) for n in range(4)]
+        groups = await asyncio.gather(*(queue.add(event) for event in events))
         first, second, third, fourth = (number for (number,) in groups)
         say("accepted", first, second, third, fourth)
         await queue.claim([first, second, third])
         say("claimed", first, second)
         say("ending", first, third)
         (then,), _ = await asyncio.gather(
-            queue.remove(first, Draft("then", "g", "", b"1")), queue.remove(third)
+            queue.remove(first, AsyncEvent("then", "g", "", b"1")), queue.remove(third)
         )
         say("ended", first, third)
         say("accepted", then)
@@ -329,8 +329,8 @@ class Model:
         """Open what a disk has left, and compare."""
         queue = EventQueue(directory / "events.db", durable=False)
         asyncio.run(queue.close())
-        found = {number for number, _, _ in queue.found}
-        assert queue.lost == ""
+        found = {number for number, _, _ in queue.backlog}
+        assert queue.damage == ""
         assert self.accepted - self.ending <= found
         assert not found & self.ended
 

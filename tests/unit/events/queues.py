@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
-from miniλ.events.queue import Draft, EventQueue
+from miniλ.events.queue import AsyncEvent, EventQueue
 from miniλ.worker.equipment import InvocationContext
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def beside(texts: tuple[str | None, ...]) -> InvocationContext:
     )
 
 
-def draft(name: str = "f", payload: bytes = b"{}") -> Draft:
+def new_event(name: str = "f", payload: bytes = b"{}") -> AsyncEvent:
     """Return an event for a function of this name."""
-    return Draft(f"request-{name}", name, "$LATEST", payload)
+    return AsyncEvent(f"request-{name}", name, "$LATEST", payload)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -63,7 +63,7 @@ def execute(path: Path, *statements: str) -> list[tuple[Any, ...]]:
 
 def numbers(queue: EventQueue) -> list[int]:
     """Return the numbers of the events that were there when the queue was opened."""
-    return [number for number, _, _ in queue.found]
+    return [number for number, _, _ in queue.backlog]
 
 
 def begun(queue: EventQueue) -> list[str]:

@@ -11,10 +11,10 @@ import pytest
 
 from miniλ.errors import ServiceError
 from miniλ.events import queue
-from miniλ.events.queue import Backlog, Draft, Record, now, read
+from miniλ.events.queue import AsyncEvent, PendingEvents, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
-from tests.unit.events.queues import SAID, begun, beside, draft, execute, numbers, opened, run
+from tests.unit.events.queues import SAID, begun, beside, execute, new_event, numbers, opened, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ def test_a_new_queue_is_empty(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            assert [] == queue.found
-            assert "" == queue.lost
+            assert [] == queue.backlog
+            assert "" == queue.damage
             assert [] == await queue.records()
 
     run(scenario)
@@ -37,14 +37,14 @@ def test_numbers_go_up_and_are_never_used_again(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            assert [1, 2] == await queue.add(draft(), draft())
+            assert [1, 2] == await queue.add(new_event(), new_event())
             await queue.remove(2)
-            assert [3] == await queue.add(draft())
+            assert [3] == await queue.add(new_event())
             await queue.remove(1)
             await queue.remove(3)
         async with opened(path) as again:
-            assert [] == again.found
-            assert [4] == await again.add(draft())
+            assert [] == again.backlog
+            assert [4] == await again.add(new_event())
 
     run(scenario)
 
@@ -55,12 +55,12 @@ def test_what_was_accepted_is_there_after_a_restart(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as queue:
             before = now()
-            await queue.add(draft("b"), draft("a"))
-            await queue.add(draft("c"))
+            await queue.add(new_event("b"), new_event("a"))
+            await queue.add(new_event("c"))
             after = now()
         async with opened(path) as again:
-            assert [(1, "b"), (2, "a"), (3, "c")] == [event[:2] for event in again.found]
-            dues = [due for _, _, due in again.found]
+            assert [(1, "b"), (2, "a"), (3, "c")] == [event[:2] for event in again.backlog]
+            dues = [due for _, _, due in again.backlog]
             assert all(before <= due <= after for due in dues)
 
     run(scenario)
@@ -71,7 +71,7 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("ada"))
+            await queue.add(new_event("ada"))
 
             assert [("ada",)] == execute(path, "SELECT function FROM events")
 
@@ -81,7 +81,7 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
 @pytest.mark.parametrize("said", [SAID, (None,) * 4, (None, SAID[1], None, SAID[3])])
 def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None, ...]) -> None:
     """With every text that may be left out, and without."""
-    given = Draft("r-1", "hello", "7", b'{"a": 1.0}', beside(said))
+    given = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', beside(said))
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -106,10 +106,10 @@ def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(payload=payload))
+            await queue.add(new_event(payload=payload))
         async with opened(path) as again:
             [event] = await again.claim([1])
-            assert payload == event.draft.payload
+            assert payload == event.event.payload
 
     run(scenario)
 
@@ -122,11 +122,11 @@ def test_events_are_claimed_in_the_order_they_are_asked_for(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("a"), draft("b"), draft("c"))
+            await queue.add(new_event("a"), new_event("b"), new_event("c"))
             await queue.remove(2)
 
             events = await queue.claim([3, 2, 99, 1])
-            assert [(3, "c"), (1, "a")] == [(each.number, each.draft.function) for each in events]
+            assert [(3, "c"), (1, "a")] == [(each.number, each.event.function) for each in events]
 
     run(scenario)
 
@@ -137,11 +137,11 @@ def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
     async def scenario() -> None:
         due = now() + 1000.25
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             [first] = await queue.claim([1])
             await queue.put_back(1, due, 2, 3)
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
             [event] = await again.claim([1])
             assert first._replace(attempts=2, refusals=3) == event
 
@@ -153,13 +153,13 @@ def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> No
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(), draft())
+            await queue.add(new_event(), new_event())
             await queue.claim([1])
         for crashes, pause in ((1, 1), (2, 2), (3, 4)):
             before = now()
             async with opened(path) as again:
                 after = now()
-                (_, _, due), (_, _, other) = again.found
+                (_, _, due), (_, _, other) = again.backlog
                 assert before + pause <= due <= after + pause
                 assert other < before
                 [event] = await again.claim([1])
@@ -174,12 +174,12 @@ def test_an_event_may_be_accepted_as_one_that_runs(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as queue:
             seen = begun(queue)
-            assert [1] == await queue.add(draft(), running=True)
+            assert [1] == await queue.add(new_event(), running=True)
             assert 1 == len(seen)
-            await queue.add(draft())
+            await queue.add(new_event())
         before = now()
         async with opened(path) as again:
-            (_, _, due), (_, _, other) = again.found
+            (_, _, due), (_, _, other) = again.backlog
             assert other < before < before + 1 <= due <= now() + 1
             assert [1, 0] == [event.crashes for event in await again.claim([1, 2])]
 
@@ -191,12 +191,12 @@ def test_a_crash_is_counted_once(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         async with opened(path) as again:
-            found = again.found
+            found = again.backlog
         async with opened(path) as later:
-            assert found == later.found
+            assert found == later.backlog
             [event] = await later.claim([1])
             assert 1 == event.crashes
 
@@ -208,11 +208,11 @@ def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         execute(path, "UPDATE events SET crashes = 1000")
         async with opened(path) as again:
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert 200 < due - now() <= 256
             [event] = await again.claim([1])
             assert 1001 == event.crashes
@@ -225,7 +225,7 @@ def test_a_removed_event_stays_removed(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(), draft())
+            await queue.add(new_event(), new_event())
             assert [] == await queue.remove(1)
             assert [] == await queue.remove(99)
         async with opened(path) as again:
@@ -240,12 +240,12 @@ def test_what_comes_of_an_event_is_there_when_it_is_removed(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             before = time.time()
-            assert [2, 3] == await queue.remove(1, draft("a"), record, draft("b"))
+            assert [2, 3] == await queue.remove(1, new_event("a"), record, new_event("b"))
             after = time.time()
         async with opened(path) as again:
-            assert [(2, "a"), (3, "b")] == [event[:2] for event in again.found]
+            assert [(2, "a"), (3, "b")] == [event[:2] for event in again.backlog]
             [kept] = await again.records()
             assert record == kept._replace(written=0.0)
             assert before <= kept.written <= after
@@ -259,17 +259,17 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             execute(
                 path,
                 f"CREATE TRIGGER no BEFORE INSERT ON {table} "
                 "BEGIN SELECT RAISE(ABORT, 'not this one'); END",
             )
             with pytest.raises(ServiceError, match="not this one"):
-                await queue.remove(1, Record("r", "t", "null", "why"), draft("a"))
+                await queue.remove(1, Record("r", "t", "null", "why"), new_event("a"))
         execute(path, "DROP TRIGGER no")
         async with opened(path) as again:
-            assert [(1, "f")] == [event[:2] for event in again.found]
+            assert [(1, "f")] == [event[:2] for event in again.backlog]
             assert [] == await again.records()
 
     run(scenario)
@@ -281,7 +281,7 @@ def test_the_newest_records_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft() for _ in range(5)))
+            await queue.add(*(new_event() for _ in range(5)))
             for number in range(1, 6):
                 await queue.remove(number, Record(f"r-{number}", "t", "null", "why"))
 
@@ -314,12 +314,12 @@ def test_times_stay_while_the_machine_runs(path: Path, boot: Path) -> None:
     async def scenario() -> None:
         due = now() + 1000
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             [event] = await queue.claim([1])
             await queue.put_back(1, due, 0, 0)
         execute(path, "UPDATE events SET accepted_wall = accepted_wall - 5000")
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
             assert [event] == await again.claim([1])
 
     run(scenario)
@@ -331,14 +331,14 @@ def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.put_back(1, now() + 5000, 1, 2)
         execute(path, f"UPDATE events SET accepted_wall = accepted_wall + {moved}")
         reboot(boot)
         before = now()
         async with opened(path) as again:
             after = now()
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert before <= due <= after
             [event] = await again.claim([1])
             assert age <= after - event.accepted < age + 20
@@ -353,13 +353,13 @@ def test_times_move_once_in_a_boot(path: Path, boot: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
         reboot(boot)
         due = now() + 5000
         async with opened(path) as queue:
             await queue.put_back(1, due, 0, 0)
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
 
     run(scenario)
 
@@ -371,12 +371,12 @@ def test_an_event_that_ran_when_the_machine_went_down_counts_a_crash(
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         reboot(boot)
         before = now()
         async with opened(path) as again:
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert before + 1 <= due <= now() + 1
             [event] = await again.claim([1])
             assert 1 == event.crashes
@@ -393,7 +393,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as queue:
             seen = begun(queue)
-            added = await asyncio.gather(*(queue.add(draft(f"f{at}")) for at in range(50)))
+            added = await asyncio.gather(*(queue.add(new_event(f"f{at}")) for at in range(50)))
 
             assert 2 == len(seen)
             rows = execute(path, "SELECT number, function FROM events ORDER BY number")
@@ -404,7 +404,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
                 queue.remove(4),
                 queue.claim([1]),
                 queue.put_back(5, 1.0, 1, 1),
-                queue.add(draft("last")),
+                queue.add(new_event("last")),
             )
             assert (3, 1, [51]) == (third.number, first.number, last)
             assert 4 == len(seen)
@@ -417,12 +417,17 @@ def test_an_error_ends_the_queue(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             queue._database.execute("ALTER TABLE events RENAME TO aside")
             with pytest.raises(ServiceError, match=r"events\.db has stopped: no such table"):
                 await queue.claim([1])
             queue._database.execute("ALTER TABLE aside RENAME TO events")
-            for step in (queue.add(draft()), queue.claim([1]), queue.remove(1), queue.records()):
+            for step in (
+                queue.add(new_event()),
+                queue.claim([1]),
+                queue.remove(1),
+                queue.records(),
+            ):
                 with pytest.raises(ServiceError, match="has stopped: no such table"):
                     await step
         async with opened(path) as again:
@@ -438,11 +443,11 @@ def test_a_disk_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
         place = tmp_path / "state"
         place.mkdir()
         async with opened(place / "events.db", durable=True) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             shutil.rmtree(place)
             for _ in range(2):
                 with pytest.raises(ServiceError):
-                    await queue.add(draft())
+                    await queue.add(new_event())
 
     run(scenario)
 
@@ -456,7 +461,7 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft(name) for name in ("b", "a", "b", "b", "over")))
+            await queue.add(*(new_event(name) for name in ("b", "a", "b", "b", "over")))
             await queue.claim([3, 5])
             due = now() + 1000
             await queue.put_back(2, due, 2, 0)
@@ -467,8 +472,50 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
 
             assert ("a", 1, 0, 1) == (first.function, first.waiting, first.running, first.failed)
             assert due - now() <= first.next_seconds <= due - before
-            assert Backlog("b", 2, 1, 0, 0.0) == second
+            assert PendingEvents("b", 2, 1, 0, 0.0) == second
             assert [record] == [each._replace(written=0.0) for each in records]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("pause", [1000, -1000])
+@pytest.mark.parametrize(
+    ("read_in", "shift"),
+    [
+        ("the same boot", 0.0),
+        *(("another boot", shift) for shift in (0.0, 1e6, -1e6)),
+        *(("no known boot", shift) for shift in (0.0, 1e6, -1e6)),
+    ],
+)
+def test_a_due_time_is_right_in_any_boot(
+    path: Path, boot: Path, monkeypatch: pytest.MonkeyPatch, read_in: str, shift: float, pause: int
+) -> None:
+    """Another boot's clock is not compared: all of its events are due when a supervisor starts.
+
+    `shift` is how far the clock of the boot that wrote the file is from this one's; where the
+    kernel does not say which boot it is, the calendar counts.
+    """
+    if read_in == "no known boot":
+        boot.unlink()
+
+    async def scenario() -> None:
+        with monkeypatch.context() as then:
+            then.setattr(queue, "now", lambda: now() + shift)
+            async with opened(path) as one:
+                await one.add(new_event(), new_event(), new_event("running"))
+                await one.claim([1, 3])
+                await one.put_back(1, queue.now() + pause, 1, 0)
+                await one.put_back(2, queue.now() + pause + 5, 1, 0)
+        if read_in == "another boot":
+            reboot(boot)
+        (first, running), _ = read(path)
+
+        expected = 0 if pause < 0 or read_in == "another boot" else pause
+        assert max(0, expected - 20) <= first.next_seconds <= expected
+        assert 0.0 == running.next_seconds
+        async with opened(path) as again:
+            if read_in == "another boot":  # what was shown is what happens
+                assert max(due for number, _, due in again.backlog if number < 3) <= now()
 
     run(scenario)
 
@@ -493,7 +540,7 @@ def test_a_durable_queue_has_ballast(path: Path) -> None:
             assert writer.BALLAST == ballast.stat().st_size
             assert writer.BALLAST <= ballast.stat().st_blocks * 512
             ballast.unlink()
-            await queue.add(draft())
+            await queue.add(new_event())
             assert writer.BALLAST == ballast.stat().st_size
 
     run(scenario)
@@ -504,7 +551,7 @@ def test_a_queue_that_nobody_keeps_has_no_ballast(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             assert not path.with_suffix(".ballast").exists()
 
     run(scenario)

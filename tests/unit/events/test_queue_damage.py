@@ -12,8 +12,8 @@ import pytest
 
 from miniλ.errors import ServiceError
 from miniλ.events import recovery
-from miniλ.events.queue import Draft, EventQueue, Record, now
-from tests.unit.events.queues import PAGE, SAID, beside, draft, execute, numbers, opened, run
+from miniλ.events.queue import AsyncEvent, EventQueue, Record, now
+from tests.unit.events.queues import PAGE, SAID, beside, execute, new_event, numbers, opened, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def fill(path: Path, count: int) -> None:
     """Leave a queue with events that take a page each, more or less."""
     async with opened(path) as queue:
-        await queue.add(*(draft(f"f{at}", b'"%s"' % (b"x" * 3000)) for at in range(count)))
+        await queue.add(*(new_event(f"f{at}", b'"%s"' % (b"x" * 3000)) for at in range(count)))
 
 
 def damage(path: Path, first: int, size: int) -> bytes:
@@ -61,14 +61,14 @@ def test_a_damaged_payload_never_runs(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("good"), draft("bad", b'"one million"'), draft("too"))
+            await queue.add(new_event("good"), new_event("bad", b'"one million"'), new_event("too"))
         [first] = places(path, b"one million")
         damage(path, first, 1)
         async with opened(path) as again:
-            assert "" == again.lost
+            assert "" == again.damage
             assert [1, 2, 3] == numbers(again)
             events = await again.claim([1, 2, 3])
-            assert ["good", "too"] == [event.draft.function for event in events]
+            assert ["good", "too"] == [event.event.function for event in events]
             [record] = await again.records()
             assert ("request-bad", "", "null", "it was damaged on disk") == record[:4]
         async with opened(path) as later:
@@ -87,12 +87,12 @@ def test_a_head_that_is_lost_costs_no_event(path: Path) -> None:
             kept = aside(path)
             assert list(range(1, 101)) == numbers(queue)
             assert content == kept.read_bytes()
-            assert str(kept) in queue.lost
-            assert "100 events could be read" in queue.lost
-            assert "file is not a database" in queue.lost
+            assert str(kept) in queue.damage
+            assert "100 events could be read" in queue.damage
+            assert "file is not a database" in queue.damage
             [event] = await queue.claim([100])
-            assert ("f99", 3002) == (event.draft.function, len(event.draft.payload))
-            assert [101] == await queue.add(draft())
+            assert ("f99", 3002) == (event.event.function, len(event.event.payload))
+            assert [101] == await queue.add(new_event())
 
     run(scenario)
 
@@ -109,21 +109,21 @@ def test_a_page_that_is_lost_costs_what_was_in_it(path: Path) -> None:
             assert [number for number in range(1, 101) if number != int(lost) + 1] == numbers(queue)
             assert numbers(queue) == [each.number for each in await queue.claim(numbers(queue))]
             assert [] == await queue.records()
-            assert "99 events could be read" in queue.lost
+            assert "99 events could be read" in queue.damage
             assert content == content_of(aside(path))
 
     run(scenario)
 
 
 @pytest.mark.parametrize("where", ["rows", "swap"])
-def test_a_salvage_that_is_interrupted_begins_again(
+def test_a_recovery_that_is_interrupted_begins_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """While it reads, or when the new file is whole: no event is lost, and the damage is told."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft() for _ in range(40)))
+            await queue.add(*(new_event() for _ in range(40)))
         damage(path, 0, 100)
         with monkeypatch.context() as patch:
             target = recovery if where == "rows" else EventQueue
@@ -132,10 +132,10 @@ def test_a_salvage_that_is_interrupted_begins_again(
                 EventQueue(path, durable=False)
         async with opened(path) as again:
             assert list(range(1, 41)) == numbers(again)
-            assert "was damaged" in again.lost
+            assert "was damaged" in again.damage
         async with opened(path) as last:
-            assert "" == last.lost
-            assert 40 == len(last.found)
+            assert "" == last.damage
+            assert 40 == len(last.backlog)
 
     def fail(*_: object) -> None:
         message = "no more room"
@@ -153,9 +153,9 @@ def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> No
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(ServiceError, match="cannot be written: database is locked"):
-                    await queue.add(draft())
+                    await queue.add(new_event())
                 other.execute("ROLLBACK")
-            assert [1] == await queue.add(draft())
+            assert [1] == await queue.add(new_event())
 
     run(scenario)
 
@@ -165,14 +165,14 @@ def test_damaged_records_cost_no_event(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft(f"f{at}") for at in range(20)))
+            await queue.add(*(new_event(f"f{at}") for at in range(20)))
             records = [Record(f"r{at}", "t", f'"{"y" * 3000}"', "why") for at in range(20)]
             await queue.remove(20, *records)
         first = places(path, b"y" * 2000)[10]
         damage(path, first // PAGE * PAGE, PAGE)
         async with opened(path) as again:
             assert list(range(1, 20)) == numbers(again)
-            assert "19 events could be read" in again.lost
+            assert "19 events could be read" in again.damage
             assert [] == await again.records()
 
     run(scenario)
@@ -186,9 +186,9 @@ def test_the_first_half_of_a_file_is_kept(path: Path) -> None:
         os.truncate(path, middle(path))
         content = content_of(path)
         async with opened(path) as queue:
-            assert 40 <= len(queue.found) <= 50
-            assert list(range(1, len(queue.found) + 1)) == numbers(queue)
-            assert f"{len(queue.found)} events could be read" in queue.lost
+            assert 40 <= len(queue.backlog) <= 50
+            assert list(range(1, len(queue.backlog) + 1)) == numbers(queue)
+            assert f"{len(queue.backlog)} events could be read" in queue.damage
             assert content == aside(path).read_bytes()
 
     run(scenario)
@@ -205,12 +205,12 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            assert [] == queue.found
-            assert "0 events could be read" in queue.lost
+            assert [] == queue.backlog
+            assert "0 events could be read" in queue.damage
             assert content == aside(path).read_bytes()
-            assert [1] == await queue.add(draft())
+            assert [1] == await queue.add(new_event())
         async with opened(path) as again:
-            assert "" == again.lost
+            assert "" == again.damage
             assert [1] == numbers(again)
 
     run(scenario)
@@ -218,22 +218,22 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
 
 def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -> None:
     """Its texts and counters too; what ran counts a crash, and all others are due now."""
-    given = Draft("r-1", "hello", "7", b"[1]", beside(SAID))
+    given = AsyncEvent("r-1", "hello", "7", b"[1]", beside(SAID))
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(given, draft("ran"))
+            await queue.add(given, new_event("ran"))
             await queue.claim([2])
             await queue.put_back(1, now() + 5000, 2, 3)
         damage(path, 0, 100)
         before = now()
         async with opened(path) as again:
             after = now()
-            (_, _, due), (_, _, later) = again.found
+            (_, _, due), (_, _, later) = again.backlog
             assert before <= due <= after
             assert before + 1 <= later <= after + 1
             event, ran = await again.claim([1, 2])
-            assert (given, 2, 3, 0) == (event.draft, event.attempts, event.refusals, event.crashes)
+            assert (given, 2, 3, 0) == (event.event, event.attempts, event.refusals, event.crashes)
             assert 1 == ran.crashes
 
     run(scenario)
@@ -245,11 +245,11 @@ def test_a_text_that_was_damaged_stops_nobody_else(path: Path, column: str) -> N
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("bad"), draft("good"))
+            await queue.add(new_event("bad"), new_event("good"))
         execute(path, f"UPDATE events SET {column} = CAST(x'ff' AS TEXT) WHERE number = 1")
         async with opened(path) as again:
             events = await again.claim([1, 2])
-            assert "good" == events[-1].draft.function
+            assert "good" == events[-1].event.function
             await again.remove(2)
         async with opened(path) as later:
             assert 2 not in numbers(later)

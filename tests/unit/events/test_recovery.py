@@ -1,4 +1,4 @@
-"""Tests of salvage: what can be read of a damaged file, and that the file stays as it is."""
+"""Tests of recovery: which rows of a damaged file can be read, and that the file stays as it is."""
 
 from __future__ import annotations
 
