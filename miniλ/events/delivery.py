@@ -83,7 +83,9 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         # `accept` raises these to its caller.
-        self._tasks = Background(facts, "delivery", self._ended_task, expects=LambdaError)
+        self._tasks = Background(
+            facts, "a task of event delivery failed", self._task_ended, expects=LambdaError
+        )
         self._is_open = False
         # Set while no task runs and no event is due.
         self._quiet = asyncio.Event()
@@ -342,6 +344,6 @@ class Delivery:
         self._quiet.clear()
         return self._tasks.start(work)
 
-    def _ended_task(self) -> None:
+    def _task_ended(self) -> None:
         if not self._tasks and not self._due:
             self._quiet.set()
