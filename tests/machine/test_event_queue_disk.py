@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MB = 1 << 20
-# Said again, so that a slip in the package is seen.
+# Numbers once more, so that a slip in the package is noticed.
 BALLAST, LEAST_FREE = 4 * MB, 8 * MB
 SIZE = 32 * MB
 
@@ -59,7 +59,7 @@ async def opened(place: Path) -> AsyncIterator[EventQueue]:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario on a loop of its own; who waits for ever fails, and says where."""
+    """Run a scenario on a loop of its own, with a timeout that shows where it waits."""
 
     async def whole() -> None:
         async with asyncio.timeout(30):
@@ -69,13 +69,13 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 def free(place: Path) -> int:
-    """Return how many bytes are free on a disk."""
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
+    """Return the free bytes of a disk."""
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
 
 
 def fill(place: Path, leave: int = 0) -> None:
-    """Fill a disk with a file, but for so many bytes."""
+    """Fill a disk with a file, but for `leave` bytes."""
     file = os.open(place / "filler", os.O_WRONLY | os.O_CREAT)
     try:
         os.posix_fallocate(file, 0, free(place) - leave)
@@ -96,7 +96,7 @@ def has_ballast(place: Path) -> bool:
 
 
 def new_event(size: int = 1000) -> AsyncEvent:
-    """Return an event with a payload of so many bytes."""
+    """Return an event with a payload of `size` bytes."""
     return AsyncEvent("r", "f", "$LATEST", b'"%s"' % (b"x" * (size - 2)))
 
 
@@ -104,7 +104,7 @@ def new_event(size: int = 1000) -> AsyncEvent:
 
 
 def test_a_full_disk_refuses_an_event(disk: Path) -> None:
-    """Saying what is free and what is needed; nothing of it is there, and the ballast stays."""
+    """The message says what is free and what is needed; no event is there, the ballast stays."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
@@ -152,7 +152,7 @@ def test_events_run_and_end_on_a_full_disk(disk: Path) -> None:
 
 
 def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
-    """Nobody has to start again, and the ballast is there as before."""
+    """Without a restart, and the ballast is there as before."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
@@ -173,7 +173,7 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
 
 @pytest.fixture
 def _unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have enough room by what is free, as where others fill the disk in the same moment."""
+    """Let the check of free space pass, as where another program fills the disk just after it."""
     monkeypatch.setattr(writer, "LEAST_FREE", -64 * MB)
 
 
@@ -192,7 +192,7 @@ def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
 
 @pytest.mark.usefixtures("_unlooked")
 def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
-    """There is room by what is free, but not for all of this: the ends beside it are written."""
+    """There is free space, but not for all of this: the ends beside it are written."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
@@ -242,7 +242,7 @@ def test_large_events_end_together_on_a_full_disk(disk: Path) -> None:
             for _ in range(6):
                 await queue.add(new_event(1024 * 1024))
                 queue._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        # What is there is in the file: the log is empty, as after any start.
+        # The events are in the file: the log is empty, as after any start.
         async with opened(disk) as queue:
             fill(disk)
             await queue.claim([1, 2, 3, 4, 5, 6])
@@ -275,7 +275,7 @@ def test_a_queue_opens_on_a_full_disk(disk: Path) -> None:
 
 # Failing
 
-# Accepts an event; then the disk fails, and works again. Prints what was answered, as JSON.
+# Accepts events; then the disk fails, and works again. Prints all results, as JSON.
 FAILING = """
 import asyncio, json, os, pathlib, resource, sys
 from miniλ.errors import ServiceError
@@ -295,13 +295,13 @@ def descriptor():
 
 async def main():
     queue = EventQueue(pathlib.Path(path), durable=True)
-    said = []
+    results = []
 
     async def ask(step):
         try:
-            said.append(await step)
+            results.append(await step)
         except ServiceError as exc:
-            said.append(str(exc))
+            results.append(str(exc))
 
     await ask(queue.add(event, event))
     written = descriptor()
@@ -316,7 +316,7 @@ async def main():
     await ask(queue.add(event))
     await ask(queue.claim([1]))
     await ask(queue.remove(1))
-    print(json.dumps(said))
+    print(json.dumps(results))
     os._exit(0)  # nothing is written when it is closed
 
 asyncio.run(main())

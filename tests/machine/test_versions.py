@@ -39,7 +39,7 @@ def code(function_directory: Callable[..., Path]) -> Path:
 
 
 async def alive(supervisor: miniλ.Supervisor, version: str, count: int) -> None:
-    """Wait until so many workers of a version are initialised."""
+    """Wait until `count` workers of a version are initialised."""
     async with asyncio.timeout(20):
         while supervisor.provisioned("f", version)[0] != count:
             await supervisor.journal.until(journal.WorkerReady)
@@ -75,7 +75,7 @@ def test_a_version_stays_as_it_was(code: Path) -> None:
 
 
 def test_what_has_not_changed_is_not_published_again(code: Path) -> None:
-    """The last version is the answer; a number is never given twice."""
+    """The last version is the answer; a number is never used twice."""
 
     async def main() -> None:
         async with miniλ.Supervisor() as supervisor:
@@ -133,7 +133,7 @@ def test_reserved_concurrency_is_for_all_versions_and_keeps_workers(code: Path) 
 
 
 def test_provisioned_workers_are_there_before_anybody_comes(code: Path) -> None:
-    """No invocation is cold; who dies is replaced; keep-alive and pressure do not end them."""
+    """No invocation is cold; a dead worker is replaced; keep-alive and pressure end none."""
 
     async def main() -> None:
         settings = Settings(concurrency=8)
@@ -195,7 +195,7 @@ def test_provisioned_concurrency_says_why_it_is_not_there(
 
 
 def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
-    """B44: 5,000 functions are known; those that run evict the cheapest to make again."""
+    """B44: 5,000 functions are known; a worker evicts the one that is cheapest to start again."""
 
     async def main() -> None:
         state, settings = tmp_path / "state", Settings(concurrency=8)
@@ -227,7 +227,7 @@ def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
 
 
 def test_what_keeps_a_function_from_being_ready_is_told(code: Path) -> None:
-    """Also a disk that fails: it ends in Failed with the reason, and not as Pending for ever."""
+    """Also a disk that fails: the function is Failed with the reason, not Pending for ever."""
 
     async def main() -> None:
         async with miniλ.Supervisor() as supervisor:

@@ -23,7 +23,7 @@ KEY_ID = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 HOST = "lambda.example:8080"
 
-# On a machine that is busy with other things, slow is no finding.
+# No deadline: on a busy machine, slow is no finding.
 quick = settings(
     deadline=None,
     database=None,
@@ -50,7 +50,7 @@ class Sent(msgspec.Struct, frozen=True):
         return sigv4.parse(self.query, self.headers)
 
     def check(self, secret: str = SECRET, after: float = 0.0) -> None:
-        """Check it so many seconds after it was signed."""
+        """Check it `after` seconds after it was signed."""
         claim = self.parse()
         now = seconds(claim.date) + after
         sigv4.check(
@@ -77,7 +77,7 @@ def seconds(date: str) -> int:
 
 
 def refused(request: Sent, code: str, *, secret: str = SECRET, after: float = 0.0) -> str:
-    """Return the message with which a request is refused; the code is as given."""
+    """Return the message with which a request is refused; its code must be `code`."""
     with pytest.raises(AccessDenied) as caught:
         request.check(secret, after)
     assert caught.value.code == code
@@ -104,7 +104,7 @@ def signed_by_aws(
 
 
 def plain(path: str = "/2015-03-31/functions/hello/invocations") -> Sent:
-    """Return an invocation that nobody has signed yet."""
+    """Return an invocation that is not signed yet."""
     return Sent("POST", path, "Qualifier=live", (("X-Amz-Log-Type", "Tail"),), b'{"a":1}')
 
 

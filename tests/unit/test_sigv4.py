@@ -159,7 +159,7 @@ CHANGES: dict[str, Callable[[Sent, int], Sent]] = {
 def test_one_change_is_refused(
     signer: type[SigV4Auth], service: str, change: str, request: Sent, at: int
 ) -> None:
-    """Path, query, method, body or a signed header: one letter more, and nobody signed this."""
+    """Path, query, method, body or a signed header: one letter more is not what was signed."""
     signed = signed_by_aws(request, signer, service)
     changed = CHANGES[change](signed, at)
     # What AWS reads as the same path is the same: "/x/.." and "/".
@@ -209,7 +209,7 @@ def test_what_a_presigned_request_says_of_itself_is_signed(name: str, value: str
 @quick
 @given(secret=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_another_secret_is_refused(secret: str) -> None:
-    """Who does not have the secret cannot sign; any text may be one."""
+    """A client without the secret cannot sign; any text may be a secret."""
     assume(secret != SECRET)
 
     assert sigv4.MISMATCH == refused(
@@ -258,7 +258,7 @@ def test_a_body_is_held_against_the_hash_that_was_declared(body: bytes) -> None:
 
 
 def test_a_declared_hash_cannot_be_taken_back() -> None:
-    """Who swaps the body cannot say that it was never signed, nor declare the new one's hash."""
+    """A swapped body cannot be declared unsigned, nor its own hash be declared."""
     signed = signed_by_aws(plain(), S3SigV4Auth, "s3").replace(body=b"other")
 
     for declared in (sigv4.UNSIGNED, hashlib.sha256(b"other").hexdigest(), None):
@@ -308,8 +308,8 @@ class UnsignedQueryAuth(SigV4QueryAuth):
 
 def test_a_presigned_request_may_declare_its_body_in_the_query() -> None:
     """X-Amz-Content-Sha256 is signed there as every parameter is."""
-    asked = plain().replace(query=f"X-Amz-Content-Sha256={sigv4.UNSIGNED}")
-    signed = signed_by_aws(asked, UnsignedQueryAuth)
+    unsigned = plain().replace(query=f"X-Amz-Content-Sha256={sigv4.UNSIGNED}")
+    signed = signed_by_aws(unsigned, UnsignedQueryAuth)
 
     signed.replace(body=b"any").check()
     assert sigv4.UNSIGNED == signed.parse().payload
@@ -324,7 +324,7 @@ def test_a_presigned_request_may_declare_its_body_in_the_query() -> None:
     ],
 )
 def test_a_body_in_signed_chunks_is_refused(declared: str) -> None:
-    """We read no chunk signatures: the message says so, and what to send."""
+    """Chunk signatures are not supported: the message says so, and what to send."""
     signed = signed_by_aws(plain().replace(headers=(("X-Amz-Content-Sha256", declared),)))
 
     assert refused(signed, "IncompleteSignatureException") == (
@@ -356,7 +356,7 @@ def test_an_unknown_key_id_is_refused_after_the_same_work() -> None:
 
 
 def test_derived_keys_are_kept_and_bounded() -> None:
-    """A key is derived once a day and scope; who makes up scopes does not fill the memory."""
+    """A key is derived once a day and scope; made-up scopes do not fill the memory."""
     signed = signed_by_aws(plain())
     sigv4._key.cache_clear()
     for _ in range(3):
@@ -436,7 +436,7 @@ def test_the_host_is_signed_as_clients_send_it(url: str, host: str) -> None:
 
 
 def test_a_plus_in_a_query_is_the_space_that_a_server_reads() -> None:
-    """Who sends "+" for a space signs "%20", and a plus itself is "%2B"."""
+    """A client that sends "+" for a space signs "%20", and a plus itself is "%2B"."""
     one, other = (
         sigv4.sign("GET", f"http://h/?a={text}", {}, "", KEY_ID, SECRET, "r", "lambda", 0)
         for text in ("x+y", "x%20y")

@@ -103,7 +103,7 @@ def test_a_date_is_one_of_the_calendar(date: str) -> None:
 
 
 def test_a_header_that_was_added_on_the_way_is_refused() -> None:
-    """An x-amz-* header that nobody signed does not count, and does not pass."""
+    """An x-amz-* header that is not signed is refused."""
     signed = signed_by_aws(plain())
     changed = signed.replace(headers=(*signed.headers, ("X-Amz-Invocation-Type", "Event")))
 
@@ -122,7 +122,7 @@ def test_one_more_of_a_signed_header_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["X-Amzn-Trace-Id", "User-Agent", "Via"])
 def test_headers_of_the_way_may_be_added(name: str) -> None:
-    """What proxies and tracing add is signed by nobody, and hurts nobody."""
+    """Headers that proxies and tracing add are not signed, and are allowed."""
     signed = signed_by_aws(plain())
 
     signed.replace(headers=(*signed.headers, (name, "x"))).check()
@@ -166,7 +166,7 @@ def test_a_signed_header_must_be_there() -> None:
 
 
 def test_bytes_that_are_no_utf_8_are_signed_as_they_are() -> None:
-    """What aiohttp gives as lone surrogates is checked, and breaks nothing."""
+    """Lone surrogates, as aiohttp decodes such bytes, are checked and break nothing."""
     headers = {"X-Amz-Meta": "caf\udce9"}
     added = sigv4.sign(
         "GET", f"http://{HOST}/a", headers, sigv4.EMPTY_SHA256, KEY_ID, SECRET, "r", "lambda", 0
@@ -183,7 +183,7 @@ def test_bytes_that_are_no_utf_8_are_signed_as_they_are() -> None:
 
 
 def test_a_request_without_a_signature_is_refused_in_aws_words() -> None:
-    """No Authorization and no X-Amz-Signature: nobody says who asks."""
+    """No Authorization and no X-Amz-Signature: the request has no caller."""
     assert refused(plain(), "MissingAuthenticationTokenException") == "Missing Authentication Token"
 
 
@@ -198,7 +198,7 @@ def test_a_request_without_a_signature_is_refused_in_aws_words() -> None:
     ],
 )
 def test_another_scheme_is_refused_and_not_repeated(authorization: str) -> None:
-    """What stands in Authorization may be a secret: the message does not show it."""
+    """Authorization may hold a secret: the message does not show it."""
     message = refused(
         plain().replace(headers=(("Authorization", authorization),)),
         "IncompleteSignatureException",
@@ -208,7 +208,7 @@ def test_another_scheme_is_refused_and_not_repeated(authorization: str) -> None:
 
 
 def test_another_algorithm_of_a_presigned_request_is_refused() -> None:
-    """Version 4a signs with other keys: we have none."""
+    """Version 4a signs with keys of another kind, which are not supported."""
     signed = signed_by_aws(plain(), SigV4QueryAuth)
     changed = signed.replace(query=signed.query.replace("AWS4-HMAC", "AWS4-ECDSA-P256"))
 
@@ -245,7 +245,7 @@ def test_the_parts_of_authorization_come_in_any_order_and_spacing() -> None:
 
 @pytest.mark.parametrize("more", [", Signature=0", ", x=1", ",", ", AWS4-HMAC-SHA256 Signature=0"])
 def test_nothing_else_is_in_authorization(more: str) -> None:
-    """A part twice, or one that nobody knows, leaves open which one counts."""
+    """A part twice, or an unknown one, is refused: it is unclear which one counts."""
     signed = signed_by_aws(plain())
     changed = signed.with_header("Authorization", signed.header("Authorization") + more)
 
@@ -328,7 +328,7 @@ def test_a_credential_is_a_key_id_and_a_scope(credential: str, code: str, messag
 def test_any_text_is_a_claim_or_access_denied(
     query: str, authorization: str, *, whole: bool
 ) -> None:
-    """Nothing else is raised, whatever is sent."""
+    """Nothing else is raised, for any request."""
     assume(not any("\ud800" <= letter < "\udc80" for letter in query + authorization))
     text = f"AWS4-HMAC-SHA256 {authorization}" if whole else authorization
     sent = Sent("GET", "/", f"X-Amz-Signature={query}", (("Authorization", text),))

@@ -1,4 +1,4 @@
-"""Event queues for tests: opened, filled, and read past them."""
+"""Event queues for tests: opened, and read by a second connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 # Every text that may be left out.
-SAID = ('{"custom":{"λ":1}}', '{"cognitoIdentityId":"i"}', "Root=1-0-0", "arn:aws:lambda:x")
+TEXTS = ('{"custom":{"λ":1}}', '{"cognitoIdentityId":"i"}', "Root=1-0-0", "arn:aws:lambda:x")
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ def new_event(name: str = "f", payload: bytes = b"{}") -> AsyncEvent:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario on a loop of its own; who waits for ever fails, and says where."""
+    """Run a scenario on a loop of its own, with a timeout that shows where it waits."""
 
     async def whole() -> None:
         async with asyncio.timeout(10):

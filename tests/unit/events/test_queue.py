@@ -14,14 +14,14 @@ from miniλ.events import queue
 from miniλ.events.queue import AsyncEvent, PendingEvents, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
-from tests.unit.events.queues import SAID, begun, beside, execute, new_event, numbers, opened, run
+from tests.unit.events.queues import TEXTS, begun, beside, execute, new_event, numbers, opened, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_a_new_queue_is_empty(path: Path) -> None:
-    """It makes its tables itself, and says nothing of a loss."""
+    """The tables are made at opening, and no damage is reported."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -78,20 +78,20 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("said", [SAID, (None,) * 4, (None, SAID[1], None, SAID[3])])
-def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None, ...]) -> None:
+@pytest.mark.parametrize("texts", [TEXTS, (None,) * 4, (None, TEXTS[1], None, TEXTS[3])])
+def test_an_event_comes_back_as_it_was_given(path: Path, texts: tuple[str | None, ...]) -> None:
     """With every text that may be left out, and without."""
-    given = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', beside(said))
+    original = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', beside(texts))
 
     async def scenario() -> None:
         async with opened(path) as queue:
             before = now()
-            await queue.add(given)
+            await queue.add(original)
             after = now()
         async with opened(path) as again:
             [event] = await again.claim([1])
 
-            assert (1, given) == event[:2]
+            assert (1, original) == event[:2]
             assert before <= event.accepted <= after
             assert (0, 0, 0) == event[3:]
 
@@ -102,7 +102,7 @@ def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None,
     "payload", [b"0", b"", bytes(range(256)) * (MB // 256)], ids=["0", "none", "1 MB"]
 )
 def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
-    """Whatever it is, and however large."""
+    """Of any bytes and any size."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -118,7 +118,7 @@ def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
 
 
 def test_events_are_claimed_in_the_order_they_are_asked_for(path: Path) -> None:
-    """A number that is not there is left out."""
+    """A number without an event is left out."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -132,7 +132,7 @@ def test_events_are_claimed_in_the_order_they_are_asked_for(path: Path) -> None:
 
 
 def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
-    """Due time, attempts and refusals are as given, after a restart too; it is no crash."""
+    """Due time, attempts and refusals are kept, after a restart too; it is no crash."""
 
     async def scenario() -> None:
         due = now() + 1000.25
@@ -149,7 +149,7 @@ def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
 
 
 def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> None:
-    """It is due a second later, then two, then four: it may be what ended us."""
+    """It is due a second later, then two, then four: it may be the cause of the crash."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -169,7 +169,7 @@ def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> No
 
 
 def test_an_event_may_be_accepted_as_one_that_runs(path: Path) -> None:
-    """As if it were claimed in the same moment: a life that ends then counts a crash."""
+    """As if it were claimed in the same moment: a supervisor that dies then counts a crash."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -194,9 +194,9 @@ def test_a_crash_is_counted_once(path: Path) -> None:
             await queue.add(new_event())
             await queue.claim([1])
         async with opened(path) as again:
-            found = again.backlog
+            backlog = again.backlog
         async with opened(path) as later:
-            assert found == later.backlog
+            assert backlog == later.backlog
             [event] = await later.claim([1])
             assert 1 == event.crashes
 
@@ -204,7 +204,7 @@ def test_a_crash_is_counted_once(path: Path) -> None:
 
 
 def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
-    """However often a life ended with an event, it is due within minutes."""
+    """After any number of crashes an event is due within minutes."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -221,7 +221,7 @@ def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
 
 
 def test_a_removed_event_stays_removed(path: Path) -> None:
-    """Others stay; removing one that is not there is fine."""
+    """Others stay; removing a number without an event is fine."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -276,7 +276,7 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
 
 
 def test_the_newest_records_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target that nobody reaches does not fill the disk."""
+    """A target that cannot be reached does not fill the disk."""
     monkeypatch.setattr(queue, "MOST_RECORDS", 3)
 
     async def scenario() -> None:
@@ -327,7 +327,7 @@ def test_times_stay_while_the_machine_runs(path: Path, boot: Path) -> None:
 
 @pytest.mark.parametrize(("moved", "age"), [(-100.0, 100.0), (5000.0, 0.0)])
 def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age: float) -> None:
-    """By the calendar, and it is never negative where that was set back; what waits is due now."""
+    """By the calendar, and never negative where that was set back; waiting events are due now."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -349,7 +349,7 @@ def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age
 
 
 def test_times_move_once_in_a_boot(path: Path, boot: Path) -> None:
-    """What is put back after a reboot is due when it was said, whoever opens the queue."""
+    """An event that is put back after a reboot keeps its due time at later openings."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -413,7 +413,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
 
 
 def test_an_error_ends_the_queue(path: Path) -> None:
-    """Nobody knows what is on disk then: every step is told so, until it is opened again."""
+    """What is on disk is unknown then: every step fails, until the queue is opened again."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -437,7 +437,7 @@ def test_an_error_ends_the_queue(path: Path) -> None:
 
 
 def test_a_disk_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
-    """Where not even its free space can be asked for, who adds is told."""
+    """An add fails, where statvfs(2) fails too."""
 
     async def scenario() -> None:
         place = tmp_path / "state"
@@ -532,7 +532,7 @@ def test_a_queue_that_is_not_there_is_not_made_by_reading(path: Path) -> None:
 
 
 def test_a_durable_queue_has_ballast(path: Path) -> None:
-    """Room that is given back when the disk is full: real blocks, and made again when missing."""
+    """Room for a full disk: real blocks, and made again when it is missing."""
     ballast = path.with_suffix(".ballast")
 
     async def scenario() -> None:

@@ -13,7 +13,7 @@ import pytest
 from miniλ.errors import ServiceError
 from miniλ.events import recovery
 from miniλ.events.queue import AsyncEvent, EventQueue, Record, now
-from tests.unit.events.queues import PAGE, SAID, beside, execute, new_event, numbers, opened, run
+from tests.unit.events.queues import PAGE, TEXTS, beside, execute, new_event, numbers, opened, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,11 +45,11 @@ def middle(path: Path) -> int:
 
 def places(path: Path, what: bytes) -> list[int]:
     """Return where this is in a file."""
-    return [found.start() for found in re.finditer(re.escape(what), path.read_bytes())]
+    return [match.start() for match in re.finditer(re.escape(what), path.read_bytes())]
 
 
 def aside(path: Path) -> Path:
-    """Return the one damaged file beside a queue; what is made to mend it is gone."""
+    """Return the one damaged file beside a queue; no file of the recovery is left."""
     here = set(os.listdir(path.parent)) - {path.name, f"{path.name}-wal", f"{path.name}-shm"}
     [name] = here
     assert name.startswith(f"{path.name}.corrupt-")
@@ -57,7 +57,7 @@ def aside(path: Path) -> Path:
 
 
 def test_a_damaged_payload_never_runs(path: Path) -> None:
-    """A byte that is not what it was, which the file system does not notice: it is a record."""
+    """A flipped byte that the file system does not notice makes the event a record."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -119,7 +119,7 @@ def test_a_page_that_is_lost_costs_what_was_in_it(path: Path) -> None:
 def test_a_recovery_that_is_interrupted_begins_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """While it reads, or when the new file is whole: no event is lost, and the damage is told."""
+    """While it reads, or when the new file is whole: no event is lost, damage is reported."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -145,7 +145,7 @@ def test_a_recovery_that_is_interrupted_begins_again(
 
 
 def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> None:
-    """A shell, or a backup: who comes meanwhile hears it, and who comes after it does not."""
+    """A shell, or a backup: steps fail while it holds the file, and succeed afterwards."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -161,7 +161,7 @@ def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> No
 
 
 def test_damaged_records_cost_no_event(path: Path) -> None:
-    """Damage where no event is, which nobody meets who reads them, is found at the start."""
+    """Damage on a page without events, which no read of an event meets, is found at opening."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
@@ -218,11 +218,11 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
 
 def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -> None:
     """Its texts and counters too; what ran counts a crash, and all others are due now."""
-    given = AsyncEvent("r-1", "hello", "7", b"[1]", beside(SAID))
+    original = AsyncEvent("r-1", "hello", "7", b"[1]", beside(TEXTS))
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(given, new_event("ran"))
+            await queue.add(original, new_event("ran"))
             await queue.claim([2])
             await queue.put_back(1, now() + 5000, 2, 3)
         damage(path, 0, 100)
@@ -233,7 +233,8 @@ def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -
             assert before <= due <= after
             assert before + 1 <= later <= after + 1
             event, ran = await again.claim([1, 2])
-            assert (given, 2, 3, 0) == (event.event, event.attempts, event.refusals, event.crashes)
+            counters = (event.attempts, event.refusals, event.crashes)
+            assert (original, 2, 3, 0) == (event.event, *counters)
             assert 1 == ran.crashes
 
     run(scenario)
@@ -241,7 +242,7 @@ def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -
 
 @pytest.mark.parametrize("column", ["client_context", "function"])
 def test_a_text_that_was_damaged_stops_nobody_else(path: Path, column: str) -> None:
-    """It is no text any more: the queue opens, and the other event runs and ends."""
+    """The text is no UTF-8 any more: the queue opens, and the other event runs and ends."""
 
     async def scenario() -> None:
         async with opened(path) as queue:

@@ -60,17 +60,17 @@ def layer(store: Path, **contents: str) -> Path:
 
 def contents(path: Path) -> dict[str, str]:
     """Return a tree as `layer` takes it."""
-    found = {}
+    shown = {}
     for name in tree(path):
         place = path / name
         key = name.replace("/", "__")
         if place.is_symlink():
-            found[key] = f"->{place.readlink()}"
+            shown[key] = f"->{place.readlink()}"
         elif not place.is_dir():
-            found[key] = place.read_text()
+            shown[key] = place.read_text()
         elif not list(place.iterdir()):
-            found[key] = "/"
-    return found
+            shown[key] = "/"
+    return shown
 
 
 def linked(tmp_path: Path, name: str, text: str) -> Path:

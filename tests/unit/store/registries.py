@@ -79,7 +79,7 @@ def invoked(
 
 
 async def turns_until(fact: Callable[[], bool]) -> None:
-    """Let the loop turn until this is so. Nothing of ours could tell us: it is a timer."""
+    """Let the loop turn until this is true; a timer of the registry has no other sign."""
     while not fact():  # noqa: ASYNC110 - see above
         await asyncio.sleep(0)
 

@@ -1,7 +1,7 @@
-"""Tests of archives: every way of lying in a zip is refused, and what is honest is unpacked.
+"""Tests of archives: a zip that lies in any way is refused.
 
-The rules are those of a package that comes over HTTP from somebody unknown: each of the tests
-goes through `publish`, and looks for what is left behind.
+The rules are those of a package from an unknown client over HTTP: each test goes through
+`publish`, and looks for what is left behind.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Every entry of this table is what fault 53 calls the corpus: what it is, its bytes, the words.
+# The corpus of fault 53: what is wrong, the bytes, and the message.
 CORPUS: dict[str, tuple[Callable[[], bytes], str]] = {
     # Names
     "zip-slip": (lambda: assemble(as_file("../evil.py")), UNSAFE),
@@ -77,7 +77,7 @@ CORPUS: dict[str, tuple[Callable[[], bytes], str]] = {
     "below é and é": (lambda: assemble(as_file("\u00e9/1"), as_file("e\u0301/2")), "in one place"),
     "a file, then a directory": (lambda: assemble(as_file("a"), as_file("a/b")), "in one place"),
     "a directory, then a file": (lambda: assemble(as_file("a/b"), as_file("a")), "in one place"),
-    "both, told": (
+    "both, declared": (
         lambda: assemble(as_file("a"), Member(b"a/", mode=DIRECTORY)),
         "in one place",
     ),
@@ -192,7 +192,7 @@ CORPUS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: assemble(Member(b"a", APP, local_name=b"ab")),
         "another name where its content is",
     ),
-    # What we do not take
+    # What is not supported
     "encrypted": (lambda: assemble(Member(b"a", APP, flags=1)), "encrypted: 'a'"),
     "encrypted strongly": (lambda: assemble(Member(b"a", APP, flags=1 << 6)), "encrypted: 'a'"),
     "a patch": (lambda: assemble(Member(b"a", APP, flags=1 << 5)), "encrypted: 'a'"),
@@ -238,7 +238,7 @@ CORPUS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_a_zip_that_breaks_a_rule_is_refused(
     store: Path, make: Callable[[], bytes], message: str
 ) -> None:
-    """With Lambda's words where they are known, without our paths, and nothing stays behind."""
+    """In Lambda's words where they are known, without our paths; nothing is left behind."""
     refused(make(), store, message)
 
 
@@ -246,7 +246,7 @@ def test_a_zip_that_breaks_a_rule_is_refused(
     "data", [b"not a zip", APP * 100, assemble(as_file("a"))[:-1]], ids=["text", "script", "cut"]
 )
 def test_what_is_no_zip_is_refused_in_just_lambdas_words(store: Path, data: bytes) -> None:
-    """A client that compares messages finds the one it knows."""
+    """A client that compares messages gets exactly Lambda's."""
     with pytest.raises(InvalidParameterValue) as caught:
         publish(data, store)
 
@@ -254,7 +254,7 @@ def test_what_is_no_zip_is_refused_in_just_lambdas_words(store: Path, data: byte
 
 
 def test_the_overlap_bomb_would_be_one(store: Path) -> None:
-    """The one of the corpus is a zip but for that: each of its entries inflates by itself."""
+    """The bomb of the corpus is otherwise a sound zip: each of its entries inflates by itself."""
     with zipfile.ZipFile(io.BytesIO(overlap_bomb())) as archive:
         sizes = [info.file_size for info in archive.infolist()]
         kernel = archive.read("2")
@@ -264,14 +264,14 @@ def test_the_overlap_bomb_would_be_one(store: Path) -> None:
 
 
 def test_a_truncated_zip_is_refused(store: Path) -> None:
-    """Wherever the upload broke off."""
+    """At any byte where the upload broke off."""
     whole = assemble(as_file("app.py"), Member(b"b.bin", bytes(range(256)), method=DEFLATED))
     for size in range(1, len(whole)):
         refused(whole[:size], store, DAMAGED)
 
 
 def test_a_zip_of_too_many_entries_is_refused(store: Path) -> None:
-    """65,536 of them: each costs an inode."""
+    """65,536 entries: each costs an inode."""
     header = Member(b"x").central(0)
     directory = header * 65_536
     record = struct.pack(
@@ -283,11 +283,11 @@ def test_a_zip_of_too_many_entries_is_refused(store: Path) -> None:
     refused(data, store, "The archive has 65536 entries, at most 65535 are allowed")
 
 
-@pytest.mark.parametrize("told", [1, 65_535])
-def test_a_million_entries_cost_no_memory(store: Path, told: int) -> None:
-    """Whatever their number is said to be, what is above 65,535 is not looked at."""
+@pytest.mark.parametrize("declared", [1, 65_535])
+def test_a_million_entries_cost_no_memory(store: Path, declared: int) -> None:
+    """Entries above 65,535 are not read, also where the end declares fewer."""
     directory = Member(b"x").central(0) * 1_000_000
-    data = directory + end(told, len(directory), 0)
+    data = directory + end(declared, len(directory), 0)
     tracemalloc.start()
     try:
         refused(data, store, DAMAGED)
@@ -320,7 +320,7 @@ def test_a_thousandfold_is_fine_up_to_the_limit(
 
 
 def test_a_bomb_is_not_inflated_further_than_it_says(store: Path) -> None:
-    """50 MB of zeros that call themselves one byte cost a megabyte of memory, and no disk."""
+    """50 MB of zeros that are declared as one byte cost a megabyte of memory, and no disk."""
     data = assemble(Member(b"a", bytes(50_000_000), method=DEFLATED, size=1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
@@ -338,7 +338,7 @@ def test_a_bomb_is_not_inflated_further_than_it_says(store: Path) -> None:
 def test_bytes_behind_the_stream_are_found_wherever_they_are(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if they are in no piece that was read."""
+    """Also where no piece that was read has them."""
     length = len(Member(b"", APP, method=DEFLATED).data())
     entry = Member(b"a", APP, method=DEFLATED, compressed=length + 3)
     for size in (1, length, length + 1):
@@ -348,14 +348,14 @@ def test_bytes_behind_the_stream_are_found_wherever_they_are(
 
 
 def test_texts_of_links_count(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As files do: a bomb may be one."""
+    """As the content of files does: a bomb may be a link."""
     monkeypatch.setattr(packages, "MAX_UNZIPPED", 100)
 
     refused(assemble(Member(b"a", b"./" * 60, LINK)), store, "smaller than 100 bytes")
 
 
 def test_a_zip_that_is_too_large_is_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever uploads it has counted to 50 MB; from S3 it may be larger. Nothing of it stays."""
+    """The gateway limits an upload to 50 MB; an object from S3 may be larger. Nothing stays."""
     monkeypatch.setattr(packages, "MAX_OBJECT", 10)
 
     with pytest.raises(EntityTooLarge, match=r"^Zipped size must be smaller than 10 bytes$"):

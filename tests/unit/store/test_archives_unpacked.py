@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def test_a_zip_is_unpacked(store: Path) -> None:
-    """Stored or deflated, with its directories told or not, in any order."""
+    """Stored or deflated, with entries for directories or without, in any order."""
     code = publish(
         assemble(
             Member(b"lib/", mode=DIRECTORY),
@@ -61,7 +61,7 @@ def test_a_zip_is_unpacked(store: Path) -> None:
 
 
 def test_large_content_comes_in_pieces(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of a piece, the content is the same."""
+    """The content is the same for every size of a piece."""
     content = b"".join(b"%d" % number for number in range(20_000))
     data = assemble(Member(b"a", content, method=DEFLATED), Member(b"b", content))
     for size in (1, 7, 1000, 1 << 20):
@@ -73,7 +73,7 @@ def test_large_content_comes_in_pieces(store: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_is_setuid_or_writable_for_all(store: Path) -> None:
-    """Files are 0644, or 0755 if somebody may run them; directories are 0755."""
+    """Files are 0644, or 0755 with any execute bit; directories are 0755."""
     code = publish(
         assemble(
             Member(b"setuid", mode=stat.S_IFREG | 0o6755),
@@ -92,7 +92,7 @@ def test_nothing_is_setuid_or_writable_for_all(store: Path) -> None:
 
 
 def test_our_umask_is_not_the_workers(store: Path) -> None:
-    """A worker may be another user: it reads the code whatever our umask is."""
+    """A worker that runs as another user can read the code under any umask of ours."""
     before = os.umask(0o077)
     try:
         code = publish(assemble(Member(b"d/app.py", APP)), store)
@@ -130,7 +130,7 @@ def test_names_may_differ_in_their_case_only(store: Path) -> None:
     "name", ["x" * 255, "d/" * 63 + "x", "λ" * 127, "ab:c", "d/a:b", "..a", "a.."]
 )
 def test_a_name_that_just_keeps_the_rules_is_unpacked(store: Path, name: str) -> None:
-    """The limits are allowed, and so is what only looks like a rule's breach."""
+    """Values at the limits are allowed, and names that only look as if they broke a rule."""
     code = publish(assemble(as_file(name)), store)
 
     assert APP == (code / name).read_bytes()
@@ -145,7 +145,7 @@ def test_an_archive_may_follow_something_else(store: Path) -> None:
 
 @pytest.mark.parametrize("comment", [b"hello", b"PK\5\6", b"x" * 0xFFFF])
 def test_a_zip_may_have_a_comment(store: Path, comment: bytes) -> None:
-    """Also one that looks like the end."""
+    """Also a comment that looks like the end of a zip."""
     whole = assemble(as_file("app.py"))
     data = whole[:-2] + struct.pack("<H", len(comment)) + comment
 
@@ -153,7 +153,7 @@ def test_a_zip_may_have_a_comment(store: Path, comment: bytes) -> None:
 
 
 class Stream(io.RawIOBase):
-    """A file that cannot be sought: zipfile writes sizes behind the content then."""
+    """A file without seek: zipfile then writes sizes behind the content."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -204,7 +204,7 @@ def test_zip64_sizes_are_read_where_they_are(store: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP's zip is not installed")
 def test_what_zip_writes_is_unpacked(tmp_path: Path, store: Path) -> None:
-    """Info-ZIP's, with links and execute bits; as most people make their packages."""
+    """Info-ZIP's zip, with links and execute bits: the most common way to make a package."""
     source = tmp_path / "source"
     (source / "lib").mkdir(parents=True)
     (source / "app.py").write_bytes(APP * 50)
@@ -233,7 +233,7 @@ names = st.lists(
 @quick
 @given(contents=st.dictionaries(names, st.binary(max_size=300), min_size=1, max_size=8))
 def test_we_read_what_zipfile_reads(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    """Whatever names and contents: the same files, or none where two share a place."""
+    """For any names and contents: the same files, or none where two share a place."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():

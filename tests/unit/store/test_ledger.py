@@ -72,7 +72,7 @@ def test_usage_adds_up_over_restarts(path: Path) -> None:
 
 
 def test_usage_is_written_within_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash costs at most that second: a timer writes, without anybody asking."""
+    """A crash costs at most that second: a timer writes."""
     monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
 
     async def scenario() -> None:
@@ -120,7 +120,7 @@ def test_other_facts_are_not_usage(path: Path) -> None:
 
 
 def test_usage_that_cannot_be_written_is_owed(path: Path) -> None:
-    """A full disk loses nothing while we live: the next flush writes both."""
+    """A full disk loses nothing while the supervisor lives: the next flush writes both."""
 
     async def scenario() -> None:
         async with opened(path) as kept:
@@ -207,7 +207,7 @@ def test_a_ledger_that_is_not_there_is_an_error_of_ours(path: Path) -> None:
 
 
 def test_a_ledger_of_something_else_is_an_error_of_ours(path: Path) -> None:
-    """A database without our tables is none of ours."""
+    """A database without our tables is refused."""
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE t (x)")
 
@@ -221,11 +221,11 @@ def test_a_ledger_of_something_else_is_an_error_of_ours(path: Path) -> None:
 def test_a_month_is_that_of_utc(
     path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: str
 ) -> None:
-    """AWS bills in UTC; a month begins when it does, to the second, wherever we are."""
+    """AWS bills in UTC; a month begins with UTC's, to the second, in every time zone."""
     gmtime, localtime = time.gmtime, time.localtime
     monkeypatch.setattr(registry.time, "time", lambda: seconds)
     monkeypatch.setattr(registry.time, "gmtime", lambda at=seconds: gmtime(at))
-    # Half a day off, in either direction, so that a local clock would be seen.
+    # Half a day off, in either direction, so that a use of the local clock fails the test.
     off = 43_200 if expected == "2026-12" else -43_200
     monkeypatch.setattr(registry.time, "localtime", lambda at=seconds: localtime(at + off))
 

@@ -15,7 +15,7 @@ from tests.unit.store.code import APP, refused, tree
 
 
 def test_a_directory_is_copied(source: Path, store: Path) -> None:
-    """All of it is there; the size is that of the files, the path is the sha256."""
+    """All files are there; the size is their sum, the path is the sha256."""
     (source / "lib").mkdir()
     (source / "lib" / "data.bin").write_bytes(bytes(range(256)))
 
@@ -47,7 +47,7 @@ def test_a_file_keeps_its_execute_bit_and_no_more(source: Path, store: Path) -> 
 
 
 def test_a_file_keeps_its_modification_time(source: Path, store: Path) -> None:
-    """A .pyc knows its source by it."""
+    """A .pyc names its source's modification time."""
     os.utime(source / "app.py", ns=(1_000_000_007, 1_700_000_000_123_456_789))
 
     copied = Path(publish(source, store).path)
@@ -79,7 +79,7 @@ def test_caches_are_copied(source: Path, store: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(packages.LEFT_OUT))
 def test_version_control_is_left_out(source: Path, store: Path, name: str) -> None:
-    """Nobody deploys the history of a function, at whatever depth it is."""
+    """The history of a function is never deployed, at any depth of the tree."""
     before = publish(source, store)
     (source / name).mkdir()
     (source / name / "objects").write_bytes(b"x")
@@ -102,7 +102,7 @@ def test_a_link_inside_is_kept(source: Path, store: Path) -> None:
 
 
 def test_a_link_inside_is_told_anew(source: Path, store: Path) -> None:
-    """Its text may be absolute, or lead through a link, or out and in again."""
+    """Its text may be absolute, lead through another link, or out and in again."""
     (source / "a" / "b").mkdir(parents=True)
     (source.parent / "way").symlink_to(source / "a" / "b")
     (source / "a" / "absolute").symlink_to(source / "app.py")
@@ -130,7 +130,7 @@ def test_a_link_to_all_of_it_is_kept(source: Path, store: Path) -> None:
 
 
 def test_a_source_behind_a_link_is_the_same_code(source: Path, store: Path) -> None:
-    """Which way the directory was found is not part of the code."""
+    """The path to the directory is not part of the code."""
     (source / "link").symlink_to("app.py")
     (source.parent / "way").symlink_to(source)
 
@@ -197,7 +197,7 @@ def test_a_link_to_a_file_outside_is_copied(source: Path, store: Path) -> None:
 
 
 def test_a_link_to_a_directory_outside_is_copied(source: Path, store: Path) -> None:
-    """A neighbour's package is how people develop."""
+    """A link to a package of a neighbouring directory is common in development."""
     shared = source.parent / "shared"
     shared.mkdir()
     (shared / "util.py").write_bytes(b"ONE = 1\n")
@@ -252,7 +252,7 @@ def test_a_linked_directory_brings_no_link_out(source: Path, store: Path) -> Non
 
 
 def test_a_linked_directory_may_lead_back(source: Path, store: Path) -> None:
-    """A link from outside to what is inside is one in the copy, by its place there."""
+    """A link from outside to a place inside is a link in the copy, by its place there."""
     shared = source.parent / "some" / "where" / "shared"
     shared.mkdir(parents=True)
     (source / "lib").mkdir()
@@ -289,7 +289,7 @@ def test_a_linked_directory_may_hold_a_fifo(source: Path, store: Path) -> None:
 
 
 def test_a_fifo_is_passed_over(source: Path, store: Path) -> None:
-    """Sockets, FIFOs and devices are no code, and nobody waits for one."""
+    """Sockets, FIFOs and devices are no code, and are not opened, which could wait for ever."""
     os.mkfifo(source / "fifo")
 
     assert tree(publish(source, store).path) == ["app.py"]
@@ -459,7 +459,7 @@ def test_a_store_inside_the_source_is_not_copied_into_itself(source: Path) -> No
 
 
 def test_a_state_directory_inside_the_source_is_left_out(source: Path) -> None:
-    """All of it, whatever it is called, and also where a link leads to it."""
+    """All of it, under any name, and also where a link leads to it."""
     before = publish(source, make(source.parent / "elsewhere" / "code"))
     store = make(source / "lib" / "state" / "code")
     (source / "lib" / "state" / "registry.db").write_bytes(b"x")
@@ -512,7 +512,7 @@ def test_code_that_is_not_there_is_refused(tmp_path: Path, store: Path, name: st
 def test_an_empty_path_is_not_the_working_directory(
     source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forgetting the path does not deploy whatever is here."""
+    """An empty path does not deploy the working directory."""
     monkeypatch.chdir(source)
 
     refused("", store, "must be a directory or a .zip file, got an empty path")

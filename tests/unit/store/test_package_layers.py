@@ -15,7 +15,7 @@ from tests.unit.store.code import contents, layer, linked, tree
 
 
 def test_layers_are_merged_in_order(store: Path) -> None:
-    """What is in both is the later one's; the rest is everybody's."""
+    """A file in both is the later one's; the others are all there."""
     one = layer(store, python__a="1", python__both="1", only="1")
     two = layer(store, python__both="2", python__b="2", empty="/")
 
@@ -28,7 +28,7 @@ def test_layers_are_merged_in_order(store: Path) -> None:
 
 
 def test_another_order_is_another_package(store: Path) -> None:
-    """And the same order the same one, that is made once."""
+    """The same order is the same package, made once."""
     one, two = layer(store, a="1"), layer(store, a="2")
 
     merged = merge([one, two], store)
@@ -41,7 +41,7 @@ def test_another_order_is_another_package(store: Path) -> None:
 
 
 def test_merged_layers_cost_no_copies(store: Path) -> None:
-    """What is published never changes, so a file may have more names."""
+    """A published package never changes, so its files can be hard links."""
     one, two = layer(store, a="1"), layer(store, b="2", link="->b")
 
     merged = merge([one, two], store)
@@ -117,7 +117,7 @@ def test_layers_of_another_file_system_are_copied(store: Path) -> None:
 
 
 def test_a_layer_that_is_gone_is_no_fault_of_the_function(store: Path) -> None:
-    """And half of the merged ones is not left."""
+    """Nothing half merged is left."""
     one = layer(store, a="1")
 
     with pytest.raises(ServiceError, match=r"^The layers cannot be merged: .*/gone"):

@@ -46,7 +46,7 @@ def test_an_archive_is_kept_beside_what_was_in_it(tmp_path: Path, store: Path) -
 
 
 def test_a_kept_archive_is_nobody_elses(tmp_path: Path, store: Path) -> None:
-    """Whoever brought it may write into his file: ours is another."""
+    """Its owner may write into the file: the kept archive is a copy."""
     code = zipped(tmp_path, {"app.py": APP})
     before = code.read_bytes()
 
@@ -69,7 +69,7 @@ def test_the_same_archive_twice_is_stored_once(tmp_path: Path, store: Path) -> N
 
 
 def test_an_archive_that_was_not_kept_is_kept_the_next_time(tmp_path: Path, store: Path) -> None:
-    """A store of an older version has none."""
+    """The store of an older version has no archives."""
     code = zipped(tmp_path, {"app.py": APP})
     kept = kept_archive(Path(publish(code, store).path))
     kept.unlink()
@@ -80,7 +80,7 @@ def test_an_archive_that_was_not_kept_is_kept_the_next_time(tmp_path: Path, stor
 
 
 def test_a_directory_has_no_archive(source: Path, store: Path) -> None:
-    """One is made when somebody asks."""
+    """One is made at a download."""
     package = publish(source, store)
 
     assert [package.path] == [str(path) for path in store.iterdir()]
@@ -88,7 +88,7 @@ def test_a_directory_has_no_archive(source: Path, store: Path) -> None:
 
 
 def test_a_message_has_the_path(tmp_path: Path, store: Path) -> None:
-    """Who gave us a file is told which."""
+    """A caller that passed a path finds it in the message."""
     code = tmp_path / "code.zip"
     code.write_bytes(b"not a zip")
 
@@ -123,7 +123,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_disk_that_is_full_is_no_fault_of_the_code(
     tmp_path: Path, source: Path, store: Path, *, uploaded: bool, name: str
 ) -> None:
-    """Another try may do, and nothing half written is in its way."""
+    """A retry may succeed, and nothing half written is in its way."""
     (source / "zeros").write_bytes(bytes(100_000))
     zipped(tmp_path, {"zeros": bytes(100_000)})
     before = tree(tmp_path)
@@ -136,7 +136,7 @@ def test_a_disk_that_is_full_is_no_fault_of_the_code(
 
 
 def test_a_store_that_is_gone_is_no_fault_of_an_upload(tmp_path: Path) -> None:
-    """Whatever the system says of our own files."""
+    """Any error of our own files is ours."""
     code = zipped(tmp_path, {"app.py": APP})
 
     with pytest.raises(ServiceError, match=r"^Uploaded file cannot be kept: No such file"):
@@ -146,7 +146,7 @@ def test_a_store_that_is_gone_is_no_fault_of_an_upload(tmp_path: Path) -> None:
 def test_the_same_code_at_the_same_time_is_stored_once(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes second finds it there: all have found nothing when the first gives the name."""
+    """The second rename finds the package there, though no thread saw it before the first one."""
     code = zipped(tmp_path, {"app.py": APP, "b": bytes(1000)})
     everybody = threading.Barrier(4)
     real = packages._libc
@@ -157,9 +157,9 @@ def test_the_same_code_at_the_same_time_is_stored_once(
 
     monkeypatch.setattr(packages, "_libc", SimpleNamespace(syncfs=syncfs))
     with ThreadPoolExecutor(4) as pool:
-        found = {package.path for package in pool.map(publish, [code] * 4, [store] * 4)}
+        paths = {package.path for package in pool.map(publish, [code] * 4, [store] * 4)}
 
-    (path,) = found
+    (path,) = paths
     assert {path, f"{path}.zip"} == {str(each) for each in store.iterdir()}
     assert tree(path) == ["app.py", "b"]
 
@@ -196,7 +196,7 @@ def test_an_archive_of_a_directory_brings_it_back(
 
 
 def test_an_archive_is_always_the_same(tmp_path: Path, source: Path, store: Path) -> None:
-    """Whenever it is made, and whatever was cached beside the code."""
+    """At any time, and with any caches beside the code."""
     (source / "b").mkdir()
     for name in ("b/x.py", "c.py", "b/w.py"):
         (source / name).write_bytes(APP)
@@ -219,7 +219,7 @@ def test_an_archive_is_always_the_same(tmp_path: Path, source: Path, store: Path
 
 
 def test_a_name_that_no_zip_can_hold_is_said(tmp_path: Path, source: Path, store: Path) -> None:
-    """Lambda would not have taken it either; there is no half of an archive."""
+    """Lambda refuses it too; no half of an archive is left."""
     (source / os.fsdecode(b"\xff")).touch()
     package = Path(publish(source, store).path)
 
@@ -229,7 +229,7 @@ def test_a_name_that_no_zip_can_hold_is_said(tmp_path: Path, source: Path, store
     assert not (tmp_path / "made.zip").exists()
 
 
-# Whatever ends in the middle
+# Interrupted in the middle
 
 
 def test_what_nobody_has_is_collected(tmp_path: Path, source: Path, store: Path) -> None:
@@ -248,7 +248,7 @@ def test_what_nobody_has_is_collected(tmp_path: Path, source: Path, store: Path)
 
 
 def killed(moment: int, work: Callable[[], object]) -> bool:
-    """Do this work in a child that SIGKILL ends at its n-th call of C; whether it came so far."""
+    """Do this work in a child that SIGKILL ends at its n-th call of C; return if it got there."""
     child = os.fork()
     if child == 0:
         calls = 0
@@ -287,7 +287,7 @@ def whole(path: Path) -> dict[str, str | bytes]:
 def test_a_crash_at_any_moment_leaves_no_half_package(
     tmp_path: Path, source: Path, what: str
 ) -> None:
-    """SIGKILL before each call there is: what has its final name is whole, and can be had again."""
+    """SIGKILL before each call: a final name has a whole package, and publishing again works."""
     (source / "d").mkdir()
     (source / "d" / "link").symlink_to("../app.py")
     (source / "d" / "b").write_bytes(b"b" * 10_000)
@@ -335,7 +335,7 @@ def test_a_crash_at_any_moment_leaves_no_half_package(
 
 
 def traced(arguments: list[str], *options: str) -> tuple[list[str], str]:
-    """Run `publish` under strace; return the calls that are about disks, and what it printed."""
+    """Run `publish` under strace; return its calls that sync and rename, and its output."""
     program = (
         "import sys; from pathlib import Path; from miniλ.store import packages\n"
         "print('start', flush=True)\n"
@@ -365,14 +365,14 @@ def test_a_package_is_on_disk_before_it_has_its_name(tmp_path: Path, store: Path
 
 
 def test_a_state_that_nobody_keeps_waits_for_no_disk(tmp_path: Path, store: Path) -> None:
-    """It is gone with its process anyway."""
+    """A temporary state is removed with its process anyway."""
     calls, _ = traced([str(zipped(tmp_path, {"app.py": APP})), str(store), "not"])
 
     assert ["rename", "rename"] == calls
 
 
 def test_a_disk_that_fails_gives_no_package(tmp_path: Path, store: Path) -> None:
-    """What could not be written is not published, and is our trouble."""
+    """A package that could not be written is not published, and the error is ours."""
     code = zipped(tmp_path, {"app.py": APP})
 
     calls, printed = traced([str(code), str(store), "durable"], "-e", "inject=syncfs:error=EIO")

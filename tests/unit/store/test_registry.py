@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_new_registry_is_empty(path: Path) -> None:
-    """It makes its tables itself."""
+    """The tables are made at opening."""
 
     async def scenario() -> None:
         async with opened(path) as kept:
@@ -51,7 +51,7 @@ def test_a_new_registry_is_empty(path: Path) -> None:
 
 
 def test_a_function_is_there_after_a_restart(path: Path) -> None:
-    """With everything that it has."""
+    """With every field."""
     ada = function("ada", environment={"AB": "λ"}, reserved_concurrency=0, keep_alive=0.5)
 
     async def scenario() -> None:
@@ -94,7 +94,7 @@ def test_the_last_put_of_a_name_counts(path: Path) -> None:
 
 
 def test_a_deleted_function_stays_deleted(path: Path) -> None:
-    """Deleting one that is not there is fine."""
+    """Deleting a function that does not exist is fine."""
 
     async def scenario() -> None:
         async with opened(path) as kept:
@@ -128,7 +128,7 @@ def test_a_put_that_fails_is_not_remembered(path: Path) -> None:
     [b"not a database, but text that is long enough " * 40, b"SQLite format 3\0" * 99],
 )
 def test_a_file_that_is_no_registry_is_refused(path: Path, content: bytes) -> None:
-    """With its path, and closed."""
+    """The message has its path, and the file is closed."""
     path.write_bytes(content)
 
     async def scenario() -> None:
@@ -179,7 +179,7 @@ def test_a_row_that_is_no_function_is_refused(path: Path, document: str) -> None
 
 
 def test_changes_of_one_write_are_all_there_or_none(path: Path) -> None:
-    """A change that cannot be written takes those that came with it along."""
+    """A change that cannot be written takes the others of its write along."""
 
     async def main() -> None:
         async with opened(path) as kept:
@@ -217,7 +217,7 @@ def test_a_resource_comes_back_as_it_was(path: Path) -> None:
 
 
 def test_a_database_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
-    """Functions that an older miniλ wrote are still there; and it is not done twice."""
+    """Functions that an older miniλ wrote are still there; the migration runs once."""
     ada = function("ada")
     with closing(sqlite3.connect(path)) as old:
         old.execute("CREATE TABLE functions (name TEXT PRIMARY KEY, document TEXT NOT NULL)")
@@ -261,8 +261,8 @@ def insert(path: Path, kind: str, name: str, part: str, document: str) -> None:
 def rows(path: Path, kind: str) -> dict[tuple[str, str], Any]:
     """Return the documents of a kind, by name and part."""
     with closing(sqlite3.connect(path)) as other:
-        found = other.execute("SELECT name, part, document FROM resources WHERE kind = ?", (kind,))
-        return {(name, part): msgspec.json.decode(document) for name, part, document in found}
+        cursor = other.execute("SELECT name, part, document FROM resources WHERE kind = ?", (kind,))
+        return {(name, part): msgspec.json.decode(document) for name, part, document in cursor}
 
 
 @pytest.mark.parametrize("document", ['{"AB":[1,null]}', "3", "no json at all"])
@@ -299,7 +299,7 @@ STRUCTS: dict[Kind[Any], Any] = {
 
 
 def test_every_kind_of_a_struct_is_in_the_table() -> None:
-    """The test below is of all of them."""
+    """The next test covers every kind of a struct."""
     assert set(STRUCTS) == {
         kind for kind in KINDS.values() if issubclass(kind.type, msgspec.Struct)
     }

@@ -91,7 +91,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
 def test_a_durable_database_syncs_each_commit(path: Path, durable: bool, level: int) -> None:  # noqa: FBT001
-    """PRAGMA synchronous is FULL (2) or OFF (0), whatever SQLite was built with; the log is WAL."""
+    """PRAGMA synchronous is FULL (2) or OFF (0), with any defaults of SQLite; the log is WAL."""
     with closing(database.connect(path, SQL, durable=durable)) as connection:
         assert (level,) == connection.execute("PRAGMA synchronous").fetchone()
         assert ("wal",) == connection.execute("PRAGMA journal_mode").fetchone()
@@ -249,7 +249,7 @@ def test_a_lock_of_another_program_passes(path: Path, *, fail_stop: bool) -> Non
 
 @either
 def test_a_full_disk_is_an_error_until_there_is_room(path: Path, *, fail_stop: bool) -> None:
-    """Steps that fit are written, and the writer goes on: here full is a file of so few pages."""
+    """Steps that fit are written, and the writer goes on; the file may have ten pages here."""
 
     async def scenario() -> None:
         async with opened(path, fail_stop=fail_stop) as writer:

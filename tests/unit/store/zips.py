@@ -53,11 +53,11 @@ class Member(NamedTuple):
     def fields(self) -> bytes:
         """Return flags, method, time, checksum, sizes and the length of the name."""
         true = (zlib.crc32(self.content), len(self.data()), len(self.content))
-        told = (self.checksum, self.compressed, self.size)
+        declared = (self.checksum, self.compressed, self.size)
         return struct.pack(
             "<4H3LH",
             *(self.flags, self.method, 0, 0x21),
-            *(one if other is None else other for one, other in zip(true, told, strict=True)),
+            *(one if other is None else other for one, other in zip(true, declared, strict=True)),
             len(self.name),
         )
 
