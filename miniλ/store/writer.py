@@ -11,9 +11,10 @@ Rule 2: a full disk refuses steps that add rows, and no others. The ballast is d
 a DELETE needs room too (https://www.sqlite.org/wal.html: it is appended to the log); then the log
 is written back before each further step. Without a ballast every step is tried like this.
 
-Rule 3: a writer that is `fail_stop` ends with the first disk error other than a full disk: after a
-failed fsync the page cache no longer says what is on disk, and a retry would report success. A
-writer that is not reports each error to the step that met it, and goes on.
+Rule 3: after a failed fsync the page cache no longer says what is on disk, and a retry of the same
+transaction would report success. So no I/O error is retried: all steps of its transaction fail. A
+writer that is `fail_stop` ends with the first disk error other than a full disk; another one goes
+on with later steps, whose pages are written anew.
 """
 
 from __future__ import annotations
@@ -234,6 +235,8 @@ class Writer:
                 if self._fail_stop:
                     self._broken = str(exc)
                     return [self._stopped()] * len(steps)
+                if code == sqlite3.SQLITE_IOERR:
+                    return [self._failed(exc)] * len(steps)  # not one by one: see rule 3
             if len(steps) == 1:
                 return [self._failed(exc)]
         return [result for step in steps for result in self._alone(step)]

@@ -123,6 +123,28 @@ def test_a_put_that_fails_is_not_remembered(path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_full_disk_is_an_error_until_there_is_room(path: Path) -> None:
+    """Memory stays as it was; later writes go on. Here the file may have ten pages."""
+
+    async def scenario() -> None:
+        async with opened(path) as kept:
+            await put(kept, function("ada"))
+            await put(kept, function("bob"))
+            kept._database.execute("PRAGMA max_page_count=10")
+            large = function("ada", description="x" * 100_000)
+            full = "^The registry cannot be written: database or disk is full$"
+            with pytest.raises(ServiceError, match=full):
+                await put(kept, large)
+            assert "" == functions(kept)["ada"].description
+            await delete(kept, "bob")
+            kept._database.execute("PRAGMA max_page_count=1000")
+            await put(kept, large)
+        async with opened(path) as again:
+            assert {"ada": large} == functions(again)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     "content",
     [b"not a database, but text that is long enough " * 40, b"SQLite format 3\0" * 99],

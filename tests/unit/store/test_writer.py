@@ -192,8 +192,8 @@ def test_a_step_that_cannot_be_carried_out_fails_alone(
     run(scenario)
 
 
-def test_an_error_of_the_disk_is_one_steps(path: Path) -> None:
-    """Without fail-stop others are written, and so is what comes when the disk works again."""
+def test_an_error_of_a_table_is_one_steps(path: Path) -> None:
+    """Without fail-stop others are written, and so are later steps when the table is there."""
 
     async def scenario() -> None:
         async with opened(path) as writer:
@@ -205,6 +205,32 @@ def test_an_error_of_the_disk_is_one_steps(path: Path) -> None:
             ]
             await writer.run(execute("ALTER TABLE other RENAME TO gone", "DELETE FROM gone"))
             assert [0, 1, 2] == rows(path)
+            assert not writer.has_stopped
+
+    run(scenario)
+
+
+def test_an_io_error_is_not_retried(path: Path) -> None:
+    """All steps of the transaction fail, and none is tried again alone; later ones are written."""
+    tries = []
+
+    def fail(_: sqlite3.Connection) -> None:
+        tries.append(1)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR | 4 << 8  # SQLITE_IOERR_FSYNC
+        raise error
+
+    async def scenario() -> None:
+        async with opened(path) as writer:
+            steps = (insert(0), insert(1), fail, insert(2))
+            first, *others = await asyncio.gather(*map(writer.run, steps), return_exceptions=True)
+            assert 0 == first
+            assert ["The table cannot be written: disk I/O error"] * 3 == [
+                str(error) for error in others
+            ]
+            assert [1] == tries
+            assert 3 == await writer.run(insert(3))
+            assert [0, 3] == rows(path)
             assert not writer.has_stopped
 
     run(scenario)
