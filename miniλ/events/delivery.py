@@ -214,15 +214,13 @@ class Delivery:
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
-            events = await self._queue.claim(numbers)
+            claimed = await self._queue.claim(numbers)
         except ServiceError as exc:
-            self._trouble(
-                f"{len(numbers)} events of {function} cannot begin, and are tried again in "
-                f"{LEAST_PAUSE:g} s: {exc}"
-            )
+            again = "" if self._queue.has_stopped else f"; tried again in {LEAST_PAUSE:g} s"
+            self._trouble(f"{len(numbers)} events of {function} cannot begin: {exc}{again}")
             self._hold(function, numbers)
             return
-        damaged = len(numbers) - len(events)
+        damaged = len(numbers) - len(claimed)
         if damaged:
             self._trouble(
                 f"{damaged} events of {function} were damaged on disk and do not run: see their "
@@ -230,8 +228,8 @@ class Delivery:
             )
             self.count -= damaged
             self._ended(function, damaged)
-        for event in events:
-            self._background(self._deliver(event))
+        for queued in claimed:
+            self._background(self._deliver(queued))
 
     def _hold(self, function: str, numbers: list[int]) -> None:
         """Let the events of a function wait for LEAST_PAUSE, these first, in their order."""
@@ -269,10 +267,10 @@ class Delivery:
         try:
             await self._write(queued, outcome)
         except ServiceError as exc:
+            again = "" if self._queue.has_stopped else f"tried again each {LEAST_PAUSE:g} s; "
             self._trouble(
-                f"the end of event {event.request_id} of {event.function} cannot be written, and "
-                f"is tried again each {LEAST_PAUSE:g} s; after a restart the event runs again: "
-                f"{exc}"
+                f"the end of event {event.request_id} of {event.function} is not written: {exc}; "
+                f"{again}until it is, a restart runs the event again"
             )
             self._unwritten[event.function] += 1
             await self._write_later(queued, outcome)
