@@ -98,7 +98,7 @@ def publish(
                 if not (store / digest.hex()).is_dir():
                     archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
             target = store / digest.hex()
-            _settle(staging, target, descriptor if durable else None)
+            _publish_staged(staging, target, descriptor if durable else None)
     except InvalidParameterValue as exc:
         if uploaded:
             raise
@@ -127,7 +127,7 @@ def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
         with _staging(store) as (staging, descriptor):
             if not target.is_dir():
                 _lay_over_each_other(parts, staging / "code")
-            _settle(staging, target, descriptor if durable else None)
+            _publish_staged(staging, target, descriptor if durable else None)
     except OSError as exc:
         msg = f"The layers cannot be merged: {exc}"
         raise ServiceError(msg) from exc
@@ -207,7 +207,7 @@ def _staging(store: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _settle(staging: Path, target: Path, durable: int | None) -> None:
+def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
     """Give staged files their final names; `durable` is the opened store where it is kept.
 
     The archive comes first: code without an archive counts as published from a directory.

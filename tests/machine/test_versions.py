@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-from typing import TYPE_CHECKING
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -105,6 +108,33 @@ def test_versions_survive_a_restart(code: Path, tmp_path: Path) -> None:
             await supervisor.delete_function("f")
             with pytest.raises(miniλ.ResourceNotFound, match=f"{ARN}:1"):
                 await supervisor.invoke("f:1", None)
+
+    asyncio.run(main())
+
+
+def test_a_state_that_a_later_version_wrote_is_served(code: Path, tmp_path: Path) -> None:
+    """Rows of an unknown kind and unknown fields stay; a Trouble names the unknown kinds."""
+
+    def rows(*statement: Any) -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(tmp_path / "state" / "registry.db")) as other, other:
+            other.execute(*statement)
+            return other.execute("SELECT kind, document FROM resources ORDER BY kind").fetchall()
+
+    async def main() -> None:
+        state = tmp_path / "state"
+        async with miniλ.Supervisor(state) as supervisor:
+            await supervisor.create_function("f", code, "app.handler", environment={"VALUE": "1"})
+            assert [] == supervisor.journal.story(journal.Trouble)
+        rows("INSERT INTO resources VALUES ('trigger', 'f', '1', '{}')")
+        rows("UPDATE resources SET document = json_set(document, '$.later', 7) WHERE kind <> 'x'")
+        async with miniλ.Supervisor(state) as supervisor:
+            (trouble,) = supervisor.journal.story(journal.Trouble)
+            assert "this version does not know (trigger)" in trouble.what
+            await supervisor.update_function_configuration("f", environment={"VALUE": "2"})
+            assert "2" == (await supervisor.invoke("f", None)).payload[0]
+        (_, function), trigger = rows("SELECT 1")
+        assert ("trigger", '{"later":7}') == trigger
+        assert {"later": 7, "environment": {"VALUE": "2"}}.items() <= json.loads(function).items()
 
     asyncio.run(main())
 
