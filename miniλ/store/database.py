@@ -58,7 +58,10 @@ def _migrate(database: sqlite3.Connection, sql: dict[str, str]) -> None:
     done = int(database.execute("PRAGMA user_version").fetchone()[0])
     last = sum(name.startswith("migration ") for name in sql)
     if done > last:
-        msg = f"it was written by a later version (schema {done}, known up to {last})"
+        msg = (
+            f"it was written by a later version (schema {done}, known up to {last}): start that "
+            "version, or use another state directory"
+        )
         raise InvalidParameterValue(msg)
     for number in range(done + 1, last + 1):
         steps = sql[f"migration {number}"]

@@ -9,7 +9,7 @@ Rule 1: a step that cannot be carried out fails alone.
 
 Rule 2: a full disk refuses steps that add rows, and no others. The ballast is deleted first, since
 a DELETE needs room too (https://www.sqlite.org/wal.html: it is appended to the log); then the log
-is written back before each further step. Without a ballast every step is tried like this.
+is written back before each further step. Without a ballast no step is refused ahead: each is tried.
 
 Rule 3: after a failed fsync the page cache no longer says what is on disk, and a retry of the same
 transaction would report success. So no I/O error is retried: all steps of its transaction fail. A

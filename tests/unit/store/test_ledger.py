@@ -136,6 +136,32 @@ def test_usage_that_cannot_be_written_is_owed(path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize("fails", [False, True])
+def test_usage_is_counted_once_where_the_caller_has_gone(
+    path: Path, turns: int, *, fails: bool
+) -> None:
+    """A flush that is cancelled, before or after it has begun, loses and doubles nothing."""
+
+    async def scenario() -> None:
+        async with opened(path) as kept:
+            kept.note(invoked())
+            if fails:
+                kept._database.execute("ALTER TABLE usage RENAME TO aside")
+            task = asyncio.create_task(kept.flush())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if fails:
+                await turns_until(lambda: bool(kept._owed or kept._fresh or kept._invoked))
+                kept._database.execute("ALTER TABLE aside RENAME TO usage")
+            kept.note(invoked())
+            assert [2] == [usage.requests for usage in await kept.usage("2025")]
+
+    asyncio.run(scenario())
+
+
 def test_usage_that_cannot_be_written_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
