@@ -71,13 +71,13 @@ class Package(msgspec.Struct, frozen=True):
 def publish(
     source: str | os.PathLike[str], store: Path, *, durable: bool = True, uploaded: bool = False
 ) -> Package:
-    """Return the package of a directory or a .zip, which is in the store then, once.
+    """Bring a directory or a .zip into the store; the same code twice is stored once.
 
-    The sha256 and size of a .zip are those of the file. If `durable`, the package is on disk when
-    this returns. If `uploaded`, the path is one of ours, and messages leave it out.
+    Of a .zip, sha256 and size are those of the file. If `durable`, the package is on disk when
+    this returns. If `uploaded`, the path is ours, and no message has it.
 
     Raises `InvalidParameterValue` with what is wrong with the code, `EntityTooLarge` for a zip
-    above its quota, `ServiceError` where the code cannot be written. Nothing of it is left then.
+    above 50 MB, `ServiceError` where the code cannot be written. Nothing of it is left then.
     """
     if not os.fspath(source):
         msg = "The code must be a directory or a .zip file, got an empty path"
@@ -92,7 +92,7 @@ def publish(
             if is_directory:
                 digest, size = _Copy(path, staging / "code", store).run()
             else:
-                # The gateway has limited a direct upload; an object from S3 may be larger.
+                # Who uploads has counted: what comes from S3 may be larger.
                 limit = MAX_OBJECT if uploaded else MAX_ZIPPED
                 digest, size = _copy_archive(path, staging / "zip", limit)
                 if not (store / digest.hex()).is_dir():
@@ -229,7 +229,7 @@ def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
 
 
 def _copy_archive(source: Path, target: Path, limit: int) -> tuple[bytes, int]:
-    """Copy a zip, which its owner may change meanwhile; return the copy's digest and size."""
+    """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while data := reader.read(PIECE):
