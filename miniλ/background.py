@@ -1,7 +1,7 @@
-"""Tasks that an object owns: each runs beside its caller, and `close` leaves none of them.
+"""Tasks that an object owns: they run beside their caller, and none outlives `finish` or `cancel`.
 
-Rule: no task is lost. An exception that ends one is a `Trouble` in the journal, unless its owner
-takes it; asyncio alone would print it at exit, if ever.
+Rule: no task and no exception is lost. An exception that ends a task is a `Trouble` in the journal,
+unless the caller awaits it (`expects`); asyncio alone prints it when the task is collected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """The tasks of one owner; `what` names them in the journal."""
+    """The tasks of one owner."""
 
     def __init__(
         self,
@@ -28,7 +28,10 @@ class Background:
         *,
         expects: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> None:
-        """`on_end` is called after each task; exceptions that `expects` names are the caller's."""
+        """`what` begins the sentence of a `Trouble`: what it means that a task failed.
+
+        `on_end` is called after each task. Exceptions of the types in `expects` are the caller's.
+        """
         self._journal = facts
         self._what = what
         self._on_end = on_end
@@ -36,7 +39,7 @@ class Background:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
-        """Count the tasks that run."""
+        """Return the number of running tasks."""
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -55,7 +58,7 @@ class Background:
             self._journal.record(journal.Trouble(what=f"{self._what}: {error!r}"))
 
     async def finish(self) -> None:
-        """Wait until every task has ended, also those that are started meanwhile."""
+        """Wait until every task has ended, those that are started meanwhile too."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -1,4 +1,4 @@
-"""This module is billing: durations to billed milliseconds, GB-seconds and money. Pure.
+"""Billing: durations to billed milliseconds, GB-seconds and money. Pure.
 
 Three price books, as data, since Lambda counted differently over the years:
 
@@ -8,7 +8,7 @@ Three price books, as data, since Lambda counted differently over the years:
 
 All with Lambda's free tier of 1 million requests and 400,000 GB-seconds a month, $0.20 per
 million requests and $0.0000166667 per GB-second (aws.amazon.com/lambda/pricing, x86, us-east-1).
-Money is `Decimal`: nobody's bill is a float.
+Money is `Decimal`, never a float.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MS_PER_SECOND = 1000
 
 
 class PriceBook(msgspec.Struct, frozen=True):
-    """How one era of Lambda counted."""
+    """The steps and prices of one era of Lambda."""
 
     name: str
     step_ms: int
@@ -42,7 +42,7 @@ BOOKS = {
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What one function of one memory size used in one month (`2026-11`), by `book`."""
+    """The usage of one function with one memory size in one month (`2026-11`), by one book."""
 
     month: str
     function: str
@@ -57,7 +57,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One function's line on a month's bill. `charge` is its share after the free tier."""
+    """One function's line of a month's bill; `charge` is its share after the free tier."""
 
     month: str
     function: str
@@ -67,7 +67,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Bill(msgspec.Struct, frozen=True):
-    """A month's bill: the free tier is the account's, so charges are shares of the total."""
+    """A month's bill. The free tier is the account's, so a function's charge is a share of it."""
 
     month: str
     book: str
@@ -81,14 +81,14 @@ class Bill(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> Decimal:
-        """Dollars, not rounded."""
+        """The charge in dollars, not rounded."""
         return self.request_charge + self.compute_charge
 
 
 def billed_ms(duration_ms: float, init_ms: float | None, book: PriceBook) -> int:
     """Return the billed duration in ms: rounded up to the book's step, at least one step."""
     total = duration_ms + (init_ms or 0.0 if book.init_billed else 0.0)
-    # 3.0000000001 ms is a float's 3 ms, not a 4th millisecond.
+    # A float's 3.0000000001 ms is 3 ms, and no 4th millisecond.
     steps = math.ceil(total / book.step_ms - 1e-6)
     return (max(1, steps)) * book.step_ms
 
@@ -96,16 +96,16 @@ def billed_ms(duration_ms: float, init_ms: float | None, book: PriceBook) -> int
 class Tally:
     """Requests and billed milliseconds, added up by every book at once.
 
-    For a warm invocation this is the arithmetic of `billed_ms` without its generality: it is
-    called for each one. Rounding up twice is rounding up once, so the 100 ms steps follow
-    from the whole milliseconds.
+    `add` is called for each invocation: for a warm one it is the arithmetic of `billed_ms` without
+    its generality. Rounding up to 1 ms and then to 100 ms is rounding up to 100 ms, so the steps
+    follow from the milliseconds.
     """
 
     __slots__ = ("cold", "milliseconds", "requests", "steps")
 
     def __init__(self) -> None:
         self.requests = self.milliseconds = self.steps = 0
-        # What the init phases add, by book.
+        # Milliseconds that init phases add, by book.
         self.cold = dict.fromkeys(BOOKS, 0)
 
     def add(self, seconds: float, init_seconds: float | None) -> None:
@@ -120,7 +120,7 @@ class Tally:
                 self.cold[name] += with_init - billed_ms(seconds * 1000, None, book)
 
     def row(self) -> list[int]:
-        """Return requests, and billed milliseconds by the books in their order."""
+        """Return requests, and billed milliseconds in the order of BOOKS."""
         return [
             self.requests,
             self.steps * 100 + self.cold["2018"],
@@ -130,7 +130,7 @@ class Tally:
 
 
 def bills(usages: list[Usage], book: PriceBook) -> list[Bill]:
-    """Return a bill for each month that was used, oldest first."""
+    """Return a bill for each month with usage, oldest first."""
     months = sorted({usage.month for usage in usages})
     return [_bill(month, [u for u in usages if u.month == month], book) for month in months]
 

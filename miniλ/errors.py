@@ -1,27 +1,27 @@
-"""This module is what can go wrong on our side, each with its Lambda code and HTTP status.
+"""Errors of miniλ, each with its Lambda code and HTTP status.
 
-A function that raises, exits or times out is not in here: that is a `Failure`, and a value.
+A function that raises, exits or times out is no error of miniλ: that is a `Failure`, and a value.
 
     LambdaError
-    ├── ValidationFailed         400  a parameter that breaks the service model's constraints
-    ├── SerializationFailed      400  a request that is no JSON, or of the wrong types
+    ├── ValidationFailed         400  a parameter breaks the service model's constraints
+    ├── SerializationFailed      400  the request is no JSON, or a value has the wrong type
     ├── InvalidParameterValue    400  a configuration that Lambda would refuse
-    ├── InvalidRequestContent    400  an event that is not JSON
-    ├── RecursiveInvocation      400  a function that has called itself too often
+    ├── InvalidRequestContent    400  the event is not JSON
+    ├── RecursiveInvocation      400  the function has called itself too often
     ├── ResourceInUse            400  the resource is being changed or deleted
     ├── PolicyLengthExceeded     400  a resource policy above 20 KB
-    ├── AccessDenied             403  who asks may not, or may not ask like this
+    ├── AccessDenied             403  the caller may not do this, or its signature is wrong
     ├── ResourceNotFound         404  no function of that name
-    │   ├── NoCodeSigningConfig  404  nobody signs code here
+    │   ├── NoCodeSigningConfig  404  no code signing configuration
     │   ├── NoProvisioned        404  no provisioned concurrency of that version or alias
     │   └── UnknownOperation     404  no operation of that path
     ├── MethodNotAllowed         405  an operation's path, with another method
-    ├── RequestTimedOut          408  a body that came too slowly
-    ├── ResourceConflict         409  the name is taken, or the function cannot run as it is now
+    ├── RequestTimedOut          408  the body came too slowly
+    ├── ResourceConflict         409  the name is taken, or the state does not allow the operation
     ├── PreconditionFailed       412  the RevisionId is not the current one
     ├── RequestTooLarge          413  an event above 6 MB, or 1 MB for Event
     ├── EntityTooLarge           413  a request above what the operation takes
-    ├── UnsupportedMediaType     415  a request whose body is not JSON by its own word
+    ├── UnsupportedMediaType     415  the Content-Type of a request is not JSON
     ├── Throttled                429  every worker the function may have is busy
     ├── ServiceError             500  miniλ itself could not do it
     │   ├── RuntimeMissing       500  the interpreter of this runtime is not on this machine
@@ -29,8 +29,8 @@ A function that raises, exits or times out is not in here: that is a `Failure`, 
     ├── StateInUse               500  another supervisor holds the state directory
     └── NotEnforced              500  the host falls short of what the settings require
 
-Source of codes and statuses: AWS Lambda API reference, "Invoke" and "CreateFunction", Errors; of
-those that the model does not have (validation, entity size, unknown operation): recorded answers.
+Source of codes and statuses: AWS Lambda API reference, "Invoke" and "CreateFunction", Errors; for
+codes that the model does not have (validation, entity size, unknown operation): recorded answers.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from http import HTTPStatus
 
 
 class LambdaError(Exception):
-    """What every error of miniλ is. `code` and `status` are Lambda's; str() is the message."""
+    """The base of every error of miniλ: `code` and `status` are Lambda's, str() is the message."""
 
     code = "ServiceException"
     status = 500
 
     @property
     def is_ours(self) -> bool:
-        """Whether miniλ is at fault, and not its caller: HTTP's border, at 500."""
+        """Whether miniλ is at fault, and not its caller: HTTP statuses from 500 on."""
         return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -79,14 +79,14 @@ class InvalidRequestContent(LambdaError):
 
 
 class RecursiveInvocation(LambdaError):
-    """The function was in this chain of invocations too often: it calls itself, in the end."""
+    """The function was in this chain of invocations too often: it is in a recursive loop."""
 
     code = "RecursiveInvocationException"
     status = 400
 
 
 class ResourceInUse(LambdaError):
-    """The resource is being created, updated or deleted: not now."""
+    """The resource is being created, updated or deleted: try again later."""
 
     code = "ResourceInUseException"
     status = 400
@@ -100,18 +100,18 @@ class PolicyLengthExceeded(LambdaError):
 
 
 class AccessDenied(LambdaError):
-    """Who asks may not do this. `code` is one of those that AWS has for it."""
+    """The caller may not do this; `code` is one of AWS's codes for that."""
 
     code = "AccessDeniedException"
     status = 403
 
     def __init__(self, message: str, code: str = code) -> None:
-        """Refuse with a message and, for signatures, the code that says what is wrong with it."""
+        """Refuse with a message and, for signatures, AWS's code for what is wrong."""
         super().__init__(message)
         self.code = code
 
     def __reduce__(self) -> tuple[type[AccessDenied], tuple[str, str]]:
-        """Be copied and pickled with the code."""
+        """Copy and pickle it with its code."""
         return (AccessDenied, (str(self), self.code))
 
 
@@ -123,7 +123,7 @@ class ResourceNotFound(LambdaError):
 
 
 class NoCodeSigningConfig(ResourceNotFound):
-    """There is no such code signing configuration: nobody signs code here."""
+    """There is no such code signing configuration: miniλ checks no signatures of code."""
 
     code = "CodeSigningConfigNotFoundException"
 
@@ -162,14 +162,14 @@ class ResourceConflict(LambdaError):
 
 
 class PreconditionFailed(LambdaError):
-    """The RevisionId that was given is not the resource's current one."""
+    """The RevisionId of the request is not the resource's current one."""
 
     code = "PreconditionFailedException"
     status = 412
 
 
 class EntityTooLarge(LambdaError):
-    """The request is larger than its operation takes, whatever is in it."""
+    """The request, or a zip that it brings, is larger than its operation takes."""
 
     code = "RequestEntityTooLargeException"
     status = 413
@@ -196,17 +196,17 @@ class Throttled(LambdaError):
     status = 429
 
     def __init__(self, reason: str) -> None:
-        """Say no because of `reason`, for instance ConcurrentInvocationLimitExceeded."""
+        """Throttle because of `reason`, for instance ConcurrentInvocationLimitExceeded."""
         super().__init__(f"Rate Exceeded. ({reason})")
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[Throttled], tuple[str]]:
-        """Be copied and pickled from the reason, not from the message made of it."""
+        """Copy and pickle it from the reason, not from the message made of it."""
         return (Throttled, (self.reason,))
 
 
 class ServiceError(LambdaError):
-    """miniλ could not do its part: not the function's fault, and worth another try."""
+    """miniλ could not do its part: not the function's fault; a retry may succeed."""
 
 
 class RuntimeMissing(ServiceError):
@@ -227,4 +227,4 @@ class StateInUse(LambdaError):
 
 
 class NotEnforced(LambdaError):
-    """The host cannot hold a limit as hard as the settings require; the message says which."""
+    """The host cannot enforce a limit that the settings require; the message says which."""

@@ -1,7 +1,8 @@
-"""This module is failures: how a function's end reads, in Lambda's shapes and words. Pure.
+"""Failures: how a function's end reads, in Lambda's shapes and words. Pure.
 
-A failure is an answer, not an error: a JSON document with errorType and errorMessage, made by
-the function's own runtime or, for what the sandbox saw (exits, timeouts), made here.
+A failure is an answer, not an error: a JSON document with errorType and errorMessage. The
+function's own runtime makes it; for an exit or a timeout, which only the supervisor sees, it is
+made here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-# How a signal reads in Lambda's messages.
+# The names of signals in Lambda's messages.
 SIGNALS = {
     signal.SIGHUP: "hangup",
     signal.SIGINT: "interrupt",
@@ -38,7 +39,7 @@ SIGNALS = {
 
 
 class Failure(msgspec.Struct, frozen=True, rename="camel"):
-    """How a function failed, as Lambda shapes it. A failure is an answer, not an error."""
+    """How a function failed, in Lambda's shape; a value, since a failure is an answer."""
 
     error_type: str = ""
     error_message: str = ""
@@ -47,21 +48,21 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def parse_failure(body: bytes) -> Failure:
-    """Return what a worker says of its failure, whatever it wrote: a document of any kind."""
+    """Return the failure that a worker wrote; `body` may be any bytes."""
     try:
         failure = msgspec.json.decode(body, type=Failure)
         if failure.error_type:
             return failure
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    # What msgspec refuses: lone surrogates, nulls where texts should be, no JSON at all.
-    # Surrogates become question marks: a log or an answer could not carry them any further.
+    # msgspec refuses lone surrogates, nulls in place of texts, and what is no JSON.
+    # Surrogates become question marks: neither a log nor an answer can carry them.
     try:
         text = json.dumps(json.loads(body), ensure_ascii=False)
-        found = json.loads(text.encode(errors="replace"))
+        document = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
-        found = None
-    values = found if isinstance(found, dict) else {}
+        document = None
+    values = document if isinstance(document, dict) else {}
     trace = values.get("stackTrace")
     return Failure(
         error_type=_text(values.get("errorType")) or "Runtime.Unknown",
@@ -76,7 +77,7 @@ def _text(value: object) -> str:
 
 
 def failure_body(error_type: str, message: str) -> bytes:
-    """Return a failure of the sandbox as the JSON document that Lambda sends."""
+    """Return the JSON document that Lambda sends for a failure of the sandbox."""
     return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
 
 
@@ -94,7 +95,7 @@ FAILED = Outcome(failed=True)
 
 
 def init_report(seconds: float, phase: str, status: str, error_type: str) -> bytes:
-    """Return the line that Lambda logs of an init phase that failed (`phase`: init or invoke)."""
+    """Return Lambda's log line for a failed init phase; `phase` is init or invoke."""
     line = f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms\tPhase: {phase}\tStatus: {status}"
     if status == "error":
         line += f"\tError Type: {error_type}"
@@ -102,7 +103,7 @@ def init_report(seconds: float, phase: str, status: str, error_type: str) -> byt
 
 
 def late(request_id: str, timeout: float, now: float) -> tuple[bytes, Outcome]:
-    """Return answer and outcome of an invocation whose deadline has come; `now` is Unix time."""
+    """Return body and outcome of an invocation that timed out; `now` is in seconds since 1970."""
     message = timed_out(timeout)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     note = f"{stamp}.{int(now % 1 * 1000):03d}Z {request_id} {message}\n\n"
@@ -111,7 +112,7 @@ def late(request_id: str, timeout: float, now: float) -> tuple[bytes, Outcome]:
 
 
 def broken(request_id: str, error_type: str, text: str, note: str = "") -> tuple[bytes, Outcome]:
-    """Return answer and outcome of an invocation whose worker ended, or was ended, over it."""
+    """Return body and outcome of an invocation whose worker exited or was killed during it."""
     message = f"RequestId: {request_id} Error: {text}"
     note = f"{note}{message}\n{error_type}\n"
     outcome = Outcome(failed=True, status="error", error_type=error_type, note=note)
@@ -130,12 +131,12 @@ def describe_status(status: int) -> str:
 
 
 def exited(status: int | None) -> tuple[str, str]:
-    """Return errorType and message for a worker that ended; None is one whose zygote died."""
+    """Return errorType and message for a worker's wait status; None if its zygote died."""
     if status is None:
         return "Sandbox.Failure", "The sandbox was lost: its zygote died"
     return "Runtime.ExitError", describe_status(status)
 
 
 def timed_out(timeout: float) -> str:
-    """Return what Lambda says of a timeout."""
+    """Return Lambda's message for a timeout."""
     return f"Task timed out after {timeout:.2f} seconds"

@@ -1,10 +1,10 @@
-"""This module is the journal: the facts that happened on this supervisor, newest last.
+"""The journal: the facts that happened on this supervisor, newest last.
 
-The same facts drive billing, metrics and the tests' story. A fact is a frozen struct; nobody
-formats it unless somebody reads it, so recording one costs well under a microsecond.
+The same facts drive billing, metrics and the tests' story. A fact is a frozen struct that is only
+formatted where it is read, so recording one costs well under a microsecond.
 
-Rule: no callbacks, hooks or plug-ins. Who wants every fact is named where the supervisor is
-wired; who wants one fact waits for it with `until`.
+Rule: no callbacks, hooks or plug-ins. A listener that gets every fact is named where the supervisor
+is wired; code that waits for one fact uses `until`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from miniλ.model import Invoked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How many facts are kept for the story; older ones are forgotten.
+# Facts that are kept for the story; older ones are dropped.
 REMEMBERED = 10_000
-# And how many invocations: few enough to stay in a CPU's cache, since each warm one writes one,
-# and apart from the rest, so that a busy function does not make us forget what became of workers.
+# Invocations that are kept: few enough to stay in a CPU's cache, since each warm one adds one; and
+# apart from the rest, so that a busy function does not drop the facts about workers.
 REMEMBERED_INVOCATIONS = 1000
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Something that happened. `at` is time.monotonic()."""
+    """Something that happened; `at` is in seconds of time.monotonic()."""
 
     at: float = msgspec.field(default_factory=time.monotonic)
 
@@ -42,7 +42,7 @@ class ZygoteStarted(Fact, frozen=True, gc=False):
 
 
 class ZygoteDied(Fact, frozen=True, gc=False):
-    """A zygote is gone, and its workers with it."""
+    """A zygote has died, and its workers with it."""
 
     runtime: str
     pid: int
@@ -65,7 +65,7 @@ class WorkerReady(Fact, frozen=True, gc=False):
 
 
 class InitFailed(Fact, frozen=True, gc=False):
-    """The init phase of a worker failed or was late: it runs again inside the invocation."""
+    """The init phase of a worker failed or timed out: it runs again inside the invocation."""
 
     worker_id: str
     function: str
@@ -73,26 +73,26 @@ class InitFailed(Fact, frozen=True, gc=False):
 
 
 class WorkerFrozen(Fact, frozen=True, gc=False):
-    """An idle worker is not scheduled any more."""
+    """An idle worker is frozen: the kernel does not schedule it."""
 
     worker_id: str
 
 
 class WorkerThawed(Fact, frozen=True, gc=False):
-    """A frozen worker is scheduled again."""
+    """A frozen worker is thawed: the kernel schedules it again."""
 
     worker_id: str
 
 
 class WorkerStopped(Fact, frozen=True, gc=False):
-    """We ended a worker, and why."""
+    """The supervisor stops a worker, and why."""
 
     worker_id: str
     reason: str
 
 
 class WorkerExited(Fact, frozen=True, gc=False):
-    """No process of a worker is left. `cause` says how its first process ended."""
+    """No process of a worker is left; `cause` says how its first process ended."""
 
     worker_id: str
     function: str
@@ -114,7 +114,7 @@ class InvocationThrottled(Fact, frozen=True, gc=False):
 
 
 class EventPutBack(Fact, frozen=True, gc=False):
-    """An asynchronous event runs again, in so many seconds, and why."""
+    """An asynchronous event is retried in `seconds`, and why."""
 
     request_id: str
     function: str
@@ -123,7 +123,7 @@ class EventPutBack(Fact, frozen=True, gc=False):
 
 
 class EventOver(Fact, frozen=True, gc=False):
-    """An asynchronous event is over: `condition` is Lambda's, or FunctionDeleted."""
+    """An asynchronous event has ended: `condition` is Lambda's, or FunctionDeleted."""
 
     request_id: str
     function: str
@@ -131,7 +131,7 @@ class EventOver(Fact, frozen=True, gc=False):
 
 
 class Swept(Fact, frozen=True, gc=False):
-    """What a dead supervisor left behind is gone: processes killed, paths removed."""
+    """What a dead supervisor left is removed: processes killed, paths deleted."""
 
     instance: str
     processes: int
@@ -139,19 +139,23 @@ class Swept(Fact, frozen=True, gc=False):
 
 
 class Trouble(Fact, frozen=True, gc=False):
-    """Something of ours went wrong and was survived. An operator should read it."""
+    """An error of ours that the supervisor survived, for the operator.
+
+    `what` is a sentence: what happened, to which function, worker or file, and what to do or what
+    happens next.
+    """
 
     what: str
 
 
-# An invocation that is over is a fact too; it is measured before it is one.
+# An invocation that has ended is a fact too; `Invoked` is in `model`, since a response has it.
 AnyFact: TypeAlias = Fact | Invoked
 
 F = TypeVar("F", bound=AnyFact)
 
 
 class Journal:
-    """The facts of one supervisor, and who listens."""
+    """The facts of one supervisor, and its listeners."""
 
     def __init__(self, *listeners: Callable[[AnyFact], None]) -> None:
         self.facts: deque[Fact] = deque(maxlen=REMEMBERED)
@@ -160,7 +164,7 @@ class Journal:
         self._waiting: list[tuple[Callable[[AnyFact], bool], asyncio.Future[AnyFact]]] = []
 
     def record(self, fact: AnyFact) -> None:
-        """Remember a fact and tell the listeners."""
+        """Keep a fact, and call the listeners with it."""
         if isinstance(fact, Invoked):
             self.invocations.append(fact)
         else:
@@ -179,7 +183,7 @@ class Journal:
                     future.set_result(fact)
 
     async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
-        """Wait for a fact of this kind; one that is already in the journal will do."""
+        """Return a fact of this kind: the oldest that is remembered, else the next to happen."""
 
         def matches(fact: AnyFact) -> bool:
             return isinstance(fact, kind) and wanted(fact)
@@ -189,11 +193,11 @@ class Journal:
                 return fact
         future: asyncio.Future[AnyFact] = asyncio.get_running_loop().create_future()
         self._waiting.append((matches, future))
-        found = await future
-        assert isinstance(found, kind)
-        return found
+        result = await future
+        assert isinstance(result, kind)
+        return result
 
     def story(self, kind: type[F]) -> list[F]:
-        """Return the facts of this kind that are still remembered, oldest first."""
+        """Return the facts of this kind that are remembered, oldest first."""
         facts = self.invocations if issubclass(kind, Invoked) else self.facts
         return [fact for fact in facts if isinstance(fact, kind)]

@@ -1,7 +1,7 @@
-"""This module is names: what a client may call a function, and what is meant by it. Pure.
+"""Names: which function, qualifier or layer a client's text means. Pure.
 
-A function is asked for by its name, by a part of its ARN that ends in it, or by all of its ARN,
-each with or without a qualifier: `hello`, `hello:prod`, `000000000000:function:hello`,
+A client names a function by its name, by the end of its ARN, or by the whole ARN, each with or
+without a qualifier: `hello`, `hello:prod`, `000000000000:function:hello`,
 `arn:aws:lambda:us-east-1:000000000000:function:hello:3`. A qualifier is `$LATEST`, a version's
 number or an alias.
 
@@ -32,13 +32,13 @@ PLAIN = re.compile(FUNCTION_NAME)
 
 
 class Place(NamedTuple):
-    """The region and account that ARNs of ours are in."""
+    """The region and account of this supervisor's ARNs."""
 
     region: str
     account: str
 
     def function(self, name: str, qualifier: str = "") -> str:
-        """Return the ARN of a function, of one version or of an alias."""
+        """Return the ARN of a function, or of one version or alias of it."""
         arn = f"arn:aws:lambda:{self.region}:{self.account}:function:{name}"
         return f"{arn}:{qualifier}" if qualifier else arn
 
@@ -49,32 +49,32 @@ class Place(NamedTuple):
 
 
 def function(text: str, qualifier: str | None, place: Place) -> tuple[str, str]:
-    """Return name and qualifier ("" for none) of what a client asks for.
+    """Return the name and the qualifier ("" for none) of the function that a client names.
 
-    Raises `InvalidParameterValue` for what is no name or has two qualifiers that differ, and
-    `ResourceNotFound` for another region's.
+    Raises `InvalidParameterValue` for a text that is no name or has two qualifiers that differ, and
+    `ResourceNotFound` for a function of another region.
     """
     if PLAIN.fullmatch(text):
         return text, qualifier or ""
-    found = _FUNCTION.fullmatch(text)
-    if found is None:
+    match = _FUNCTION.fullmatch(text)
+    if match is None:
         msg = (
             "FunctionName must be 1 to 64 letters, digits, hyphens or underscores, or an ARN that "
             f"ends in such a name, got {text!r}"
         )
         raise InvalidParameterValue(msg)
-    region, inside = found["region"], found["qualifier"]
+    region, inside = match["region"], match["qualifier"]
     if region and region != place.region:
         msg = f"Functions from '{region}' are not reachable in this region ('{place.region}')"
         raise ResourceNotFound(msg)
     if inside and qualifier and inside != qualifier:
         msg = "The derived qualifier from the function name does not match the specified qualifier."
         raise InvalidParameterValue(msg)
-    return found["name"], qualifier or inside or ""
+    return match["name"], qualifier or inside or ""
 
 
 def unqualified(text: str, place: Place) -> str:
-    """Return the name of a function for an operation that is about all of it."""
+    """Return the name of a function for an operation that takes no qualifier."""
     name, qualifier = function(text, None, place)
     if qualifier:
         msg = (
@@ -87,17 +87,17 @@ def unqualified(text: str, place: Place) -> str:
 
 
 def layer(text: str, place: Place) -> tuple[str, int | None]:
-    """Return name and version (None without) of a layer, by its name or its ARN."""
-    found = _LAYER.fullmatch(text)
-    if found is None:
+    """Return the name and version (None without) of a layer that a client names."""
+    match = _LAYER.fullmatch(text)
+    if match is None:
         if re.fullmatch(r"[a-zA-Z0-9-_]{1,140}", text):
             return text, None
         msg = f"LayerName must be a name or an ARN of a layer, got {text!r}"
         raise InvalidParameterValue(msg)
-    if found["region"] != place.region:
-        msg = f"Layers from '{found['region']}' are not reachable in this region"
+    if match["region"] != place.region:
+        msg = f"Layers from '{match['region']}' are not reachable in this region"
         raise InvalidParameterValue(f"{msg} ('{place.region}')")
-    return found["name"], int(found["version"]) if found["version"] else None
+    return match["name"], int(match["version"]) if match["version"] else None
 
 
 def is_version(qualifier: str) -> bool:

@@ -1,6 +1,6 @@
-"""This module is what the operator may choose. A function's own limits are not in here.
+"""Settings: what the operator may choose. A function's own limits are in its configuration.
 
-Where a value comes from, the later wins: the default, a TOML file, a MINILAMBDA_* variable,
+A value comes from the last of these that has it: the default, a TOML file, a MINILAMBDA_* variable,
 an argument in Python. A value that cannot be is refused with its name and what is allowed.
 """
 
@@ -28,13 +28,13 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may call over HTTP: the file of access keys (see `gateway.keys`)."""
+    """Which clients may call over HTTP: the file of their access keys (see `gateway.http.keys`)."""
 
     keys: str
 
 
 class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where code comes from that is not sent along: an endpoint that speaks S3Settings."""
+    """The S3 endpoint that S3Bucket and S3Key of a request are fetched from."""
 
     endpoint: str
     access_key_id: str = ""
@@ -49,11 +49,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     region: str = "us-east-1"
     account: str = "000000000000"
-    # The highest level of sandbox to use; "auto" is all that the host can do: see `sandbox.levels`.
+    # The highest level of sandbox to use; "auto" is the highest of this host: see `sandbox.levels`.
     sandbox: Literal["auto", "bare", "landlock", "userns", "cgroup", "root"] = "auto"
-    # Mechanisms to leave out, parted by commas: see MECHANISMS in `sandbox.levels`.
+    # Mechanisms to leave out, separated by commas: see MECHANISMS in `sandbox.levels`.
     without: str = ""
-    # What must hold here, else nothing starts, as in "memory:hard,files:hard".
+    # Limits that the host must enforce, else the supervisor refuses to start, as in
+    # "memory:hard,files:hard".
     require: str = ""
     # Which cgroup hierarchy holds the limits. "auto" takes the first that works.
     cgroup: Literal["auto", "v2", "mixed", "v1", "none"] = "auto"
@@ -70,20 +71,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # An asynchronous event whose function failed runs again after this, and then after twice this
     # (Lambda: 1 minute and 2, "Error handling for an asynchronous invocation").
     event_retry: Seconds = 60.0
-    # What one invocation may print and be kept; beyond it the middle is left out.
+    # Bytes of one invocation's log that are kept; of more, the middle is left out.
     log_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 1024 * 1024
     # Which price book the billed duration and the ledger follow: see `billing`.
     price_book: Literal["2018", "2020", "2025"] = "2025"
-    # Keep what functions print, to be read after the response; `minilambda serve` does.
+    # Keep what functions print, to be read after the response; `minilambda serve` sets it.
     keep_logs: bool = False
-    # Over HTTP: who may call (None: who can reach loopback), where S3Bucket and S3Key are from.
+    # Over HTTP: the clients that may call (None: all that can reach loopback), and the S3 endpoint.
     auth: AuthSettings | None = None
     s3: S3Settings | None = None
     # Below this share of free RAM idle workers are ended before their keep-alive.
     memory_reserve: Fraction = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, also where it is said in Python: msgspec checks no arguments."""
+        """Refuse a value that cannot be, in Python too, where msgspec checks no types."""
         for field in msgspec.structs.fields(Settings):
             value = getattr(self, field.name)
             try:
@@ -97,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of a TOML file and of MINILAMBDA_* variables; the latter win.
+    """Return the settings of a TOML file and of MINILAMBDA_* variables, which win.
 
     Raises `InvalidParameterValue` that names the key and what is allowed.
     """
@@ -114,7 +115,7 @@ def load(file: str | Path | None = None, environ: Mapping[str, str] | None = Non
         if value is not None:
             values[field.name] = value
     try:
-        # strict=False lets "4" be a number: an environment has nothing but strings.
+        # strict=False lets "4" be a number: an environment has strings only.
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as exc:
         msg = f"Settings: {exc}"

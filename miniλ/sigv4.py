@@ -1,8 +1,8 @@
-"""This module is AWS Signature Version 4, both ways: requests are signed, and signatures checked.
+"""AWS Signature Version 4, both ways: requests are signed, and signatures are checked.
 
-Rule 1: no I/O in this file, and no clock: the caller says what time it is.
+Rule 1: no I/O in this file, and no clock: the caller passes the time.
 
-Rule 2: `parse` only reads what a request claims. Nothing of it is true before `check` returns.
+Rule 2: `parse` reads what a request claims. Nothing of it is proven before `check` returns.
 
 Theory of operation: both sides write the same text of a request (the canonical request), and
 sign its hash, the time and the scope (day, region, service) with a key derived from the secret:
@@ -12,8 +12,8 @@ sign its hash, the time and the scope (day, region, service) with a key derived 
 A body is part of the text by its sha256. Where the request declares it, the signature can be
 checked before the body is read; where it does not, `check` has to come after the body.
 
-What is left to the caller: that the scope's region and service are its own (they choose how the
-path is read), and whether it takes a body that nobody signed (`payload` is UNSIGNED).
+Left to the caller: whether the scope's region and service are its own (they choose how the path is
+read), and whether it takes a body that is not signed (`payload` is UNSIGNED).
 
 Source: IAM user guide, "Create a signed AWS API request"; the tests hold it against botocore.
 """
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TERMINATOR = "aws4_request"
-# What stands for the hash of a body that is not signed.
+# Stands in place of the hash of a body that is not signed.
 UNSIGNED = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-# For a key id that nobody has: with it `check` does the same work, and then says so.
+# The secret for an unknown key id: `check` does the same work with it, and then refuses.
 UNKNOWN_SECRET = secrets.token_hex(20)
-# How far a client's clock may be from ours, in seconds; and the life of a presigned URL.
+# Seconds that a client's clock may be off; and the longest life of a presigned URL.
 SKEW = 5 * 60
 MAX_EXPIRES = 7 * 24 * 60 * 60
 
@@ -53,11 +53,11 @@ MISMATCH = (
     "AWS Secret Access Key and signing method. Consult the service documentation for details."
 )
 
-# The parts of a signature, by the names they have in a query after "X-Amz-".
+# The parts of a signature, by their names in a query after "X-Amz-".
 _IN_HEADER = ("Credential", "Signature", "SignedHeaders")
 _IN_QUERY = ("Algorithm", "Credential", "Date", "Expires", "Signature", "SignedHeaders")
 _MAY_BE = ("Content-Sha256", "Security-Token")
-# Any one of these makes a request a presigned one, if perhaps an incomplete one.
+# A request with any one of these counts as presigned, whether or not it is complete.
 _PRESIGNED = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature"}
 
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -66,10 +66,13 @@ _EXPIRES = re.compile(r"[0-9]{1,6}")
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request says about its signature. The names are those of the credential's scope."""
+    """What a request says about its signature; not proven before `check` returns.
+
+    Region and service are named as in the credential's scope.
+    """
 
     key_id: str
-    # As it is signed: 20261124T120000Z.
+    # In the form that is signed: 20261124T120000Z.
     date: str
     region: str
     service: str
@@ -77,21 +80,21 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     signature: str
     # The body's sha256 in hex, UNSIGNED, or None: then it must be computed from the body.
     payload: str | None = None
-    # Seconds from `date` on that a presigned URL holds.
+    # Seconds that a presigned URL is valid, from `date` on.
     expires: int | None = None
     # The session token of temporary credentials.
     token: str | None = None
 
     @property
     def scope(self) -> str:
-        """Where and when the derived key holds: day/region/service/aws4_request."""
+        """The scope of the derived key: day/region/service/aws4_request."""
         return "/".join((self.date[:8], self.region, self.service, TERMINATOR))
 
 
 def parse(raw_query: str, headers: Iterable[tuple[str, str]]) -> Claim:
-    """Return what a request claims; `raw_query` and `headers` are as they came, none left out.
+    """Return what a request claims; `raw_query` and all `headers` are as they came.
 
-    Raises `AccessDenied` with AWS's codes for no signature and for one that is not whole.
+    Raises `AccessDenied` with AWS's codes for no signature and for an incomplete one.
     """
     values = _joined(headers)
     pairs = _pairs(raw_query)
@@ -121,8 +124,8 @@ def check(
     """Return if the claim is true for this request and secret, else raise `AccessDenied`.
 
     `raw_path`, `raw_query` and `headers` are as they came; `now` is in seconds since 1970.
-    `body_sha256` may be None where the claim has a `payload`: then whoever reads the body calls
-    `check_body` at its end. For an unknown key id the secret is UNKNOWN_SECRET.
+    `body_sha256` may be None where the claim has a `payload`: the caller then calls `check_body`
+    when it has read the body. For an unknown key id the secret is UNKNOWN_SECRET.
     """
     if claim.payload is None and body_sha256 is None:
         msg = "the claim declares no hash of the body: check it after the body was read"
@@ -164,9 +167,9 @@ def sign(
     now: float,
     token: str | None = None,
 ) -> dict[str, str]:
-    """Return the headers to send with a request beside its own: Authorization, Host, X-Amz-*.
+    """Return the headers to add to a request: Authorization, Host and X-Amz-*.
 
-    `url` is encoded as it will be sent. All of `headers` are signed: leave out those that may
+    `url` is encoded as it will be sent. All of `headers` are signed: leave out headers that may
     change on the way, such as User-Agent. `now` is in seconds since 1970.
     """
     parts = urlsplit(url)
@@ -198,21 +201,21 @@ def sign(
 def _of_header(values: dict[str, str]) -> Claim:
     algorithm, _, rest = values["authorization"].partition(" ")
     if algorithm != ALGORITHM:
-        # It is not shown: it may be a secret of another scheme.
+        # The message does not show it: it may be a secret of another scheme.
         raise _incomplete(f"Authorization header must begin with '{ALGORITHM}'.")
-    given: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for part in rest.split(","):
         name, _, value = part.strip().partition("=")
-        if name not in _IN_HEADER or name in given:
+        if name not in _IN_HEADER or name in parts:
             raise _incomplete(
                 f"Authorization header takes each of {', '.join(_IN_HEADER)} once, "
                 f"and nothing else: {name[:100]!r}."
             )
-        given[name] = value
+        parts[name] = value
     wrong = [
         f"Authorization header requires '{name}' parameter."
         for name in _IN_HEADER
-        if not given.get(name)
+        if not parts.get(name)
     ]
     if "x-amz-date" not in values:
         wrong.append("Authorization header requires existence of a 'X-Amz-Date' header.")
@@ -220,45 +223,45 @@ def _of_header(values: dict[str, str]) -> Claim:
         raise _incomplete(" ".join(wrong))
     for name in ("Date", *_MAY_BE):
         if (header := values.get(f"x-amz-{name.lower()}")) is not None:
-            given[name] = header
-    return _claim(given)
+            parts[name] = header
+    return _claim(parts)
 
 
 def _of_query(pairs: list[tuple[str, str]], values: dict[str, str]) -> Claim:
-    given: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for full_name, value in pairs:
         name = full_name.removeprefix("X-Amz-")
         if name != full_name and (name in _IN_QUERY or name in _MAY_BE):
-            if name in given:
+            if name in parts:
                 raise _incomplete(f"AWS query-string parameters must include '{full_name}' once.")
-            given[name] = unquote(value, errors="surrogateescape")
-    missing = [name for name in _IN_QUERY if not given.get(name)]
+            parts[name] = unquote(value, errors="surrogateescape")
+    missing = [name for name in _IN_QUERY if not parts.get(name)]
     if missing:
         words = [f"AWS query-string parameters must include 'X-Amz-{name}'." for name in missing]
         raise _incomplete(" ".join((*words, "Re-examine the query-string parameters.")))
-    if given["Algorithm"] != ALGORITHM:
-        algorithm = given["Algorithm"][:100]
+    if parts["Algorithm"] != ALGORITHM:
+        algorithm = parts["Algorithm"][:100]
         raise _incomplete(f"X-Amz-Algorithm must be '{ALGORITHM}', got {algorithm!r}.")
-    expires = given["Expires"]
+    expires = parts["Expires"]
     if not _EXPIRES.fullmatch(expires) or not 1 <= int(expires) <= MAX_EXPIRES:
         raise _incomplete(
             f"X-Amz-Expires must be 1 to {MAX_EXPIRES} seconds (a week), got {expires[:100]!r}."
         )
     if (declared := values.get("x-amz-content-sha256")) is not None:
-        given.setdefault("Content-Sha256", declared)
-    claim = _claim(given)
+        parts.setdefault("Content-Sha256", declared)
+    claim = _claim(parts)
     if claim.service == "s3" and claim.payload is None:
-        # Who makes a URL for S3 does not know the body yet.
+        # A URL for S3 is signed before its body is known.
         return msgspec.structs.replace(claim, payload=UNSIGNED)
     return claim
 
 
-def _claim(given: dict[str, str]) -> Claim:
-    elements = given["Credential"].split("/")
+def _claim(parts: dict[str, str]) -> Claim:
+    elements = parts["Credential"].split("/")
     if len(elements) != 5 or not all(elements):  # noqa: PLR2004 - the message names them
         raise _incomplete(
             "Credential must have exactly 5 slash-delimited elements, e.g. "
-            f"keyid/date/region/service/term, got {given['Credential'][:200]!r}."
+            f"keyid/date/region/service/term, got {parts['Credential'][:200]!r}."
         )
     key_id, day, region, service, terminator = elements
     if terminator != TERMINATOR:
@@ -266,14 +269,14 @@ def _claim(given: dict[str, str]) -> Claim:
             "Credential should be scoped with a valid terminator: "
             f"'{TERMINATOR}', not {terminator[:100]!r}."
         )
-    date = given["Date"]
+    date = parts["Date"]
     _seconds(date)
     if day != date[:8]:
         raise _invalid(
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from "
             f"HTTP: {day[:100]!r} != '{date[:8]}', from '{date}'."
         )
-    payload = given.get("Content-Sha256")
+    payload = parts.get("Content-Sha256")
     if payload is not None and payload != UNSIGNED and not _SHA256.fullmatch(payload):
         chunks = "a body of signed chunks, or with a trailer, is not taken: "
         raise _incomplete(
@@ -285,15 +288,15 @@ def _claim(given: dict[str, str]) -> Claim:
         date=date,
         region=region,
         service=service,
-        signed_headers=tuple(sorted({name.lower() for name in given["SignedHeaders"].split(";")})),
-        signature=given["Signature"],
+        signed_headers=tuple(sorted({name.lower() for name in parts["SignedHeaders"].split(";")})),
+        signature=parts["Signature"],
         payload=payload,
-        expires=int(given["Expires"]) if "Expires" in given else None,
-        token=given.get("Security-Token"),
+        expires=int(parts["Expires"]) if "Expires" in parts else None,
+        token=parts.get("Security-Token"),
     )
 
 
-# Whether it is true
+# Whether the claim is true
 
 
 def _check_time(claim: Claim, now: int) -> None:
@@ -314,7 +317,7 @@ def _check_time(claim: Claim, now: int) -> None:
 
 
 def _check_headers(claim: Claim, values: dict[str, str]) -> None:
-    # A header that means something to AWS and that is not signed was perhaps added on the way.
+    # An x-amz-* header that is not signed may have been added on the way.
     must = ["host", *(name for name in values if name.startswith("x-amz-"))]
     for name in must:
         if name not in claim.signed_headers:
@@ -354,7 +357,7 @@ def _signature(
     return hmac.digest(key, _bytes(text), "sha256").hex()
 
 
-# By secret, not by key id: an id that gets another secret must not be found under the old one.
+# Cached by secret, not by key id: a key id may get another secret.
 @functools.lru_cache(maxsize=256)
 def _key(secret: str, *scope: str) -> bytes:
     key = _bytes("AWS4" + secret)
@@ -364,7 +367,7 @@ def _key(secret: str, *scope: str) -> bytes:
 
 
 def _path(raw: str, service: str) -> str:
-    # S3 takes the path as it was sent: a key may have any slashes and dots.
+    # S3 signs the path as it was sent: a key may have any slashes and dots.
     if service == "s3":
         return raw or "/"
     kept: list[str] = []
@@ -374,12 +377,12 @@ def _path(raw: str, service: str) -> str:
         elif segment not in {"", "."}:
             kept.append(segment)
     path = "/" + "/".join(kept) + ("/" if kept and raw.endswith("/") else "")
-    # What was encoded to be sent is encoded once more to be signed.
+    # The path is encoded once to be sent, and once more to be signed.
     return quote(_bytes(path), safe="/")
 
 
 def _pairs(raw_query: str) -> list[tuple[str, str]]:
-    # Decoded as a server reads them ("+" is a space), then encoded in the one way that is signed.
+    # Decoded as a server decodes them ("+" is a space), then encoded as they are signed.
     if not raw_query:
         return []
     parts = (pair.partition("=") for pair in raw_query.split("&"))
@@ -405,7 +408,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # aiohttp decodes headers like this: bytes that are no UTF-8 come out as they came in.
+    # aiohttp decodes headers with surrogateescape: bytes that are no UTF-8 come out as they came.
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -418,7 +421,7 @@ def _seconds(date: str) -> int:
         if _DATE.fullmatch(date):
             return calendar.timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        pass  # the form of a date, and none of the calendar
+        pass  # it has the form of a date, and is none of the calendar
     raise _incomplete(
         f"Date must be in ISO-8601 'basic format', as 20261124T120000Z. Got {date[:100]!r}."
     )

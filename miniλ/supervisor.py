@@ -23,7 +23,7 @@ from miniλ import billing, journal, model, names
 from miniλ.decorated import Function, import_path, importable
 from miniλ.errors import InvalidParameterValue, LambdaError, ResourceConflict, SupervisorClosed
 from miniλ.events.delivery import Delivery
-from miniλ.events.queue import Draft, EventQueue
+from miniλ.events.queue import AsyncEvent, EventQueue
 from miniλ.functions import Functions, new_revision, over_reserved
 from miniλ.invoker import Invoker, check_id, check_payload, encode_event, new_request_id
 from miniλ.journal import Journal
@@ -122,6 +122,8 @@ class Supervisor:
         self.registry = Registry(held.registry, durable=held.kept)
         undo.push_async_callback(self.registry.close)
         self.journal = Journal(self.registry.note)
+        if self.registry.warning:
+            self.journal.record(journal.Trouble(what=self.registry.warning))
         for found in remains:
             self.journal.record(
                 journal.Swept(instance=found.instance, processes=found.processes, paths=found.paths)
@@ -504,7 +506,7 @@ class Supervisor:
             trace_id=trace_id,
             arn=self.functions.place.function(short, qualifier) if qualifier else None,
         )
-        await self.delivery.accept(Draft(request_id, short, qualifier, payload, context))
+        await self.delivery.accept(AsyncEvent(request_id, short, qualifier, payload, context))
         return request_id
 
     def run(

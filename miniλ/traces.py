@@ -1,8 +1,8 @@
-"""This module is traces: ids that follow a chain of invocations, and the end of a circle.
+"""Trace ids, which follow a chain of invocations, and the end of a recursive loop.
 
-A trace id is X-Ray's: `Root=1-6743f0a1-...;Sampled=0`. AWS's clients inside a function send on what
-the function was given, so what is added to it comes back with the function's own calls: `Lineage`
-says how often each function has been in this chain.
+A trace id is X-Ray's: `Root=1-6743f0a1-...;Sampled=0`. AWS's clients inside a function send the
+trace id of its invocation with their own calls, so what is added to it comes back with them:
+`Lineage` counts how often each function has been in this chain.
 
 Source: Lambda developer guide, "Use Lambda recursive loop detection to prevent infinite loops": a
 chain is stopped after about 16 invocations of one function, unless PutFunctionRecursionConfig
@@ -19,50 +19,50 @@ from functools import lru_cache
 from miniλ.errors import RecursiveInvocation
 
 HEADER = "X-Amzn-Trace-Id"
-# So often a function may be in one chain.
+# Times that a function may be in one chain.
 MOST = 16
 
-# What goes on into an environment and back into headers.
-_SAID = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[!-~]{0,500})?")
+# A trace id of a client is passed on into environments and headers: printable ASCII only.
+_TRACE_ID = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[!-~]{0,500})?")
 _LINEAGE = re.compile(r";Lineage=([0-9a-f:|]+)")
 
 
-def of(said: str | None, request_id: str) -> str:
-    """Return the trace id that a client sent, if it can go on; else a new one."""
-    return said if said and _SAID.fullmatch(said) else new(request_id)
+def of(header: str | None, request_id: str) -> str:
+    """Return the trace id that a client sent, if it is one; else a new one."""
+    return header if header and _TRACE_ID.fullmatch(header) else new(request_id)
 
 
 def new(request_id: str) -> str:
-    """Return a trace id that is made of a request's id."""
+    """Return a new trace id, made of the time and a request's id."""
     digits = f"{request_id[:8]}{request_id[9:13]}{request_id[14:18]}{request_id[19:23]}"
     return f"Root=1-{int(time.time()):08x}-{digits}{request_id[24:28]};Sampled=0"
 
 
 def answered(trace_id: str) -> str:
-    """Return a trace id as answers carry it: in lower case, without the lineage."""
+    """Return a trace id as responses carry it: in lower case, without the lineage."""
     return _LINEAGE.sub("", trace_id).lower()
 
 
 def is_counted(trace_id: str) -> bool:
-    """Return whether a trace id says how often each function has been in its chain."""
+    """Return whether a trace id has a lineage."""
     return _LINEAGE.search(trace_id) is not None
 
 
 def begun(trace_id: str, function: str) -> str:
-    """Return a new trace id as the first function of its chain sees it."""
+    """Return a trace id for the first function of its chain."""
     return f"{trace_id};Lineage=1:{_mark(function)}:1"
 
 
 def followed(trace_id: str, function: str, *, may_recur: bool) -> str:
-    """Return a trace id as the next function of its chain sees it.
+    """Return a trace id for the next function of its chain.
 
-    Raises `RecursiveInvocation` for one that was in it too often.
+    Raises `RecursiveInvocation` if the function was in it MOST times, unless it `may_recur`.
     """
-    found = _LINEAGE.search(trace_id)
-    if found is None:
+    match = _LINEAGE.search(trace_id)
+    if match is None:
         return begun(trace_id, function)
     counts: dict[str, int] = {}
-    for part in found[1].split("|"):
+    for part in match[1].split("|"):
         mark, _, count = part.removeprefix("1:").partition(":")
         counts[mark] = int(count) if count.isdecimal() else 0
     mark = _mark(function)

@@ -1,11 +1,11 @@
-"""This module is delivery: asynchronous events, from accepted to over.
+"""Delivery of asynchronous events: from accepted to ended.
 
 Theory of operation: an event is in the queue on disk from before its caller hears 202 until its end
-is written. Those that are due wait here by function, first come first served; as many of them run
-as the function has concurrency. `outcomes` says what becomes of one when its invocation has ended.
+is written. Due events wait here by function, first in first out; as many of them run at once as the
+function has concurrency. `outcomes` decides what becomes of an event when its invocation has ended.
 
-Rule: what comes of an event is written in the transaction that ends it, so that neither can be
-there without the other.
+Rule: what comes of an event is written in the transaction that ends it: both are on disk, or
+neither is.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from miniλ.errors import (
     Throttled,
 )
 from miniλ.events import queue
-from miniλ.events.outcomes import LEAST_PAUSE, Again, Outcomes, Over
-from miniλ.events.queue import Draft, QueuedEvent
+from miniλ.events.outcomes import LEAST_PAUSE, End, Outcomes, Retry
+from miniλ.events.queue import AsyncEvent, QueuedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,18 +41,19 @@ if TYPE_CHECKING:
 
 # Lambda quota: an asynchronous event may have 1 MB (since October 2025).
 MAX_EVENT = 1024 * 1024
-# An event waits so long for a worker before it makes room for others.
+# Seconds that an event waits for a worker; then it is put back, and another one is tried.
 WAIT = 60.0
+# Seconds between two comparisons of due times with the clock, at most.
 MOST_SLEEP = 30.0
-# So many may wait; more are refused as Lambda refuses who is too fast.
+# Pending events of a supervisor; above this a caller is throttled, with Lambda's reason.
 MOST_EVENTS = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
-# What of ours makes an invocation fail, and not the function.
+# The error type of an invocation that failed by our fault, and not by the function's.
 OURS = "Sandbox.Failure"
 
 
 def too_large(size: int | str) -> RequestTooLarge:
-    """Return the error for an event of so many bytes."""
+    """Return the error for an event of `size` bytes."""
     msg = f"{size} byte payload is too large for the Event invocation type "
     return RequestTooLarge(f"{msg}(limit {MAX_EVENT} bytes)")
 
@@ -70,19 +71,23 @@ class Delivery:
         self._queue = queue
         self._journal = facts
         self._retry = retry
-        # By function, numbers that are due, and how many run; and (due, number, function).
+        # By function: the numbers of due events, and how many run.
         self._due: dict[str, deque[int]] = {}
         self._running: Counter[str] = Counter()
-        # By function: how many have ended and could not write it; who waits for the disk.
+        # By function: how many have ended and could not write that.
         self._unwritten: Counter[str] = Counter()
+        # Functions whose events could not be claimed; tried again after LEAST_PAUSE.
         self._held: set[str] = set()
+        # A heap of events that are due later: (due, number, function).
         self._later: list[tuple[float, int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        # What an event is not accepted for is raised to its caller.
-        self._tasks = Background(facts, "delivery", self._ended_task, expects=LambdaError)
+        # `accept` raises these to its caller.
+        self._tasks = Background(
+            facts, "a task of event delivery failed", self._task_ended, expects=LambdaError
+        )
         self._is_open = False
-        # No task is left, and nothing is due.
+        # Set while no task runs and no event is due.
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.count = 0
@@ -93,74 +98,74 @@ class Delivery:
     # Open and close
 
     def open(self, functions: Functions, pool: Pool, invoker: Invoker) -> None:
-        """Begin, with what an earlier life has left; once all functions are there."""
+        """Begin with the backlog of an earlier life; call this when all functions are loaded."""
         self._functions, self._pool, self._invoker = functions, pool, invoker
         self._outcomes = Outcomes(functions, self._journal, self._retry)
         self._is_open = True
-        if self._queue.lost:
-            self._journal.record(journal.Trouble(what=self._queue.lost))
-        found, self._queue.found = self._queue.found, []
-        self.count = len(found)
-        self._later = [(due, number, function) for number, function, due in found]
+        if self._queue.damage:
+            self._trouble(self._queue.damage)
+        backlog, self._queue.backlog = self._queue.backlog, []
+        self.count = len(backlog)
+        self._later = [(due, number, function) for number, function, due in backlog]
         heapq.heapify(self._later)
         self._wake()
 
     def stop(self) -> None:
-        """Begin no more invocations; those that run may end."""
+        """Begin no more invocations; running ones go on."""
         self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nothing runs or is due, at most so long, where nobody keeps what is left."""
+        """Wait `seconds` at most until nothing runs or is due, if the queue is not kept on disk."""
         if not self._queue.durable:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet(), seconds)
 
     async def quiet(self) -> None:
-        """Wait until nothing runs or is due, and all ends are written; others may be due later."""
+        """Wait until nothing runs or is due and all ends are written; retries may be due later."""
         await self._quiet.wait()
 
     async def close(self) -> None:
-        """Write how the last invocations ended, when the pool has ended them, and close."""
+        """Write how the last invocations ended, and close; the pool has ended them by now."""
         self.stop()
         await self._tasks.finish()
         await self._queue.close()
 
     # Accept
 
-    async def accept(self, draft: Draft) -> None:
-        """Accept an event: it is on disk when this returns, and will run, whatever happens.
+    async def accept(self, event: AsyncEvent) -> None:
+        """Accept an event: when this returns it is on disk, and runs also after a crash.
 
-        Raises `RequestTooLarge`, `Throttled` where too many wait, and `ServiceError` where it
-        cannot be kept.
+        Raises `RequestTooLarge`, `Throttled` above MOST_EVENTS, and `ServiceError` where it cannot
+        be written.
         """
         if not self._is_open:
             raise SupervisorClosed
-        if len(draft.payload) > MAX_EVENT:
-            raise too_large(len(draft.payload))
+        if len(event.payload) > MAX_EVENT:
+            raise too_large(len(event.payload))
         if self.count >= MOST_EVENTS:
             raise Throttled(QUEUE_FULL)
-        # Of its own: a caller that leaves meanwhile does not undo it.
-        await asyncio.shield(self._background(self._accept(draft)))
+        # A task of its own: a caller that is cancelled meanwhile does not undo it.
+        await asyncio.shield(self._background(self._accept(event)))
 
-    async def _accept(self, draft: Draft) -> None:
-        function = draft.function
+    async def _accept(self, event: AsyncEvent) -> None:
+        function = event.function
         if function in self._due or not self._room(function):
-            (number,) = await self._queue.add(draft)
-            self._come(function, number)
+            (number,) = await self._queue.add(event)
+            self._came(function, number)
             return
-        # It runs at once: that it was accepted and that it runs is one commit.
+        # It runs at once: accepting and claiming it is one commit.
         self._running[function] += 1
         try:
-            (number,) = await self._queue.add(draft, running=True)
+            (number,) = await self._queue.add(event, running=True)
         except BaseException:
             self._ended(function)
             raise
         self.count += 1
-        self._background(self._deliver(QueuedEvent(number, draft, queue.now(), 0, 0, 0)))
+        self._background(self._deliver(QueuedEvent(number, event, queue.now(), 0, 0, 0)))
 
-    def _come(self, function: str, number: int) -> None:
+    def _came(self, function: str, number: int) -> None:
         self.count += 1
         self._is_due(function, number)
         self._begin(function)
@@ -172,7 +177,7 @@ class Delivery:
     # When
 
     def _wake(self) -> None:
-        """Let those begin whose time has come, and look again when the next one's has."""
+        """Begin the events that are due, and set a timer for the next one."""
         now = queue.now()
         woken = set()
         while self._later and self._later[0][0] <= now:
@@ -185,12 +190,12 @@ class Delivery:
             self._timer.cancel()
             self._timer = None
         if self._later and self._is_open:
-            # The loop's clock stands still while the machine sleeps: it is looked at now and then.
+            # The loop's clock stands still while the machine sleeps, and `now` does not.
             pause = min(self._later[0][0] - now, MOST_SLEEP)
             self._timer = self._loop.call_later(pause, self._wake)
 
     def _begin(self, function: str) -> None:
-        """Begin as many invocations of a function as it has concurrency."""
+        """Begin due events of a function, as many as it has concurrency for."""
         waiting = self._due.get(function)
         if not waiting or not self._is_open or function in self._held or self._queue.has_stopped:
             return
@@ -203,36 +208,40 @@ class Delivery:
 
     def _room(self, function: str) -> int:
         """Return how many more events of a function may run."""
-        # One at least: who may not run at all is told so.
+        # At least one: an event of a function that may not run has to get to its end.
         taken = self._running[function] + self._unwritten[function]
         return max(0, max(1, self._pool.concurrency(function)) - taken)
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
-            events = await self._queue.claim(numbers)
+            claimed = await self._queue.claim(numbers)
         except ServiceError as exc:
-            self._trouble(f"events of {function} cannot begin: {exc}")
+            again = "" if self._queue.has_stopped else f"; tried again in {LEAST_PAUSE:g} s"
+            self._trouble(f"{len(numbers)} events of {function} cannot begin: {exc}{again}")
             self._hold(function, numbers)
             return
-        damaged = len(numbers) - len(events)
+        damaged = len(numbers) - len(claimed)
         if damaged:
-            self._trouble(f"{damaged} events of {function} are not what they were: see the records")
+            self._trouble(
+                f"{damaged} events of {function} were damaged on disk and do not run: see their "
+                "records in `minilambda events`"
+            )
             self.count -= damaged
             self._ended(function, damaged)
-        for event in events:
-            self._background(self._deliver(event))
+        for queued in claimed:
+            self._background(self._deliver(queued))
 
     def _hold(self, function: str, numbers: list[int]) -> None:
-        """Come back in a while to events that are as they were, and to those behind them."""
+        """Let the events of a function wait for LEAST_PAUSE, these first, in their order."""
         self._due.setdefault(function, deque()).extendleft(reversed(numbers))
         self._held.add(function)
         self._ended(function, len(numbers))
 
-        def let_go() -> None:
+        def release() -> None:
             self._held.discard(function)
             self._begin(function)
 
-        self._loop.call_later(LEAST_PAUSE, let_go)
+        self._loop.call_later(LEAST_PAUSE, release)
 
     def _ended(self, function: str, count: int = 1) -> None:
         self._running[function] -= count
@@ -242,40 +251,48 @@ class Delivery:
 
     # One event
 
-    async def _deliver(self, event: QueuedEvent) -> None:
-        """Run an event, and write what becomes of it, until that is written."""
+    async def _deliver(self, queued: QueuedEvent) -> None:
+        """Run an event, and return when what becomes of it is written."""
+        event = queued.event
         try:
-            outcome = await self._run(event)
+            outcome = await self._run(queued)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
-            self._trouble(f"event {event.draft.request_id} of {event.draft.function}: {exc!r}")
-            outcome = self._refused(event, repr(exc))
+            self._trouble(
+                f"event {event.request_id} of {event.function} is tried again: {exc!r}, which is a "
+                "bug; please report it"
+            )
+            outcome = self._refused(queued, repr(exc))
         # Its end may be written in one commit with the beginning of the next.
-        self._ended(event.draft.function)
+        self._ended(event.function)
         try:
-            await self._write(event, outcome)
+            await self._write(queued, outcome)
         except ServiceError as exc:
-            self._trouble(f"the end of event {event.draft.request_id} is not written: {exc}")
-            self._unwritten[event.draft.function] += 1
-            await self._write_later(event, outcome)
-            self._unwritten[event.draft.function] -= 1
-            self._begin(event.draft.function)
+            again = "" if self._queue.has_stopped else f"tried again each {LEAST_PAUSE:g} s; "
+            self._trouble(
+                f"the end of event {event.request_id} of {event.function} is not written: {exc}; "
+                f"{again}until it is, a restart runs the event again"
+            )
+            self._unwritten[event.function] += 1
+            await self._write_later(queued, outcome)
+            self._unwritten[event.function] -= 1
+            self._begin(event.function)
 
-    async def _write_later(self, event: QueuedEvent, outcome: Again | Over) -> None:
-        """Try again until it is written, or we close: then it counts as a crash, and runs again."""
+    async def _write_later(self, queued: QueuedEvent, outcome: Retry | End) -> None:
+        """Try until it is written or we close; then the event counts a crash, and runs again."""
         while self._is_open:
             await asyncio.sleep(LEAST_PAUSE)
             with contextlib.suppress(ServiceError):
-                await self._write(event, outcome)
+                await self._write(queued, outcome)
                 return
 
-    async def _write(self, event: QueuedEvent, outcome: Again | Over) -> None:
-        request_id, function = event.draft.request_id, event.draft.function
-        if isinstance(outcome, Again):
+    async def _write(self, queued: QueuedEvent, outcome: Retry | End) -> None:
+        request_id, function = queued.event.request_id, queued.event.function
+        if isinstance(outcome, Retry):
             pause = outcome.due - queue.now()
             await self._queue.put_back(
-                event.number, outcome.due, outcome.attempts, outcome.refusals
+                queued.number, outcome.due, outcome.attempts, outcome.refusals
             )
-            heapq.heappush(self._later, (outcome.due, event.number, function))
+            heapq.heappush(self._later, (outcome.due, queued.number, function))
             self._wake()
             self._journal.record(
                 journal.EventPutBack(
@@ -283,40 +300,40 @@ class Delivery:
                 )
             )
             return
-        numbers = await self._queue.remove(event.number, *outcome.then)
+        numbers = await self._queue.remove(queued.number, *outcome.outcomes)
         self.count -= 1
-        drafts = [each for each in outcome.then if isinstance(each, Draft)]
-        for draft, number in zip(drafts, numbers, strict=True):
-            self._come(draft.function, number)
+        events = [each for each in outcome.outcomes if isinstance(each, AsyncEvent)]
+        for event, number in zip(events, numbers, strict=True):
+            self._came(event.function, number)
         self._journal.record(
             journal.EventOver(request_id=request_id, function=function, condition=outcome.condition)
         )
 
-    async def _run(self, event: QueuedEvent) -> Again | Over:
-        """Invoke the function, if it may be; return what becomes of the event."""
-        draft, outcomes = event.draft, self._outcomes
+    async def _run(self, queued: QueuedEvent) -> Retry | End:
+        """Invoke the function, if the event may run; return what becomes of the event."""
+        event, outcomes = queued.event, self._outcomes
         if not self._is_open:
-            return outcomes.interrupted(event)
+            return outcomes.interrupted(queued)
         try:
-            over = outcomes.before(event)
-            if over is not None:
-                return over
-            function = self._functions.resolve(draft.function, draft.qualifier)
+            end = outcomes.before(queued)
+            if end is not None:
+                return end
+            function = self._functions.resolve(event.function, event.qualifier)
             response = await self._invoker.invoke(
-                function, draft.payload, draft.context, draft.request_id, WAIT
+                function, event.payload, event.context, event.request_id, WAIT
             )
         except ResourceNotFound as exc:
-            return outcomes.deleted(event, str(exc))
+            return outcomes.deleted(queued, str(exc))
         except LambdaError as exc:
-            return self._refused(event, str(exc))
+            return self._refused(queued, str(exc))
         if response.invoked.error_type == OURS:
-            return self._refused(event, OURS)
-        return outcomes.answered(event, response)
+            return self._refused(queued, OURS)
+        return outcomes.answered(queued, response)
 
-    def _refused(self, event: QueuedEvent, why: str) -> Again:
+    def _refused(self, queued: QueuedEvent, why: str) -> Retry:
         if self._is_open:
-            return self._outcomes.refused(event, why)
-        return self._outcomes.interrupted(event)
+            return self._outcomes.refused(queued, why)
+        return self._outcomes.interrupted(queued)
 
     def _trouble(self, what: str) -> None:
         self._journal.record(journal.Trouble(what=what))
@@ -325,6 +342,6 @@ class Delivery:
         self._quiet.clear()
         return self._tasks.start(work)
 
-    def _ended_task(self) -> None:
+    def _task_ended(self) -> None:
         if not self._tasks and not self._due:
             self._quiet.set()

@@ -1,4 +1,4 @@
-"""This module is destinations: what is told of an event that is over, in Lambda's words. Pure.
+"""Records of ended asynchronous events, in Lambda's words. Pure.
 
 Source: Lambda developer guide, "Capturing records of Lambda asynchronous invocations" (the record
 of a destination, and the message of a dead-letter queue); examples as the service sends them.
@@ -17,7 +17,7 @@ from miniλ.model import LATEST
 if TYPE_CHECKING:
     from miniλ.model import Response
 
-# How an event ends. What a record calls the first is a success; all others are failures.
+# How an event ends: the first is a success, the others are failures.
 Condition: TypeAlias = Literal[
     "Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency"
 ]
@@ -33,10 +33,10 @@ def record(
     payload: bytes,
     response: Response | None,
 ) -> bytes:
-    """Return the JSON that a destination is sent.
+    """Return the JSON document that a destination gets.
 
-    `arn` is the function's, qualified; `attempts` are invocations; `response` is the last one's,
-    None where there was none.
+    `arn` is the function's, qualified; `attempts` is the number of invocations; `response` is the
+    last one's, None where there was none.
     """
     document: dict[str, Any] = {
         "version": "1.0",
@@ -62,12 +62,12 @@ def record(
 
 
 def dead_letter(request_id: str, payload: bytes, response: Response | None, why: str) -> bytes:
-    """Return the message of a dead-letter queue, as SQS's SendMessage is given it."""
+    """Return the message for a dead-letter queue, as the parameters of SQS's SendMessage."""
     failure = None if response is None else response.failure
     message = why if failure is None else failure.error_message
     attributes = {
         "RequestID": ("String", request_id),
-        # Of the invocation as HTTP: it was answered.
+        # The HTTP status of the invocation, which is 200 for a failure too.
         "ErrorCode": ("Number", "200"),
         "ErrorMessage": ("String", _cut(message) or "-"),
     }
@@ -81,13 +81,13 @@ def dead_letter(request_id: str, payload: bytes, response: Response | None, why:
     return msgspec.json.encode(document)
 
 
-def _json(body: bytes) -> object:
-    """Return an answer as it came; one that is no JSON, which a function may send, as a string."""
+def _json(payload: bytes) -> object:
+    """Return a payload as it came; as a string where it is no JSON, which a function may send."""
     try:
-        json.loads(body.decode())
+        json.loads(payload.decode())
     except (ValueError, RecursionError):
-        return body.decode(errors="replace")
-    return msgspec.Raw(body)
+        return payload.decode(errors="replace")
+    return msgspec.Raw(payload)
 
 
 def _cut(message: str) -> str:

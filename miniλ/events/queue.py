@@ -1,12 +1,16 @@
-"""This module is the event queue: asynchronous events that were accepted and are not over, on disk.
+"""The event queue: accepted asynchronous events on disk, until each one's end is written.
 
-Rule 1: what is accepted is on disk, and stays there until its end is written: a crash at any moment
-runs an event again rather than not at all.
+Rule 1: an accepted event is on disk, and stays there until its end is written: a crash at any
+moment runs an event again rather than not at all.
 
-Rule 2: that an event runs is written before it runs. Who finds it so, after a crash, counts it.
+Rule 2: that an event runs is written before it runs. An event that is marked as running when the
+queue is opened was running when the supervisor died, and counts a crash.
 
-Rule 3: what was damaged on disk is noticed, is nobody else's trouble, and is told: a damaged file
-is moved aside and what can be read of it kept; a damaged event is a record, and does not run.
+Rule 3: damage on disk is noticed, reported, and confined: a damaged file is moved aside and its
+readable rows are kept (see `recovery`); a damaged event becomes a record, and does not run.
+
+Times are seconds of CLOCK_BOOTTIME, which no calendar change moves; they mean nothing in another
+boot, so the file has the boot's id, and opening the queue moves them into this boot.
 """
 
 from __future__ import annotations
@@ -30,14 +34,14 @@ from miniλ.worker.equipment import NO_CONTEXT, InvocationContext
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# Records that nobody could be given are kept, the newest of them.
+# The newest records that are kept; older ones are dropped.
 MOST_RECORDS = 1000
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Draft(NamedTuple):
-    """An event as it is accepted: `payload` is JSON, `context` what its caller sent beside it."""
+class AsyncEvent(NamedTuple):
+    """An asynchronous event: `payload` is JSON, `context` what its caller sent beside it."""
 
     request_id: str
     function: str
@@ -54,15 +58,15 @@ class Draft(NamedTuple):
 
 
 class QueuedEvent(NamedTuple):
-    """An event that runs.
+    """An event that is claimed to run.
 
-    `accepted` is in seconds of `now()`; `attempts` have failed by its function's fault; so many
-    times in a row it was refused (concurrency, or a fault of ours); so many lives of a supervisor
-    ended while it ran.
+    `accepted` is in seconds of `now()`. `attempts` counts failures of its function, `refusals` the
+    refusals since the last attempt (no concurrency, or an error of ours), `crashes` the supervisors
+    that died while it ran.
     """
 
     number: int
-    draft: Draft
+    event: AsyncEvent
     accepted: float
     attempts: int
     refusals: int
@@ -70,7 +74,7 @@ class QueuedEvent(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is kept of an event that is over, for a target that nobody here can reach.
+    """What is kept of an ended event for a target that cannot be reached from here.
 
     `document` is JSON, `target` an ARN or ""; `written` is in seconds since 1970.
     """
@@ -82,10 +86,10 @@ class Record(NamedTuple):
     written: float = 0.0
 
 
-class Backlog(msgspec.Struct, frozen=True):
-    """The events of one function that are not over: so many wait, run, and have failed before.
+class PendingEvents(msgspec.Struct, frozen=True):
+    """The events of one function that have not ended: how many wait, run, and have failed before.
 
-    The next one is due in so many seconds.
+    `next_seconds` says when the next waiting one is due, 0 for now.
     """
 
     function: str
@@ -104,19 +108,19 @@ class EventQueue:
     """The events of one state directory."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
-        """Open or make it, which reads all of it: best in a thread. Raises `ServiceError`.
+        """Open or make the queue, which reads all of it: best in a thread. Raises `ServiceError`.
 
-        What cannot be read is moved aside, and what can be of it is kept: `lost` says so.
+        A damaged file is moved aside and its readable events are kept: `damage` says so.
         """
         self.path = path
         self.durable = durable
-        self.lost = ""
-        # Number, function and due time of every event that was there, as they came.
-        self.found: list[tuple[int, str, float]] = []
+        self.damage = ""
+        # Number, function and due time of every event at opening; the reader takes the list away.
+        self.backlog: list[tuple[int, str, float]] = []
         self._sql = database.statements("miniλ.events", "queue.sql")
-        # Whole, and on its way to be the queue.
-        self._salvaged = path.with_name(f"{path.name}.salvaged")
-        ballast = Ballast(path) if durable else None
+        # A recovered file that is whole, and not yet in the damaged one's place.
+        self._recovered = path.with_name(f"{path.name}.salvaged")
+        ballast = Ballast(path, "The event cannot be queued") if durable else None
         try:
             try:
                 self._database = self._open()
@@ -130,14 +134,16 @@ class EventQueue:
             raise ServiceError(msg) from exc
         if ballast is not None:
             ballast.grow()
-        self._writer = Writer(self._database, path, ballast)
+        self._writer = Writer(
+            self._database, path, f"The event queue {path}", ballast=ballast, fail_stop=True
+        )
 
     # Open
 
     def _open(self) -> sqlite3.Connection:
-        if self._salvaged.exists():
+        if self._recovered.exists():
             aside = self._swap()
-            self.lost = (
+            self.damage = (
                 f"The event queue was damaged and is {aside} now; what could be read is kept"
             )
         with contextlib.ExitStack() as undo:
@@ -150,29 +156,27 @@ class EventQueue:
                     return opened
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                    raise  # of the disk, or of its rights: what is in it may be well
+                    raise  # of the disk, or of file permissions: the content may be sound
                 why = str(exc)
             except sqlite3.DatabaseError as exc:
                 why = str(exc)
         with contextlib.ExitStack() as undo:
-            opened = undo.enter_context(contextlib.closing(self._salvage(why)))
+            opened = undo.enter_context(contextlib.closing(self._recover(why)))
             self._begin(opened)
             undo.pop_all()
             return opened
 
     def _connect(self) -> sqlite3.Connection:
         opened = database.connect(self.path, self._sql, durable=self.durable)
-        # An event that is over is written once, when it comes, and not again as zeros.
+        # An ended event's pages are not overwritten with zeros: that would write each event twice.
         opened.execute("PRAGMA secure_delete=OFF")
         opened.text_factory = _text
         return opened
 
     def _begin(self, opened: sqlite3.Connection) -> None:
-        """Move times into this boot, and count who was running when the last life ended."""
-        try:
-            boot = BOOT_ID.read_text(encoding="ascii").strip()
-        except OSError:
-            boot = os.urandom(16).hex()  # nobody knows: then the calendar counts
+        """Move times into this boot, and count a crash for each event that was running."""
+        # Without an id every opening counts as another boot: ages then go by the calendar.
+        boot = _boot_id() or os.urandom(16).hex()
         times = {"now": now(), "wall": time.time()}
         with opened:
             opened.execute("BEGIN IMMEDIATE")
@@ -180,12 +184,12 @@ class EventQueue:
                 opened.execute(self._sql["move to this boot"], times)
                 opened.execute(self._sql["write boot"], (boot,))
             opened.execute(self._sql["end the last life"], times)
-        self.found = opened.execute(self._sql["all"]).fetchall()
+        self.backlog = opened.execute(self._sql["all"]).fetchall()
 
-    def _salvage(self, why: str) -> sqlite3.Connection:
-        """Put what can be read of a damaged file into a new one, and that in its place.
+    def _recover(self, why: str) -> sqlite3.Connection:
+        """Copy the readable rows of a damaged file into a new one, and swap the two.
 
-        The damaged one stays where it is until the new one is whole: who is interrupted begins
+        The damaged file stays in place until the new one is whole: an interrupted recovery begins
         again.
         """
         new = self.path.with_name(f"{self.path.name}.new")
@@ -196,50 +200,51 @@ class EventQueue:
             opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with opened:
                 opened.execute("BEGIN IMMEDIATE")
-                for row in recovery.rows(str(self.path), new, self._sql["salvage"]):
-                    with contextlib.suppress(sqlite3.IntegrityError):  # of another type than it was
-                        kept += opened.execute(self._sql["salvaged"], row).rowcount
+                for row in recovery.rows(str(self.path), new, self._sql["recover"]):
+                    # A damaged value may be of another type than its column.
+                    with contextlib.suppress(sqlite3.IntegrityError):
+                        kept += opened.execute(self._sql["recovered"], row).rowcount
             opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _unlink(new, "-wal", "-shm")
-        os.rename(new, self._salvaged)
+        os.rename(new, self._recovered)
         aside = self._swap()
-        self.lost = (
+        self.damage = (
             f"The event queue was damaged ({why}) and is {aside} now; "
             f"{kept} events could be read and are kept"
         )
         return self._connect()
 
     def _swap(self) -> str:
-        """Put what was salvaged in place of what was damaged; return where that is now."""
+        """Put the recovered file in the damaged one's place; return where that one is now."""
         aside = f"{self.path}.corrupt-{time.time_ns()}"
         for end in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 os.link(f"{self.path}{end}", f"{aside}{end}")
         _unlink(self.path, "-wal", "-shm")
-        os.replace(self._salvaged, self.path)
+        os.replace(self._recovered, self.path)
         return aside
 
     # Steps
 
-    async def add(self, *drafts: Draft, running: bool = False) -> list[int]:
-        """Accept events, due now; return their numbers, in order. They are on disk then.
+    async def add(self, *events: AsyncEvent, running: bool = False) -> list[int]:
+        """Accept events, due now; return their numbers, in order, when they are on disk.
 
-        `running`: they run at once, as if they were claimed in the same moment. Raises
-        `ServiceError`, also where the disk is about to be full: then none is accepted.
+        `running` claims them in the same transaction. Raises `ServiceError`, also where the disk is
+        about to be full: then none is accepted.
         """
-        size = sum(len(draft.payload) for draft in drafts)
-        step = self._add(drafts, running=running)
+        size = sum(len(event.payload) for event in events)
+        step = self._add(events, running=running)
         return await self._writer.run(step, adds=size)  # type: ignore[no-any-return]
 
     def _add(
-        self, drafts: Iterable[Draft], *, running: bool = False
+        self, events: Iterable[AsyncEvent], *, running: bool = False
     ) -> Callable[[sqlite3.Connection], list[int]]:
         wall, since = time.time(), now()
 
         def add(connection: sqlite3.Connection) -> list[int]:
             numbers = []
-            for draft in drafts:
-                columns = (*draft.columns, draft.payload, _checksum(draft))
+            for event in events:
+                columns = (*event.columns, event.payload, _checksum(event))
                 row = (*columns, wall, since, since, running)
                 cursor = connection.execute(self._sql["add"], row)
                 numbers.append(cursor.lastrowid or 0)
@@ -248,13 +253,13 @@ class EventQueue:
         return add
 
     async def claim(self, numbers: list[int]) -> list[QueuedEvent]:
-        """Write down that these run, and return them.
+        """Write that these events run, and return them.
 
-        One that is not what it was is removed, and is a record.
+        An event whose checksum does not match is removed, and kept as a record.
         """
 
         def claim(connection: sqlite3.Connection) -> list[QueuedEvent]:
-            events = []
+            claimed = []
             for number in numbers:
                 row = connection.execute(self._sql["claim"], (number,)).fetchone()
                 if row is None:
@@ -264,13 +269,13 @@ class EventQueue:
                 context = InvocationContext(
                     client_context=client_context, identity=identity, trace_id=trace_id, arn=arn
                 )
-                draft = Draft(request_id, function, qualifier, payload, context)
-                if _checksum(draft) == checksum:
-                    events.append(QueuedEvent(number, draft, *state))
+                event = AsyncEvent(request_id, function, qualifier, payload, context)
+                if _checksum(event) == checksum:
+                    claimed.append(QueuedEvent(number, event, *state))
                 else:
                     why = "it was damaged on disk"
                     self._end(connection, number, [Record(request_id, "", "null", why)])
-            return events
+            return claimed
 
         return await self._writer.run(claim)  # type: ignore[no-any-return]
 
@@ -281,14 +286,14 @@ class EventQueue:
             lambda connection: connection.execute(self._sql["put back"], row), is_patient=True
         )
 
-    async def remove(self, number: int, *then: Draft | Record) -> list[int]:
-        """Write that an event is over, and in the same transaction what comes of it.
+    async def remove(self, number: int, *outcomes: AsyncEvent | Record) -> list[int]:
+        """Write that an event has ended, and in the same transaction what comes of it.
 
         Returns the numbers of the events that come of it.
         """
-        drafts = [each for each in then if isinstance(each, Draft)]
-        records = [each for each in then if isinstance(each, Record)]
-        add = self._add(drafts)
+        events = [each for each in outcomes if isinstance(each, AsyncEvent)]
+        records = [each for each in outcomes if isinstance(each, Record)]
+        add = self._add(events)
 
         def remove(connection: sqlite3.Connection) -> list[int]:
             self._end(connection, number, records)
@@ -302,10 +307,10 @@ class EventQueue:
             row = (*record[:4], time.time())
             connection.execute(self._sql["write record"], row)
         if records:
-            connection.execute(self._sql["forget records"], (MOST_RECORDS,))
+            connection.execute(self._sql["drop old records"], (MOST_RECORDS,))
 
     async def records(self) -> list[Record]:
-        """Return the records that nobody could be given, oldest first."""
+        """Return the records for targets that could not be reached, oldest first."""
         rows = await self._writer.run(
             lambda connection: connection.execute(self._sql["records"]).fetchall()
         )
@@ -313,51 +318,68 @@ class EventQueue:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing is written any more, by a fault of the disk."""
+        """Whether a disk error has ended the queue until it is opened again."""
         return self._writer.has_stopped
 
     def abandon(self) -> None:
-        """Close the file of a queue that nobody has used."""
+        """Close the file of a queue that has not been used."""
         self._database.close()
 
     async def close(self) -> None:
-        """Close the file when all is written."""
+        """Close the file when all steps are committed."""
         await self._writer.close()
 
 
-def read(path: Path) -> tuple[list[Backlog], list[Record]]:
-    """Return what is in a queue that another process may have open: events by function, records.
+def read(path: Path) -> tuple[list[PendingEvents], list[Record]]:
+    """Return the pending events by function, and the records, of a queue that may be open.
 
-    Raises `ServiceError`.
+    Nothing is changed. Raises `ServiceError`.
     """
     sql = database.statements("miniλ.events", "queue.sql")
     try:
         with database.reading(path) as opened:
-            rows = opened.execute(sql["left"]).fetchall()
+            opened.execute("BEGIN")  # one state of the file for all three queries
+            boot = opened.execute(sql["boot"]).fetchone()[0]
+            rows = opened.execute(sql["pending"]).fetchall()
             records = [Record(*row) for row in opened.execute(sql["records"])]
     except sqlite3.Error as exc:
         msg = f"The event queue {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc
-    left = [
-        Backlog(function, waiting, running, failed, max(0.0, due - now()))
-        for function, waiting, running, failed, due in rows
-    ]
-    return left, records
+    this_boot = _boot_id()
+    pending = []
+    for function, waiting, running, failed, due, due_wall in rows:
+        if not this_boot:
+            seconds = due_wall - time.time()
+        elif boot == this_boot:
+            seconds = due - now()
+        else:
+            # No supervisor has opened it since: opening makes all of another boot's events due.
+            seconds = 0.0
+        pending.append(PendingEvents(function, waiting, running, failed, max(0.0, seconds)))
+    return pending, records
+
+
+def _boot_id() -> str:
+    """Return the id of this boot of the machine, "" where the kernel does not say."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _unlink(path: Path, *ends: str) -> None:
-    """Remove a file and its log, or these ends of it."""
+    """Remove a database with its log and index, or only these ends of it."""
     for end in ends or ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}{end}")
 
 
-def _checksum(draft: Draft) -> int:
-    """Return what is kept beside an event to know it by."""
-    texts = "\0".join(f"{each}" for each in draft.columns)
-    return zlib.crc32(texts.encode(errors="replace"), zlib.crc32(draft.payload))
+def _checksum(event: AsyncEvent) -> int:
+    """Return the checksum that is kept beside an event, to notice damage."""
+    texts = "\0".join(f"{each}" for each in event.columns)
+    return zlib.crc32(texts.encode(errors="replace"), zlib.crc32(event.payload))
 
 
 def _text(stored: bytes) -> str:
-    """Return a text as it is on disk, also a damaged one: its checksum tells."""
+    """Return a text as it is on disk; a damaged one too, which its checksum gives away."""
     return stored.decode(errors="replace")

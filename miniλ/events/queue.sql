@@ -1,5 +1,5 @@
--- All SQL of the event queue, in named blocks. Times are seconds of CLOCK_BOOTTIME, in the boot that
--- `boot` names; `accepted_wall` is the calendar's, for what outlives a boot.
+-- All SQL of the event queue, in named blocks. Times are seconds of CLOCK_BOOTTIME in the boot that
+-- the table `boot` names; `accepted_wall` is in seconds since 1970, and outlives a boot.
 
 -- name: migration 1
 CREATE TABLE events (
@@ -67,20 +67,22 @@ DELETE FROM events WHERE number = ?;
 -- name: write record
 INSERT INTO records (request_id, target, document, why, written_wall) VALUES (?, ?, ?, ?, ?);
 
--- name: forget records
+-- name: drop old records
 DELETE FROM records WHERE number <= (SELECT max(number) FROM records) - ?;
 
 -- name: records
 SELECT request_id, target, document, why, written_wall FROM records ORDER BY number;
 
--- name: left
+-- name: pending
+-- When the next waiting event is due: by the boot's clock, and by the calendar.
 SELECT function, sum(not is_running), sum(is_running), sum(attempts > 0),
-    ifnull(min(iif(is_running, NULL, due)), 0.0)
+    ifnull(min(iif(is_running, NULL, due)), 0.0),
+    ifnull(min(iif(is_running, NULL, accepted_wall + due - accepted)), 0.0)
 FROM events GROUP BY function ORDER BY function;
 
--- The limit keeps it from looking for one more, on the next page, which may be the damaged one.
--- name: salvage
+-- name: recover
+-- The limit ends the search at the last row: the next page may be the damaged one.
 SELECT * FROM events WHERE number BETWEEN ?1 AND ?2 LIMIT 1 + ?2 - ?1;
 
--- name: salvaged
+-- name: recovered
 INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);

@@ -1,7 +1,8 @@
-"""This module is salvage: the rows of a damaged SQLite file that can still be read.
+"""Recovery of a damaged SQLite file: every row that can still be read.
 
-Two ways: around what is damaged, by ranges of rows that become smaller; and, where not even that
-begins, with the head of a sound file: most of what is in a head can be had anew. Both in a copy.
+Two ways, both on a copy: around the damage, by ranges of rowids that are halved until they can be
+read; and, where no range can be read, with the head of a sound file, since all of a head but the
+file's length can be had anew.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-# So often may a file not be read before it is given up: a probe takes microseconds.
+# Failed reads after which the rest of a file is given up: a read takes microseconds.
 MOST_FAILURES = 10_000
 HEAD = 100
 
 
 def rows(damaged: str, sound: Path, select: str) -> list[tuple[Any, ...]]:
-    """Return what `select`, which takes a first and a last rowid, still finds in a damaged file.
+    """Return the readable rows of a damaged file, which stays as it is.
 
-    `sound` is a file with the same tables and nothing in its log; `damaged` stays as it is.
+    `select` takes a first and a last rowid. `sound` is a file with the same tables and an empty
+    log.
     """
     copy = f"{damaged}.copy"
     for mend in (False, True):
@@ -33,18 +35,18 @@ def rows(damaged: str, sound: Path, select: str) -> list[tuple[Any, ...]]:
                     shutil.copyfile(f"{damaged}{end}", f"{copy}{end}")
             if mend:
                 _mend(copy, sound)
-            found = _readable(copy, select)
+            readable = _readable(copy, select)
         finally:
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{copy}{end}")
-        if found:
+        if readable:
             break
-    return found
+    return readable
 
 
 def _mend(path: str, sound: Path) -> None:
-    """Give a file another's head, with its own length in it: bytes 16 and 28.
+    """Give a file the head of another, with its own length in it: bytes 16 and 28.
 
     Source: https://www.sqlite.org/fileformat.html, "The Database Header".
     """
@@ -57,17 +59,17 @@ def _mend(path: str, sound: Path) -> None:
 
 
 def _readable(path: str, select: str) -> list[tuple[Any, ...]]:
-    """Return the rows that can be read: by halves, where all of them cannot."""
-    found: list[tuple[Any, ...]] = []
+    """Return the rows that can be read: all at once, else by halves."""
+    readable: list[tuple[Any, ...]] = []
     ranges, failures = [(1, 1 << 62)], 0
     with contextlib.closing(sqlite3.connect(path)) as broken:
         while ranges and failures < MOST_FAILURES:
             first, last = ranges.pop()
             try:
-                found += broken.execute(select, (first, last)).fetchall()
+                readable += broken.execute(select, (first, last)).fetchall()
             except sqlite3.DatabaseError:
                 failures += 1
                 if first < last:
                     middle = (first + last) // 2
                     ranges += [(middle + 1, last), (first, middle)]
-    return found
+    return readable

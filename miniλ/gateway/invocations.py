@@ -23,7 +23,7 @@ from miniλ.errors import (
     ResourceNotFound,
 )
 from miniλ.events.delivery import MAX_EVENT, too_large
-from miniλ.events.queue import Draft
+from miniλ.events.queue import AsyncEvent
 from miniλ.gateway import eventstream
 from miniλ.gateway.http import bodies
 from miniλ.invoker import check_payload
@@ -213,8 +213,8 @@ async def _accept(call: Call, request: web.BaseRequest, payload: bytes) -> None:
     """Put an event into the queue: it is on disk when the client hears 202."""
     name, qualifier = _target(call)
     context = _context(call, request, name, qualifier)
-    draft = Draft(call.request_id, name, qualifier, payload, context)
-    await call.api.supervisor.delivery.accept(draft)
+    event = AsyncEvent(call.request_id, name, qualifier, payload, context)
+    await call.api.supervisor.delivery.accept(event)
 
 
 OPERATIONS: dict[str, Any] = {

@@ -1,20 +1,20 @@
-"""This module is archives: a zip that nobody has checked becomes a directory, or is refused.
+"""Archives: an untrusted zip becomes a directory, or is refused.
 
-Rule 1: what the archive says is checked as a whole before anything is written: how many entries
-there are, their names and kinds, that no two share a place or bytes, and what they add up to.
+Rule 1: the directory of the archive is checked as a whole before anything is written: the number of
+entries, their names and kinds, that no two share a place or bytes, and the sum of their sizes.
 
-Rule 2: none of it is believed. An entry inflates to exactly the bytes that it declares, with
-the checksum that it declares, or all of it is refused.
+Rule 2: nothing in it is believed. An entry inflates to exactly the bytes that it declares, with the
+checksum that it declares, or the whole archive is refused.
 
-Rule 3: links come last, so nothing is ever written through one, and only if they stay inside.
+Rule 3: links are made last, so that nothing is written through one, and only if they stay inside.
 
 A zip is, by APPNOTE.TXT 6.3.10 of PKWARE:
 
     (local header | name | extra | data) ... | (central header | name | extra | comment) ... | end
 
-Python's zipfile is not used: it has read a million entries (4 s, 590 MB) before anybody can
-count them, it takes entries that overlap, cuts names at NUL, and believes in all of four
-decompressors, one of which allocates whatever dictionary the archive asks for.
+Python's zipfile is not used: it reads a million entries (4 s, 590 MB) before a caller can count
+them, takes entries that overlap, cuts names at NUL, and has four decompressors, one of which
+allocates a dictionary of the size that the archive asks for.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Lambda's quota for code and layers together.
+# Lambda's quota for code and layers together, unzipped.
 MAX_UNZIPPED = 262_144_000
 MAX_ENTRIES = 65_535
 MAX_NAME = 255
 MAX_DEPTH = 64
-# Of PATH_MAX, 4,096, the directory that the package is in takes some; all texts of links are in
-# memory at one time.
+# Less than PATH_MAX (4,096): the directory above takes a part of it. It also bounds the text of a
+# link, all of which are in memory at one time.
 MAX_PATH = 1024
 PIECE = 1 << 20
 
-# Lambda's words, for whatever is wrong with a zip.
+# Lambda's message for any damage to a zip.
 DAMAGED = "Could not unzip uploaded file. Please check your file, then try to upload again."
 EMPTY = "Uploaded file must be a non-empty zip"
 
@@ -54,7 +54,7 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _NUMBER = struct.Struct("<Q")
-# The id of the extra field that has sizes above 4 GB, and what says so in their place.
+# The id of the zip64 extra field, and the 32-bit value that says that a size is in it.
 _ZIP64 = 1
 _ELSEWHERE = 0xFFFFFFFF
 _STORED, _DEFLATED = 0, 8
@@ -78,8 +78,8 @@ class _Entry(NamedTuple):
 def unpack(archive: Path, target: Path, limit: int) -> None:
     """Unpack a zip of at most `limit` bytes unzipped into `target`, a directory that is made.
 
-    Files are 0644 or 0755, directories 0755. Raises `InvalidParameterValue` with what is wrong
-    and no path but the archive's own; what was written until then is the caller's to remove.
+    Files are 0644 or 0755, directories 0755. Raises `InvalidParameterValue`, whose message has no
+    path but those in the archive; the caller then removes what is written of `target`.
     """
     descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -87,7 +87,7 @@ def unpack(archive: Path, target: Path, limit: int) -> None:
         directories = _check_places(entries)
         if sum(entry.size for entry in entries) > limit:
             raise too_large(limit)
-        # Whatever our umask is: a worker may be another user.
+        # chmod, since mkdir applies our umask: a worker may run as another user.
         for directory in ["", *directories]:
             place = os.path.join(target, directory)
             os.mkdir(place)
@@ -114,13 +114,13 @@ def _damaged(what: str = "") -> InvalidParameterValue:
     return InvalidParameterValue(f"{DAMAGED} {what}" if what else DAMAGED)
 
 
-# What the archive says
+# The directory of the archive
 
 
 def _read_entries(descriptor: int) -> list[_Entry]:
     """Return the entries in the order of their data."""
     count, start, central, shift = _central_directory(descriptor)
-    found = []
+    headers = []
     at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(central):
@@ -133,14 +133,14 @@ def _read_entries(descriptor: int) -> list[_Entry]:
             raise _damaged()
         raw, extra = central[name_at:extra_at], central[extra_at : extra_at + header[11]]
         size, compressed, offset = _sizes(header, extra)
-        found.append((shift + offset, raw, header, compressed, size))
+        headers.append((shift + offset, raw, header, compressed, size))
     if at != len(central):
         raise _damaged()
-    found.sort()
+    headers.sort()
     entries = []
     end = 0
-    for offset, raw, header, compressed, size in found:
-        # Bytes that belong to two entries make a small archive large.
+    for offset, raw, header, compressed, size in headers:
+        # Bytes that belong to two entries would make a small archive large.
         if offset < end:
             raise _damaged(f"The content of {_shown(raw)} overlaps with another's")
         data = _data_start(descriptor, offset, raw)
@@ -152,9 +152,10 @@ def _read_entries(descriptor: int) -> list[_Entry]:
 
 
 def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
-    """Return how many entries there are, where the directory starts, its bytes, and the shift.
+    """Return the number of entries, the start of the directory, its bytes, and the shift.
 
-    Offsets are short by the shift if something comes before the archive: an interpreter line.
+    The shift is the length of what comes before the archive, such as an interpreter line; offsets
+    do not count it.
     """
     length = os.fstat(descriptor).st_size
     if length == 0:
@@ -169,7 +170,7 @@ def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
         if at + _END.size > len(tail):
             continue
         _, disk, first_disk, here, count, size, offset, comment = _END.unpack_from(tail, at)
-        # To the last byte: where the end may be in two places there are two archives.
+        # Its comment reaches to the last byte: else the end could be in two places.
         if at + _END.size + comment == len(tail):
             break
     end = tail_at + at
@@ -192,7 +193,7 @@ def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
 
 
 def _sizes(header: tuple[int, ...], extra: bytes) -> tuple[int, int, int]:
-    """Return size, compressed size and offset, from the zip64 extra field where they are there."""
+    """Return size, compressed size and offset, those above 4 GB from the zip64 extra field."""
     values = [header[9], header[8], header[16]]
     at = 0
     while at + 4 <= len(extra):
@@ -212,7 +213,7 @@ def _sizes(header: tuple[int, ...], extra: bytes) -> tuple[int, int, int]:
 
 
 def _data_start(descriptor: int, offset: int, raw: bytes) -> int:
-    """Return where the data of an entry starts, behind a local header that has its name."""
+    """Return where the data of an entry starts; its local header must have the same name."""
     local = os.pread(descriptor, _LOCAL.size + len(raw), offset)
     if len(local) != _LOCAL.size + len(raw):
         raise _damaged()
@@ -245,7 +246,7 @@ def _entry(raw: bytes, header: tuple[int, ...], compressed: int, size: int, star
 
 
 def _checked_name(raw: bytes) -> str:
-    """Return the relative path that a name means; "" is the directory itself."""
+    """Return the relative path that a name means, "" for the directory itself."""
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     bad = (
         not (parts or raw.endswith(b"/"))
@@ -273,12 +274,12 @@ def _shown(raw: bytes) -> str:
 
 
 def _check_places(entries: list[_Entry]) -> dict[str, bool]:
-    """Return all directories, those above first, and refuse what is twice in one place.
+    """Return all directories, parents first; refuse two entries in one place.
 
-    Also if it is only written differently: file systems and people disagree on what é is. Large
-    and small letters are different, as they are on Linux.
+    Names that differ only in their Unicode normal form are one place, since file systems disagree
+    on whether they are the same. Upper and lower case are different, as they are on Linux.
     """
-    directories: dict[str, bool] = {}  # and whether each has an entry of its own
+    directories: dict[str, bool] = {}  # the value: whether it has an entry of its own
     taken: dict[str, str] = {}
     for entry in entries:
         *above, _ = entry.name.split("/")
@@ -303,18 +304,18 @@ def _take(name: str, taken: dict[str, str]) -> None:
         msg = f"The archive holds two things in one place: {taken[place]!r} and {name!r}"
         raise InvalidParameterValue(msg)
     taken[place] = name
-    # Directories that only names imply cost an inode as well, 63 of them each.
+    # A directory that only a name implies costs an inode too, up to 63 for one name.
     if len(taken) > MAX_ENTRIES:
         msg = f"The archive has more than {MAX_ENTRIES} files and directories"
         raise InvalidParameterValue(msg)
 
 
-# What is in it
+# The content of entries
 
 
 def _write(descriptor: int, entry: _Entry, place: str) -> None:
     with open(place, "xb") as file:
-        # Never more: an archive may ask for setuid.
+        # No other bits: an archive may ask for setuid.
         os.fchmod(file.fileno(), 0o755 if entry.executable else 0o644)
         file.writelines(_content(descriptor, entry))
 
@@ -335,8 +336,8 @@ def _link_text(descriptor: int, entry: _Entry) -> str:
 
 
 def _content(descriptor: int, entry: _Entry) -> Iterator[bytes]:
-    """Yield what an entry holds; raises as soon as it is not what the entry declares."""
-    # Nothing at all is no deflated stream, but some write empty files so.
+    """Yield the content of an entry; raises as soon as it differs from what the entry declares."""
+    # Zero bytes are no deflated stream, but some programs write an empty file like this.
     deflated = entry.method == _DEFLATED and entry.compressed > 0
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
     at, end = entry.start, entry.start + entry.compressed
@@ -346,7 +347,7 @@ def _content(descriptor: int, entry: _Entry) -> Iterator[bytes]:
         if not waiting and at < end:
             waiting = os.pread(descriptor, min(PIECE, end - at), at)
             if not waiting:
-                raise _damaged()  # somebody cut the file meanwhile
+                raise _damaged()  # the file was truncated meanwhile
             at += len(waiting)
         if inflate is None:
             data, waiting = waiting, b""

@@ -1,10 +1,11 @@
-"""This module is databases: how an SQLite file of ours is opened and brought up to date.
+"""SQLite files: how one is opened and brought up to date.
 
-Its SQL is in a file of named blocks, `-- name: what it does`. Blocks named `migration 1`, `2` and
-so on are what an older file goes through, in this order; PRAGMA user_version counts them.
+The SQL of a file is in named blocks, `-- name: what it does`. Blocks named `migration 1`, `2` and
+so on bring an older file up to date, in this order; PRAGMA user_version counts them.
 
-What is promised (sqlite.org, "PRAGMA synchronous", WAL): FULL syncs the log after each commit, so
-what is committed survives power loss, on a disk that honours flush; OFF survives nothing but us.
+What is promised (sqlite.org, "PRAGMA synchronous", WAL): FULL fsyncs the log after each commit,
+so a commit survives power loss on a disk that honours flush; with OFF it survives a crash of this
+process only.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def statements(room: str, file: str) -> dict[str, str]:
 
 
 def connect(path: Path, sql: dict[str, str], *, durable: bool) -> sqlite3.Connection:
-    """Open or make a database, for one thread at a time; `durable=False` where nobody keeps it.
+    """Open or make a database, for one thread at a time; `durable=False` for a temporary state.
 
-    Raises `sqlite3.Error`, and `InvalidParameterValue` for a later version's.
+    Raises `sqlite3.Error`, and `InvalidParameterValue` for a schema of a later version.
     """
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        # Each time: what a build of SQLite takes by default differs.
+        # At each opening: synchronous is not kept in the file, and builds differ in its default.
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         _migrate(database, sql)
@@ -47,7 +48,7 @@ def connect(path: Path, sql: dict[str, str], *, durable: bool) -> sqlite3.Connec
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a database that is only read, and that another process may have open."""
+    """Yield a database for reading; another process may have it open."""
     opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     with contextlib.closing(opened):
         yield opened
@@ -57,7 +58,10 @@ def _migrate(database: sqlite3.Connection, sql: dict[str, str]) -> None:
     done = int(database.execute("PRAGMA user_version").fetchone()[0])
     last = sum(name.startswith("migration ") for name in sql)
     if done > last:
-        msg = f"it was written by a later version (schema {done}, known up to {last})"
+        msg = (
+            f"it was written by a later version (schema {done}, known up to {last}): start that "
+            "version, or use another state directory"
+        )
         raise InvalidParameterValue(msg)
     for number in range(done + 1, last + 1):
         steps = sql[f"migration {number}"]

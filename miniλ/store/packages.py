@@ -1,15 +1,14 @@
-"""This module is packages: code by its sha256, copied or unpacked once, published by rename.
+"""Packages: code by its sha256, copied or unpacked once, published by rename.
 
     <sha256>       the code, as workers see it
-    <sha256>.zip   the archive that it was, if it was one
-    .staging-...   what is on its way in or out; after a crash, what nobody needs
+    <sha256>.zip   the archive that it was uploaded as, if it was one
+    .staging-...   a package on its way in or out; after a crash, garbage
 
-Rule 1: what is published never changes. A function that is updated gets another directory, so
-a running worker never sees half of an update, and a source directory that is edited or deleted
-meanwhile hurts nobody.
+Rule 1: a published package never changes. A function that is updated gets another directory, so a
+running worker never sees half of an update, and the source directory may be edited or deleted.
 
-Rule 2: what has its final name is whole, whenever the process ends; in a durable store also
-whenever the machine does. Whatever is written is in a staging directory until then.
+Rule 2: a directory with a final name is whole, whenever the process ends; in a durable store also
+whenever the machine does. Until then everything is written in a staging directory.
 """
 
 from __future__ import annotations
@@ -38,24 +37,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-# Lambda's quota for a direct upload; and for what comes from S3, where what is in it counts.
+# Lambda's quotas for a zip: uploaded directly; and from S3, where its unzipped size counts.
 MAX_ZIPPED = 52_428_800
 MAX_OBJECT = 262_144_000
 PIECE = 1 << 20
 
-# Never part of a deployment, and large.
+# Never part of a deployment, and large: not copied.
 LEFT_OUT = frozenset({".git", ".hg", ".svn"})
-# Carried along, so that a warm cache stays warm, but not part of what the code is.
+# Copied, so that a warm cache stays warm, but not part of the sha256.
 CACHES = frozenset({"__pycache__"})
 
-# What a machine is short of is no fault of the code, nor is a disk that fails.
+# A machine that is short of something, or a disk that fails, is not the code's fault.
 _NOT_THE_CODE = frozenset(
     {
         *(errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-# Where a file can have no further name: on another file system, or it has too many already.
+# link(2) fails like this for a file on another file system, or with too many names already.
 _NO_LINK = frozenset({errno.EMLINK, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV})
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -99,7 +98,7 @@ def publish(
                 if not (store / digest.hex()).is_dir():
                     archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
             target = store / digest.hex()
-            _settle(staging, target, descriptor if durable else None)
+            _publish_staged(staging, target, descriptor if durable else None)
     except InvalidParameterValue as exc:
         if uploaded:
             raise
@@ -116,10 +115,10 @@ def publish(
 
 
 def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
-    """Bring what several packages hold together into the store, later ones over earlier ones.
+    """Return a directory in the store with several packages merged, later ones over earlier ones.
 
-    This is what /opt shows of a function's layers. Files are further names of the parts' own.
-    Raises `InvalidParameterValue` for more than Lambda's 250 MB, or where links of one lead out
+    This is /opt for a function's layers. Files are hard links to those of the parts. Raises
+    `InvalidParameterValue` for more than Lambda's 250 MB, or where links of one part lead out
     through those of another; `ServiceError` where it cannot be written.
     """
     names = "\0".join(["layers", *(part.name for part in parts)])
@@ -128,7 +127,7 @@ def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
         with _staging(store) as (staging, descriptor):
             if not target.is_dir():
                 _lay_over_each_other(parts, staging / "code")
-            _settle(staging, target, descriptor if durable else None)
+            _publish_staged(staging, target, descriptor if durable else None)
     except OSError as exc:
         msg = f"The layers cannot be merged: {exc}"
         raise ServiceError(msg) from exc
@@ -145,15 +144,15 @@ def unzipped_size(package: Path) -> int:
 
 
 def kept_archive(package: Path) -> Path:
-    """Return where the archive of a package is, if it was uploaded as one."""
+    """Return the path of a package's archive; there is a file if it was published as one."""
     return Path(f"{package}.zip")
 
 
 def archive(package: Path, target: Path) -> None:
-    """Make a zip of a package that was none, always the same bytes; `target` must not exist.
+    """Make a zip of a package that was a directory; `target` must not exist.
 
-    Caches are not in it, as they are not in the sha256. Raises `InvalidParameterValue` for names
-    that a zip cannot hold; there is no `target` then.
+    The same package gives the same bytes: caches are left out, as of the sha256. Raises
+    `InvalidParameterValue` for names that a zip cannot hold; there is no `target` then.
     """
     try:
         with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as packed:
@@ -168,7 +167,7 @@ def archive(package: Path, target: Path) -> None:
 
 def _pack(packed: zipfile.ZipFile, relative: str, entry: os.DirEntry[str]) -> None:
     mode = entry.stat(follow_symlinks=False).st_mode
-    # Its time is 1980, the first that a zip can have, unless one is given.
+    # Without a date_time its time is 1980, the first that a zip can have: always the same bytes.
     info = zipfile.ZipInfo(f"{relative}/" if stat.S_ISDIR(mode) else relative)
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = mode << 16
@@ -180,23 +179,23 @@ def _pack(packed: zipfile.ZipFile, relative: str, entry: os.DirEntry[str]) -> No
 
 
 def collect(store: Path, in_use: AbstractSet[str]) -> None:
-    """Remove whatever is not one of these packages, or the archive of one.
+    """Remove everything but these packages and their archives.
 
-    Nobody may publish meanwhile: what is on its way is nobody's yet.
+    No `publish` may run meanwhile: a package is not in use until it is published.
     """
     for entry in store.iterdir():
         if str(entry.with_suffix("")) in in_use:
             continue
-        # A final name goes first, so that half a package never has one.
+        # Renamed before it is removed, so that half a package never has a final name.
         with _staging(store) as (staging, _):
             entry.rename(staging / "code")
 
 
 @contextlib.contextmanager
 def _staging(store: Path) -> Iterator[tuple[Path, int]]:
-    """Make a staging directory that is removed in the end; give the store, opened, as well.
+    """Yield a staging directory, which is removed in the end, and the opened store.
 
-    Opened first: since Linux 5.8, syncfs(2) tells of all errors from then on.
+    The store is opened first: since Linux 5.8, syncfs(2) reports all errors since then.
     """
     descriptor = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     staging = store / f".staging-{uuid.uuid4().hex}"
@@ -208,21 +207,21 @@ def _staging(store: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _settle(staging: Path, target: Path, durable: int | None) -> None:
-    """Give what was staged its final names; `durable` is the opened store if it has to stay.
+def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
+    """Give staged files their final names; `durable` is the opened store where it is kept.
 
-    The archive comes first: code whose archive is missing was a directory.
+    The archive comes first: code without an archive counts as published from a directory.
     """
     names = ((staging / "zip", kept_archive(target)), (staging / "code", target))
     fresh = [(old, new) for old, new in names if old.exists() and not new.exists()]
-    # One call for all of it: an fsync each takes ten times as long, on a slow disk a hundred.
+    # One syncfs: an fsync of each file takes ten times as long, on a slow disk a hundred times.
     if durable is not None and fresh and _libc.syncfs(durable) != 0:
         raise OSError(ctypes.get_errno(), "syncfs")
     for old, new in fresh:
         try:
             old.rename(new)
         except OSError:
-            # Who comes second with the same code finds it there: its own copy is dropped.
+            # The same code was published meanwhile: this copy of it is dropped.
             if not new.exists():
                 raise
     if durable is not None:
@@ -245,7 +244,7 @@ def _copy_archive(source: Path, target: Path, limit: int) -> tuple[bytes, int]:
 
 def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
     if sum(map(unzipped_size, parts)) > MAX_UNZIPPED:
-        # Lambda's words, as people report them.
+        # Lambda's message, as its users report it.
         msg = f"Layers consume more than the available size of {MAX_UNZIPPED} bytes"
         raise InvalidParameterValue(msg)
     _make_directory(code)
@@ -275,7 +274,7 @@ def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    # Whatever our umask is: a worker may be another user.
+    # chmod, since mkdir applies our umask: a worker may run as another user.
     path.mkdir()
     path.chmod(0o755)
 
@@ -285,8 +284,8 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     waiting = [""]
     while waiting:
         above = waiting.pop()
-        with os.scandir(root / above) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(root / above) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
         for entry in entries:
             yield above + entry.name, entry
             if entry.is_dir(follow_symlinks=False):
@@ -296,16 +295,16 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 class _Copy:
     """A copy of a directory into the store, with its digest.
 
-    A link to somewhere inside stays a link. A link that leads out is how people develop (a
-    neighbour's package): what it leads to is copied, and counted, in its place. So is what
-    is inside, but left out.
+    A link to a place inside stays a link. A link that leads out is common in development (a package
+    of a neighbouring directory): its target is copied, and counted, in its place. So is the target
+    of a link to a place inside that is left out.
     """
 
     def __init__(self, source: Path, target: Path, store: Path) -> None:
         self._source, self._real, self._target = source, source.resolve(), target
-        # The state directory may be inside the code, or be it: it is not part of it.
+        # A state directory inside the code, or that is the code, is left out.
         state = (store.parent.resolve(), store.resolve())
-        self._left_out = {(found.st_dev, found.st_ino) for found in map(Path.stat, state)}
+        self._left_out = {(status.st_dev, status.st_ino) for status in map(Path.stat, state)}
         self._state = [path for path in state if self._real in path.parents]
         self._digest = hashlib.sha256()
         self._size = self._entries = 0
@@ -329,41 +328,41 @@ class _Copy:
 
     def _note(self, kind: str, relative: Path, detail: object = "") -> None:
         if not CACHES.intersection(relative.parts):
-            # No name holds a NUL, so no two packages give the same text.
+            # No name holds a NUL, so two different packages never give the same text.
             text = f"{kind}\0{relative}\0{detail}\0"
             self._digest.update(text.encode(errors="surrogateescape"))
 
     def _entry(self, relative: Path) -> bool:
         """Copy one entry; return whether it is a directory to go into."""
-        # As many as an archive may have: links that fan out would else never end.
+        # The limit of an archive: directories that link to each other would have no end.
         self._entries += 1
         if self._entries > archives.MAX_ENTRIES:
             msg = f"The code has more than {archives.MAX_ENTRIES} files and directories"
             raise InvalidParameterValue(msg)
         path, place = self._source / relative, self._target / relative
         try:
-            found = path.stat()
+            status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return False  # a link to nowhere
-        if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
-            return False  # sockets and devices are not code
+        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            return False  # sockets, FIFOs and devices are not code
         if path.is_symlink() and (inside := self._inside(path)) is not None:
-            # Told anew, by its place in the copy: the text may lead through other links.
+            # With a new text, by its place in the copy: the old one may lead through other links.
             link = os.path.relpath(self._target / inside, place.parent)
             place.symlink_to(link)
             self._note("link", relative, link)
             return False
-        if stat.S_ISDIR(found.st_mode):
-            if (found.st_dev, found.st_ino) in self._left_out:
+        if stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in self._left_out:
                 return False
             _make_directory(place)
             self._note("directory", relative)
             return True
-        self._file(relative, path, place, found)
+        self._file(relative, path, place, status)
         return False
 
     def _inside(self, path: Path) -> Path | None:
-        """Return where a link leads in the copy; None if that is not going to be there."""
+        """Return where a link leads in the copy; None if the copy does not have that place."""
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(self._real):
             return None
@@ -371,10 +370,10 @@ class _Copy:
         in_state = any(real.is_relative_to(state) for state in self._state)
         return None if in_state or LEFT_OUT.intersection(inside.parts) else inside
 
-    def _file(self, relative: Path, path: Path, place: Path, found: os.stat_result) -> None:
-        executable = bool(found.st_mode & 0o111)
+    def _file(self, relative: Path, path: Path, place: Path, status: os.stat_result) -> None:
+        executable = bool(status.st_mode & 0o111)
         counted = not CACHES.intersection(relative.parts)
-        self._note("file", relative, f"{executable} {found.st_size}")
+        self._note("file", relative, f"{executable} {status.st_size}")
         with path.open("rb") as reader, place.open("xb") as writer:
             while data := reader.read(PIECE):
                 self._size += len(data)
@@ -385,4 +384,4 @@ class _Copy:
                 writer.write(data)
         place.chmod(0o755 if executable else 0o644)
         # A .pyc knows its source by modification time and size.
-        os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
+        os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,15 +1,18 @@
-"""This module is the registry: resources and the ledger, SQLite behind plain functions.
+"""The registry: resources and the ledger of one state directory, in SQLite.
 
-Rule 1: one connection writes (WAL, synchronous=FULL), on one thread, so that an fsync never
-holds the event loop; a function's row is on disk before `create_function` returns.
+Rule 1: a `Writer` writes (WAL, synchronous=FULL where the state directory is kept), so an fsync
+never holds the event loop; a function's row is on disk before `write` returns.
 
-Rule 2: reads are from memory. The database is read once, when it is opened, and what was read
-is never changed in place: who changes a resource writes another one.
+Rule 2: reads are from memory. The database is read once, when it is opened, and a value that was
+read is never changed in place: a change is another value.
 
-Rule 3: what belongs together is written together: changes of one `write` are all there or none.
+Rule 3: changes of one `write` are committed together, all or none.
 
-The ledger adds up usage by month, function and memory size, for all price books, and writes
-it at most a second later: a crash costs at most that second.
+Rule 4: a downgrade loses nothing. Rows of a kind that a later version added stay as they are, and
+fields that it added to a known kind are written back with each change of their row.
+
+The ledger adds up usage by month, function and memory size, for all price books, and writes it
+once a second: a crash costs at most the usage of that second.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -28,18 +30,20 @@ from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.model import Invoked
 from miniλ.store import database
 from miniλ.store.resources import KINDS, Kind
+from miniλ.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 # How long usage may be in memory only.
 LEDGER_SECONDS = 1.0
-# Invocations are added up so many at a time: not while each one's caller waits.
-NOTED = 16
+# Invocations are added up in batches of this size: a caller does not wait for the arithmetic.
+BATCH = 16
 
 T = TypeVar("T")
-_Key: TypeAlias = tuple[str, str, int]
+_UsageKey: TypeAlias = tuple[str, str, int]
+_RowKey: TypeAlias = tuple[str, str, str]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -56,12 +60,18 @@ class Registry:
     """The resources of one state directory, and what its functions used."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
-        """Open or make the database; `durable=False` is for a state that nobody keeps."""
+        """Open or make the database; `durable=False` is for a temporary state directory.
+
+        Raises `ServiceError` with the row that cannot be read.
+        """
         self.path = path
+        # Kinds of rows that a later version wrote; they are left alone.
+        self.unknown_kinds: set[str] = set()
         self._sql = database.statements("miniλ.store", "registry.sql")
         # By kind, name and part.
         self._resources: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
-        # Opened here and used there: the thread is the only one that touches it afterwards.
+        # Fields that a later version wrote, by row.
+        self._unknown_fields: dict[_RowKey, dict[str, msgspec.Raw]] = {}
         try:
             self._database = database.connect(path, self._sql, durable=durable)
             try:
@@ -69,24 +79,49 @@ class Registry:
             except BaseException:
                 self._database.close()
                 raise
-        except (sqlite3.Error, msgspec.MsgspecError, InvalidParameterValue) as exc:
+        except (sqlite3.Error, InvalidParameterValue) as exc:
             msg = f"The registry {path} cannot be read: {exc}"
             raise ServiceError(msg) from exc
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilambda-registry")
+        self._writer = Writer(self._database, path, "The registry")
         self._loop = asyncio.get_running_loop()
-        # Invocations that are not added up yet; what the last second's add up to, by function
-        # and memory size; and, by month too, what is not written yet.
-        self._noted: list[Invoked] = []
+        # Invocations that are not added up yet; the sums of the last second, by function and memory
+        # size; and the sums that are not written yet, by month too.
+        self._invoked: list[Invoked] = []
         self._fresh: dict[tuple[str, int], billing.Tally] = {}
-        self._owed: dict[_Key, list[int]] = {}
+        self._owed: dict[_UsageKey, list[int]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._closing = False
 
     def _load(self) -> None:
         for kind, name, part, document in self._database.execute(self._sql["resources"]):
-            value = msgspec.json.decode(document, type=KINDS[kind].type)
+            known = KINDS.get(kind)
+            if known is None:
+                self.unknown_kinds.add(kind)
+                continue
+            try:
+                value = msgspec.json.decode(document, type=known.type)
+            except (msgspec.MsgspecError, InvalidParameterValue, RecursionError) as exc:
+                msg = (
+                    f"the {kind} {name!r} {part!r} is not as this version writes it ({exc}); start "
+                    "the version that wrote it, or delete this row of the table `resources`"
+                )
+                raise InvalidParameterValue(msg) from exc
             self._resources[kind].setdefault(name, {})[part] = value
+            if unknown := _unknown_fields(document, known):
+                self._unknown_fields[kind, name, part] = unknown
+
+    @property
+    def warning(self) -> str:
+        """What the operator should know after a downgrade; "" if every row is understood."""
+        if not self.unknown_kinds:
+            return ""
+        kinds = ", ".join(sorted(self.unknown_kinds))
+        return (
+            f"the registry {self.path} has rows of kinds that this version does not know ({kinds}):"
+            " they stay as they are and have no effect; to use them, start the version that wrote"
+            " them"
+        )
 
     # Resources
 
@@ -104,52 +139,65 @@ class Registry:
         return sorted(self._resources[kind.name])
 
     async def write(self, *changes: Change) -> None:
-        """Carry out changes, all or none; they are on disk when this returns."""
+        """Carry out changes, all or none; they are on disk when this returns.
+
+        Raises `ServiceError`. A caller that is cancelled does not take its changes back.
+        """
         puts, deletes = [], []
         for kind, name, part, value in changes:
             if value is None:
                 deletes.append((kind.name, name, part))
             else:
-                document = msgspec.json.encode(value).decode()
-                puts.append((kind.name, name, part, document))
+                puts.append((kind.name, name, part, self._document(kind, name, part, value)))
 
-        def write() -> None:
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
-                self._database.executemany(self._sql["delete_resource"], deletes)
-                self._database.executemany(self._sql["put_resource"], puts)
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(self._sql["delete_resource"], deletes)
+            connection.executemany(self._sql["put_resource"], puts)
 
-        await self._run(write)
+        def written(step: asyncio.Future[None]) -> None:
+            if step.exception() is None:
+                self._apply(changes)
+
+        step = self._writer.run(write)
+        # By the step, not below: memory has what the disk has, also where the caller has gone.
+        step.add_done_callback(written)
+        await asyncio.shield(step)
+
+    def _apply(self, changes: tuple[Change, ...]) -> None:
         for kind, name, part, value in changes:
             names = self._resources[kind.name]
             if value is not None:
                 names.setdefault(name, {})[part] = value
-            elif name in names:
+                continue
+            self._unknown_fields.pop((kind.name, name, part), None)
+            if name in names:
                 names[name].pop(part, None)
                 if not names[name]:
                     del names[name]
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        try:
-            return await self._loop.run_in_executor(self._thread, work)
-        except sqlite3.Error as exc:
-            msg = f"The registry cannot be written: {exc}"
-            raise ServiceError(msg) from exc
+    def _document(self, kind: Kind[Any], name: str, part: str, value: object) -> str:
+        """Return a row's JSON, with the fields that only a later version knows."""
+        document = msgspec.json.encode(value)
+        unknown = self._unknown_fields.get((kind.name, name, part))
+        if unknown:
+            fields = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
+            document = msgspec.json.encode(fields | unknown)
+        return document.decode()
 
     # The ledger
 
     def note(self, fact: journal.AnyFact) -> None:
         """Count an invocation. Called for every fact; costs no I/O."""
         if fact.__class__ is Invoked:
-            self._noted.append(fact)
-            if len(self._noted) >= NOTED or self._flush_timer is None:
+            self._invoked.append(fact)
+            if len(self._invoked) >= BATCH or self._flush_timer is None:
                 self._add_up()
                 if self._flush_timer is None:
                     self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
     def _add_up(self) -> None:
-        noted, self._noted = self._noted, []
-        for invoked in noted:
+        invocations, self._invoked = self._invoked, []
+        for invoked in invocations:
             key = (invoked.function, invoked.memory_size_mb)
             tally = self._fresh.get(key)
             if tally is None:
@@ -166,33 +214,43 @@ class Registry:
         except ServiceError:
             if self._closing:
                 return  # `close` tries once more, and raises
-            # Nothing is lost while we live: what is owed is written with the next second's.
+            # Usage that could not be written is written with the next second's.
             self._flush_timer = self._loop.call_later(LEDGER_SECONDS, self._start_flush)
 
     async def flush(self) -> None:
-        """Write the usage that is in memory only; else raises, and keeps it."""
+        """Write the usage that is only in memory; raises `ServiceError`, and then keeps it."""
         month = time.strftime("%Y-%m", time.gmtime())
         self._add_up()
         fresh, self._fresh = self._fresh, {}
         for (function, memory_size), tally in fresh.items():
-            key = (month, function, memory_size)
-            owed = self._owed.setdefault(key, [0, 0, 0, 0])
-            self._owed[key] = [a + b for a, b in zip(owed, tally.row(), strict=True)]
-        if self._owed:
-            await self._run(self._write_owed)
+            self._owe((month, function, memory_size), tally.row())
+        owed, self._owed = self._owed, {}
+        if not owed:
+            return
+        rows = [(*key, *sums) for key, sums in owed.items()]
 
-    def _write_owed(self) -> None:
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany(
-                self._sql["add_usage"], [(*key, *owed) for key, owed in self._owed.items()]
-            )
-        self._owed.clear()
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(self._sql["add_usage"], rows)
+
+        def written(step: asyncio.Future[None]) -> None:
+            if step.exception() is not None:
+                for key, sums in owed.items():
+                    self._owe(key, sums)
+
+        step = self._writer.run(write)
+        step.add_done_callback(written)
+        await asyncio.shield(step)
+
+    def _owe(self, key: _UsageKey, sums: list[int]) -> None:
+        owed = self._owed.setdefault(key, [0, 0, 0, 0])
+        self._owed[key] = [a + b for a, b in zip(owed, sums, strict=True)]
 
     async def usage(self, book: str) -> list[billing.Usage]:
-        """Return what was used so far, billed by this book."""
+        """Return all usage until now, billed by this price book."""
         await self.flush()
-        rows = await self._run(lambda: self._database.execute(self._sql["usage"]).fetchall())
+        rows = await self._writer.run(
+            lambda connection: connection.execute(self._sql["usage"]).fetchall()
+        )
         return _usages(rows, book)
 
     async def close(self) -> None:
@@ -205,8 +263,7 @@ class Registry:
                 await self._flushing
             await self.flush()
         finally:
-            await self._loop.run_in_executor(self._thread, self._database.close)
-            self._thread.shutdown()
+            await self._writer.close()
 
 
 def read_usage(path: Path, book: str) -> list[billing.Usage]:
@@ -224,3 +281,12 @@ def read_usage(path: Path, book: str) -> list[billing.Usage]:
 def _usages(rows: list[tuple[str, str, int, int, int, int, int]], book: str) -> list[billing.Usage]:
     column = 4 + list(billing.BOOKS).index(book)
     return [billing.Usage(*row[:4], billed_ms=int(row[column])) for row in rows]
+
+
+def _unknown_fields(document: str, kind: Kind[Any]) -> dict[str, msgspec.Raw]:
+    """Return the fields of a row that its kind does not have; none where its type is no struct."""
+    if not issubclass(kind.type, msgspec.Struct):
+        return {}
+    fields = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
+    known = kind.type.__struct_encode_fields__
+    return {name: value.copy() for name, value in fields.items() if name not in known}

@@ -1,8 +1,11 @@
-"""This module is what a registry keeps: functions, aliases, layers, documents as they came.
+"""What a registry keeps: functions, aliases, layers, and documents.
 
-A resource has a kind, a name and a part of that name: a function's part is its version, an alias'
-its own name, a layer's its version. What nothing here acts upon (a code signing setting, say) is
-a document: the JSON object that a client sent, to be given back.
+A resource has a kind, a name, and a part of that name: a function's part is its version, an alias'
+its own name, a layer's its version. A document is the JSON object that a client sent, kept as it
+came: the operation that reads it back knows its members, and so does the room that acts on it
+(policies: gateway; EVENT_INVOKE: events; PROVISIONED: pool).
+
+Names of kinds and of struct fields are on disk: an older or newer version reads them too.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ Document: TypeAlias = dict[str, Any]
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """A name for a version, or for two: `weights` says how often the other one is taken."""
+    """A name for a version; `weights` are the shares of calls that go to other versions."""
 
     function: str
     name: str
@@ -45,7 +48,7 @@ class LayerVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(Generic[T]):
-    """What sort of resource, by the name that it has in the database, and its type."""
+    """One sort of resource: its name in the database, and the type of its values."""
 
     __slots__ = ("name", "type")
 
@@ -67,14 +70,13 @@ URL = Kind[Document]("url", dict)
 EVENT_INVOKE = Kind[Document]("event_invoke", dict)
 PROVISIONED = Kind[Document]("provisioned", dict)
 RUNTIME_MANAGEMENT = Kind[Document]("runtime_management", dict)
-# There is one part, "".
+# The only part is "".
 TAGS = Kind[Document]("tags", dict)
 RECURSION = Kind[Document]("recursion", dict)
-CODE_SIGNING = Kind[Document]("code_signing", dict)
-# The last number that was given to a version. A layer's outlives the layer.
+# The number of the last published version. A layer's outlives the layer.
 NUMBER = Kind("number", int)
 
-# What goes with its function.
+# Kinds that are deleted with their function; their name is the function's.
 OF_FUNCTION: tuple[Kind[Any], ...] = (
     FUNCTION,
     ALIAS,
@@ -85,7 +87,6 @@ OF_FUNCTION: tuple[Kind[Any], ...] = (
     RUNTIME_MANAGEMENT,
     TAGS,
     RECURSION,
-    CODE_SIGNING,
     NUMBER,
 )
 
@@ -93,7 +94,7 @@ OF_FUNCTION: tuple[Kind[Any], ...] = (
 LAYER = Kind("layer", LayerVersion)
 LAYER_POLICY = Kind[Document]("layer_policy", dict)
 LAYER_NUMBER = Kind("layer_number", int)
-# The name is a UUID.
+# The name is the UUID of an event source mapping.
 MAPPING = Kind[Document]("mapping", dict)
 
 KINDS: dict[str, Kind[Any]] = {

@@ -1,19 +1,20 @@
-"""This module is the state directory: who holds it, and what a dead holder left behind.
+"""The state directory: which supervisor holds it, and what a dead one left behind.
 
     lock           held with flock(2) while a supervisor lives; never removed while it may be held
-    instance.json  the instance's id and cgroups, so that a later life can sweep them
+    instance.json  the instance's id and cgroups, for the sweep after its death
     registry.db    functions and the ledger
-    events.db      asynchronous events that are not over, and events.ballast, room for their end
+    events.db      pending asynchronous events; events.ballast is room for their ends
     code/          packages, by sha256
-    uploads/       what is on its way in over HTTP
-    logs/          what functions printed, where it is kept
+    uploads/       HTTP bodies on their way in
+    logs/          what functions printed, where logs are kept
     tmp/           one directory or volume for each worker's /tmp
-    walls/         empty: zygotes put the root of their workers together on it, unseen from here
+    walls/         empty: a zygote mounts the root of its workers on it, unseen from outside
 
-Rule: a lock is the only proof of life. The kernel drops it with the last process that holds
-it, whatever way that ends; a pid in a file may be anybody's by now. A directory whose lock is
-free is swept: processes first, then cgroups, then files. Another instance's is never touched.
-What will not go, because a process in it does not die, stays written down for the next sweep.
+Rule: a lock is the only proof of life. The kernel drops it with the last process that holds it,
+however that process ends; a pid in a file may be another process's by now. A directory whose lock
+is free is swept: processes first, then cgroups, then files. A directory whose lock is held is not
+touched. A cgroup that cannot be removed, because a process in it does not die, stays in
+instance.json for the next sweep.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from miniλ.store import packages
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """What a supervisor writes down about itself before it starts anything."""
+    """What a supervisor writes to instance.json before it starts a process."""
 
     instance: str
     pid: int
     groups: list[str]
-    # Earlier ones whose cgroups would not go.
+    # Earlier instances whose cgroups could not be removed.
     before: list[Instance] = []
 
     def every(self) -> list[Instance]:
-        """Return this one and those before."""
+        """Return this instance and the earlier ones."""
         return [msgspec.structs.replace(self, before=[]), *self.before]
 
     def left(self) -> list[Instance]:
-        """Return those that still have a cgroup."""
+        """Return the instances that still have a cgroup."""
         return [each for each in self.every() if any(map(os.path.isdir, each.groups))]
 
 
-class Remains(msgspec.Struct, frozen=True):
-    """What was found of a dead supervisor, and removed."""
+class SweepReport(msgspec.Struct, frozen=True):
+    """What was left of a dead supervisor, and is removed: processes killed, paths deleted."""
 
     instance: str
     processes: int
@@ -58,7 +59,7 @@ class Remains(msgspec.Struct, frozen=True):
 
 
 class StateDir:
-    """A state directory that we hold."""
+    """A state directory that this process holds, and the paths in it."""
 
     def __init__(
         self, path: Path, lock: int, instance: str, before: list[Instance], *, kept: bool
@@ -77,12 +78,12 @@ class StateDir:
         self._lock = lock
 
     def write_down(self, groups: list[str]) -> None:
-        """Keep what a sweep needs to know, before the first worker starts."""
+        """Write what a sweep needs to instance.json; call this before the first worker starts."""
         self._own = msgspec.structs.replace(self._own, groups=groups)
         _write(self.path, self._own.every())
 
     def close(self) -> None:
-        """Leave the directory: as it is if it is kept, else without a trace if nothing is left."""
+        """Let go of the directory, and remove it if it is temporary and no cgroup is left."""
         left = self._own.left()
         if self.kept or left:
             tmp.empty(str(self.tmp))
@@ -94,25 +95,25 @@ class StateDir:
         os.close(self._lock)
 
     def collect(self, in_use: set[str]) -> None:
-        """Remove packages that nobody has, and what a crash left on its way."""
+        """Remove packages that are not in use, and the staging directories of a crash."""
         packages.collect(self.code, in_use)
 
 
-def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Remains]]:
-    """Take hold of a state directory, a temporary one for None; sweep what the dead left.
+def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[SweepReport]]:
+    """Lock a state directory, a temporary one for None, and sweep what dead supervisors left.
 
-    Raises `StateInUse` where another supervisor holds it.
+    Raises `StateInUse` where another supervisor holds it, `ServiceError` where it cannot be used.
     """
-    # The pid is for people who look at a list of cgroups; the rest makes it unique.
+    # The pid is for an operator who reads a list of cgroups; the random part makes it unique.
     instance = f"{os.getpid():06x}{os.urandom(3).hex()}"
     before: list[Instance] = []
     if path is None:
         base = _temporary_base()
-        remains = [found for dead in sorted(base.iterdir()) if (found := _sweep_dead(dead))]
+        reports = [report for dead in sorted(base.iterdir()) if (report := _sweep_dead(dead))]
         directory = base / instance
     else:
         directory = Path(path).absolute()
-        remains = []
+        reports = []
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _lock(directory)
@@ -123,30 +124,30 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Rema
         msg = f"The state directory {directory} is in use by {_holder(directory)}"
         raise StateInUse(msg)
     if path is not None:
-        found, before = _sweep(directory)
-        remains += [found] if found else []
+        report, before = _sweep(directory)
+        reports += [report] if report else []
     state = StateDir(directory, lock, instance, before, kept=path is not None)
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
     state.root_mount.mkdir(exist_ok=True)
     state.uploads.mkdir(exist_ok=True, mode=0o700)
     tmp.empty(str(state.uploads))
-    return state, remains
+    return state, reports
 
 
 def _temporary_base() -> Path:
-    """Return the directory of all temporary states of this user, and nobody else's."""
+    """Return the directory of all temporary states of this user; refuse another user's."""
     base = Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
-    found = base.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        msg = f"{base} belongs to somebody else: set TMPDIR or pass state="
+    status = base.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        msg = f"{base} belongs to another user: set TMPDIR or pass state="
         raise ServiceError(msg)
     return base
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock a state directory; return the descriptor that holds it, None if somebody does."""
+    """Return the descriptor that locks a state directory; None if another process holds it."""
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,49 +168,49 @@ def _holder(directory: Path) -> str:
         return "another supervisor"
 
 
-def _sweep_dead(directory: Path) -> Remains | None:
+def _sweep_dead(directory: Path) -> SweepReport | None:
     """Sweep and remove a temporary state whose supervisor is dead."""
     try:
         lock = _lock(directory)
     except OSError:
-        return None  # removed by its owner meanwhile
+        return None  # its owner has removed it meanwhile
     if lock is None:
         return None
     try:
-        found, left = _sweep(directory)
+        report, left = _sweep(directory)
         if not left:
             tmp.remove(str(directory))
     finally:
         os.close(lock)
-    return found
+    return report
 
 
-def _sweep(directory: Path) -> tuple[Remains | None, list[Instance]]:
-    """End what a dead supervisor left running and remove what it left lying about.
+def _sweep(directory: Path) -> tuple[SweepReport | None, list[Instance]]:
+    """Kill the processes and remove the files that a dead supervisor left.
 
-    Return that, and whose cgroups are left.
+    Returns a report, None if it had started nothing, and the instances whose cgroups are left.
     """
     try:
         document = (directory / "instance.json").read_bytes()
         dead = msgspec.json.decode(document, type=Instance)
     except (OSError, msgspec.MsgspecError):
-        return None, []  # it died before it started anything
+        return None, []  # it died before it started a process
     killed, removed = 0, []
     for each in dead.every():
         killed += processes.kill_marked(each.instance)
         removed += cgroups.sweep(each.groups, each.instance)
-    scratch = directory / "tmp"
-    if scratch.is_dir():
-        removed += volumes.sweep(str(scratch))
-        removed += [str(entry) for entry in scratch.iterdir()]
-        tmp.empty(str(scratch))
+    tmp_dirs = directory / "tmp"
+    if tmp_dirs.is_dir():
+        removed += volumes.sweep(str(tmp_dirs))
+        removed += [str(entry) for entry in tmp_dirs.iterdir()]
+        tmp.empty(str(tmp_dirs))
     left = dead.left()
     _write(directory, left)
-    return Remains(dead.instance, killed, removed), left
+    return SweepReport(dead.instance, killed, removed), left
 
 
 def _write(directory: Path, instances: list[Instance]) -> None:
-    """Write down the first of these and those before it; nothing is no file."""
+    """Write instances to instance.json, the newest first; remove the file if there are none."""
     path = directory / "instance.json"
     if instances:
         first = msgspec.structs.replace(instances[0], before=instances[1:])

@@ -1,7 +1,7 @@
-"""This module is symlinks: whether those of a tree stay in it, as the kernel follows them.
+"""Symlinks of a tree: whether they stay in it, as the kernel follows them.
 
-Rule: no I/O in this file. Where a tree is going to be decides nothing, so it is checked before
-there is one, and whatever lies outside at the moment changes no answer.
+Rule: no I/O in this file. The answer does not depend on where the tree is going to be, so it is
+checked before it is written, and what lies outside of it changes nothing.
 
 Source: path_resolution(7), "Maximum number of links" included.
 """
@@ -16,24 +16,24 @@ from miniλ.errors import InvalidParameterValue
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# As many links as the kernel follows on one path.
+# Links that the kernel follows on one path, at most.
 MAX_FOLLOWED = 40
-# Down and up again through all that a package may be deep: longer texts only cost time.
+# Down and up again through the deepest package: a longer text only costs time.
 MAX_PARTS = 128
 
-# Where a link leads, None for nowhere, and how many links are followed on the way there.
+# Where a link leads, None for nowhere, and the number of links on the way there.
 _Followed: TypeAlias = tuple[list[str] | None, int]
 
 
 def check(links: Mapping[str, str], directories: Collection[str]) -> None:
     """Refuse links that lead out of their tree or to themselves, alone or together.
 
-    `links` are texts by relative path, `directories` the relative paths of all that there are.
-    A link to nowhere is fine. Raises `InvalidParameterValue` with the link.
+    `links` are the links' texts by relative path; `directories` are the relative paths of all
+    directories. A link to nowhere is fine. Raises `InvalidParameterValue` with the link.
     """
     known: dict[str, _Followed] = {}
     for name, text in links.items():
-        # By its text alone, too: that something is missing on its way does not save it.
+        # By its text alone, too, even if a missing directory would stop the kernel on the way.
         place = os.path.normpath(os.path.join(os.path.dirname(name), text))
         if os.path.isabs(place) or place == ".." or place.startswith("../"):
             _leads_out(name, text)
@@ -47,7 +47,7 @@ def _follow(
     known: dict[str, _Followed],
     left: int,
 ) -> _Followed:
-    """Follow one link; `left` is how many more may be followed from here."""
+    """Follow one link; `left` is the number of further links that the kernel would follow."""
     if name in known:
         return known[name]
     if left == 0:
@@ -59,7 +59,7 @@ def _follow(
         raise InvalidParameterValue(f"A link has more than {MAX_PARTS} parts: {name!r}")
     for number, part in enumerate(parts, 1):
         if at is None:
-            break  # the kernel goes no further either
+            break  # the kernel stops here too
         if part == "..":
             if not at:
                 _leads_out(name, links[name])

@@ -1,17 +1,20 @@
-"""This module is commits: steps of the event queue's file, many of them in one transaction.
+"""Group commit for SQLite: many steps, one fsync.
 
-Theory of operation: steps come from the event loop; one thread carries out all that have come
-meanwhile in one transaction (group commit), so that a slow disk makes groups larger and not callers
-slower. A step's future is done when its transaction is committed, and never before.
+Theory of operation: steps come from the event loop. One thread carries out all steps that came
+since its last transaction in the next one, so a slow disk makes groups larger and not callers
+slower. Steps keep their order. The future of a step is done when its transaction is committed,
+which for a durable database means fsynced (see `database`), and never before.
 
-Rule 1: an error of the disk that is not its being full ends the file (fail-stop): after a failed
-fsync nobody knows what is on disk, and asking again would say that all is well.
+Rule 1: a step that cannot be carried out fails alone.
 
-Rule 2: a full disk refuses steps that add, and no other: the ballast is given back to the file
-system first, since a DELETE needs room too (https://www.sqlite.org/wal.html: it is appended to the
-log), and then each step is written back before the next one begins.
+Rule 2: a full disk refuses steps that add rows, and no others. The ballast is deleted first, since
+a DELETE needs room too (https://www.sqlite.org/wal.html: it is appended to the log); then the log
+is written back before each further step. Without a ballast no step is refused ahead: each is tried.
 
-Rule 3: a step that cannot be carried out fails alone.
+Rule 3: after a failed fsync the page cache no longer says what is on disk, and a retry of the same
+transaction would report success. So no I/O error is retried: all steps of its transaction fail. A
+writer that is `fail_stop` ends with the first disk error other than a full disk; another one goes
+on with later steps, whose pages are written anew.
 """
 
 from __future__ import annotations
@@ -29,27 +32,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# A step that is patient waits so long, in seconds, for others to share its transaction with.
+# Seconds that a patient step waits for others to share its transaction.
 PATIENCE = 0.002
 
 BALLAST = 4 * MB
-# Below so much free space nothing is added: the ballast has to find room again.
+# Steps that add rows are refused below this many free bytes: the ballast has to find room again.
 LEAST_FREE = 2 * BALLAST
 
-# Errors of SQLite that say nothing about the disk.
-OF_A_STEP = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
-# Another program has the file open, a shell or a backup: it passes.
-OF_OTHERS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+# Errors of SQLite that are the step's fault and say nothing about the disk.
+STEP_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+# Result codes while another program, a shell or a backup, has the file locked: this passes.
+LOCKED_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Work: TypeAlias = "Callable[[sqlite3.Connection], Any]"
 
 
 class DiskFull(ServiceError):
-    """There is no room on the disk; what was there before is there still."""
+    """There is no room on the disk; all that was committed before is still there."""
 
 
 class Step(NamedTuple):
-    """What is to be done, who waits for it, and how many bytes it adds; None for no new row."""
+    """One piece of work; `adds` is the bytes of its new rows, None where it adds no row."""
 
     work: Work
     future: asyncio.Future[Any]
@@ -57,25 +60,26 @@ class Step(NamedTuple):
 
 
 class Ballast:
-    """A file that only takes room, so that there is some when the disk is full."""
+    """A file of zeros that is deleted to make room when the disk is full."""
 
-    def __init__(self, beside: Path) -> None:
-        """Have it beside a database."""
-        self.path = beside.with_suffix(".ballast")
+    def __init__(self, database: Path, refusal: str) -> None:
+        """Name the file beside a database; `refusal` begins the message of a step without room."""
+        self.path = database.with_suffix(".ballast")
+        self.refusal = refusal
 
     @property
     def free(self) -> int:
-        """How many bytes are free here; 0 where nobody can say."""
+        """The free bytes of this file system; 0 where statvfs(2) fails."""
         try:
-            found = os.statvfs(self.path.parent)
+            status = os.statvfs(self.path.parent)
         except OSError:
             return 0
-        return found.f_bavail * found.f_frsize
+        return status.f_bavail * status.f_frsize
 
     def grow(self) -> None:
-        """Take the room, if there is enough for others too."""
+        """Allocate the file, if there is room for it and as much again."""
         try:
-            # One that a crash has cut short takes no room.
+            # A file that a crash cut short has fewer blocks: it is allocated anew.
             if self.path.exists() and self.path.stat().st_blocks * 512 >= BALLAST:
                 return
             if self.free < LEAST_FREE:
@@ -83,10 +87,10 @@ class Ballast:
             with open(self.path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST)
         except OSError:
-            self.drop()  # there is none then: full is full
+            self.drop()  # without ballast a full disk is full at once
 
     def drop(self) -> None:
-        """Give the room back."""
+        """Delete the file, which gives its room back."""
         try:
             self.path.unlink()
         except OSError:
@@ -94,44 +98,52 @@ class Ballast:
 
 
 class Writer:
-    """The steps of one file, which nobody else writes."""
+    """All steps of one database file: one thread, one connection, no other writer."""
 
     def __init__(
-        self, database: sqlite3.Connection, path: Path, ballast: Ballast | None = None
+        self,
+        database: sqlite3.Connection,
+        path: Path,
+        name: str,
+        *,
+        ballast: Ballast | None = None,
+        fail_stop: bool = False,
     ) -> None:
-        """`ballast` is that of a file which is kept; without one a full disk fails every step."""
+        """`name` begins each message, as in "The registry"; the writer closes the database."""
         self._database = database
         self._path = path
+        self._name = name
         self._ballast = ballast
+        self._fail_stop = fail_stop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"minilambda-{path.stem}")
         self._waiting: list[Step] = []
         self._committing: asyncio.Future[Any] | None = None
-        self._hurries = False
+        self._is_urgent = False
         self._timer: asyncio.TimerHandle | None = None
         self._broken = ""
 
     def run(
         self, work: Work, adds: int | None = None, *, is_patient: bool = False
     ) -> asyncio.Future[Any]:
-        """Return the future of a step, which is in the next transaction.
+        """Return a future that is done when `work` is committed, with what it returned.
 
-        `adds`: the bytes of new rows, which are refused where the disk is about to be full.
-        `is_patient`: it may wait for others, as long as PATIENCE. It ends with `ServiceError`
-        where it cannot be written.
+        The future ends with `ServiceError` where the step cannot be written; `adds` are the bytes
+        of its new rows (rule 2). A step that `is_patient` waits up to PATIENCE for company.
+        Cancelling the future does not take the step back.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Step(work, future, adds))
-        self._hurries = self._hurries or not is_patient
+        self._is_urgent = self._is_urgent or not is_patient
         self._commit_soon()
         return future
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing is written any more (rule 1)."""
+        """Whether a disk error has ended this writer (rule 3)."""
         return self._broken != ""
 
     async def close(self) -> None:
-        """Close the file when all steps are over."""
+        """Commit all steps, then close the database."""
         while self._committing is not None or self._waiting:
             if self._committing is None:
                 self._commit_next()
@@ -144,35 +156,31 @@ class Writer:
     def _commit_soon(self) -> None:
         if self._committing is not None:
             return
-        if self._hurries:
+        if self._is_urgent:
             self._commit_next()
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(PATIENCE, self._commit_next)
 
     def _commit_next(self) -> None:
-        """Hand all that came meanwhile to the thread."""
+        """Hand all waiting steps to the thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        steps, self._waiting, self._hurries = self._waiting, [], False
+        steps, self._waiting, self._is_urgent = self._waiting, [], False
         loop = asyncio.get_running_loop()
         committing = loop.run_in_executor(self._thread, self._commit, steps)
 
         def committed(done: asyncio.Future[list[Any]]) -> None:
             self._committing = None
             error = done.exception()
-            if error is None:
-                results = done.result()
-            else:
-                msg = f"The event queue {self._path} cannot be written: {error!r}"
-                results = [ServiceError(msg)] * len(steps)
+            results = done.result() if error is None else [self._failed(error)] * len(steps)
             for step, result in zip(steps, results, strict=True):
                 if step.future.cancelled():
                     continue
                 if isinstance(result, BaseException):
                     step.future.set_exception(result)
-                    step.future.exception()  # who waited for it may have gone
+                    step.future.exception()  # marks it as retrieved: its caller may have gone
                 else:
                     step.future.set_result(result)
             if self._waiting:
@@ -185,8 +193,7 @@ class Writer:
 
     def _commit(self, steps: list[Step]) -> list[Any]:
         """Carry out steps; return a result or an error for each."""
-        adding = sum(step.adds for step in steps if step.adds is not None)
-        refusal = self._refusal(adding) if any(s.adds is not None for s in steps) else None
+        refusal = self._refusal([step.adds for step in steps if step.adds is not None])
         if refusal is None:
             try:
                 return self._transact(steps)
@@ -197,7 +204,7 @@ class Writer:
         return [next(ends) if step.adds is None else refusal for step in steps]
 
     def _end(self, steps: list[Step]) -> list[Any]:
-        """Carry out steps that add nothing; at last one by one, with the room of the ballast."""
+        """Carry out steps that add nothing: together, else one by one in the ballast's room."""
         try:
             return self._transact(steps)
         except DiskFull:
@@ -219,16 +226,19 @@ class Writer:
                 self._database.execute("BEGIN IMMEDIATE")
                 return [step.work(self._database) for step in steps]
         except Exception as exc:
-            msg = f"The event queue {self._path} cannot be written: {exc}"
-            if isinstance(exc, sqlite3.Error) and not isinstance(exc, OF_A_STEP):
-                if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                    raise DiskFull(msg) from exc
-                if getattr(exc, "sqlite_errorcode", 0) & 0xFF in OF_OTHERS:
-                    return [ServiceError(msg)] * len(steps)
-                self._broken = str(exc)
-                return [self._stopped()] * len(steps)
-        if len(steps) == 1:
-            return [ServiceError(msg)]
+            if isinstance(exc, sqlite3.Error) and not isinstance(exc, STEP_ERRORS):
+                code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+                if code == sqlite3.SQLITE_FULL:
+                    raise DiskFull(f"{self._name} cannot be written: {exc}") from exc
+                if code in LOCKED_CODES:
+                    return [self._failed(exc)] * len(steps)
+                if self._fail_stop:
+                    self._broken = str(exc)
+                    return [self._stopped()] * len(steps)
+                if code == sqlite3.SQLITE_IOERR:
+                    return [self._failed(exc)] * len(steps)  # not one by one: see rule 3
+            if len(steps) == 1:
+                return [self._failed(exc)]
         return [result for step in steps for result in self._alone(step)]
 
     def _alone(self, step: Step) -> list[Any]:
@@ -237,32 +247,37 @@ class Writer:
         except DiskFull as exc:
             return [exc]
 
+    def _failed(self, error: BaseException) -> ServiceError:
+        failed = ServiceError(f"{self._name} cannot be written: {error}")
+        failed.__cause__ = error
+        return failed
+
     def _stopped(self) -> ServiceError:
         msg = (
-            f"The event queue {self._path} has stopped: {self._broken}. What was accepted is in "
-            "it; look at the disk, and start again"
+            f"{self._name} has stopped: {self._broken}. What was accepted is in it; look at the "
+            "disk, and start again"
         )
         return ServiceError(msg)
 
-    def _refusal(self, adding: int) -> ServiceError | None:
-        """Return why so many bytes cannot be added now, or None."""
-        if self._ballast is None:
+    def _refusal(self, adds: list[int]) -> ServiceError | None:
+        """Return why steps that add these bytes cannot be carried out now, or None."""
+        if self._ballast is None or not adds:
             return None
         self._ballast.grow()
-        # Once for the log, and once for the file.
-        needed = LEAST_FREE + 2 * adding
+        # Each byte is written twice: to the log, and to the file.
+        needed = LEAST_FREE + 2 * sum(adds)
         free = self._ballast.free
-        # What is over has left pages in the file that are used again; the log has to find room.
+        # Pages of deleted rows are used again, so only the log has to find room on the disk.
         if free >= needed or (free >= BALLAST and free + self._reusable() >= needed):
             return None
         msg = (
-            f"The event cannot be queued: {free // MB} MB are free where {self._path} is, and "
+            f"{self._ballast.refusal}: {free // MB} MB are free where {self._path} is, and "
             f"{needed // MB} are needed"
         )
         return ServiceError(msg)
 
     def _reusable(self) -> int:
-        """Return the bytes of the file that nothing is in."""
+        """Return the bytes of the file's free pages."""
         if self._broken:
             return 0
         (pages,) = self._database.execute("PRAGMA freelist_count").fetchone()
@@ -276,6 +291,6 @@ class Writer:
         try:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:
-            return  # what comes next says so
+            return  # the next step meets the same error, and reports it
         if self._ballast is not None:
             self._ballast.grow()

@@ -1,4 +1,4 @@
-"""Asynchronous events on real workers: that they run, again when they fail, and how they end."""
+"""Asynchronous events on real workers: they run, are retried when they fail, and end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GRACE = 0.3
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:jobs"
 
-# `note` appends a line to a file; `ask` calls the test and waits for what it says.
+# `note` appends a line to a file; `ask` calls the test and waits for its answer.
 HEAD = """
 import json, os, socket, time
 calls = 0
@@ -48,10 +48,10 @@ def note(*what):
 def ask(event, context):
     with socket.create_connection(("127.0.0.1", int(os.environ["DESK"]))) as connection:
         connection.sendall(json.dumps([event, context.aws_request_id]).encode())
-        told = connection.recv(100).decode()
-    if told == "fail":
+        reply = connection.recv(100).decode()
+    if reply == "fail":
         raise ValueError("told to")
-    return told
+    return reply
 def handler(event, context):
     global calls
     calls += 1
@@ -62,7 +62,7 @@ ASK = NOTE + "return ask(event, context)\n"
 
 
 class Call(NamedTuple):
-    """A function that runs, and waits to be told how to end."""
+    """A function that runs, and waits for the test to say how to end."""
 
     connection: socket.socket
     event: Any
@@ -74,7 +74,7 @@ class Call(NamedTuple):
 
 
 class Stage:
-    """A supervisor; and what functions talk to: a file of notes, and the test itself."""
+    """A supervisor, the file of notes of its functions, and the socket to the test."""
 
     supervisor: miniλ.Supervisor
 
@@ -90,8 +90,8 @@ class Stage:
 
     async def open(self, *, kept: bool = False, **chosen: Any) -> miniλ.Supervisor:
         """Open a supervisor on a state that is kept or not; retries and ends come soon."""
-        said = {"without": OPEN, "event_retry": 0.05, "shutdown_grace": GRACE, **chosen}
-        self.supervisor = miniλ.Supervisor(self.state if kept else None, Settings(**said))
+        values = {"without": OPEN, "event_retry": 0.05, "shutdown_grace": GRACE, **chosen}
+        self.supervisor = miniλ.Supervisor(self.state if kept else None, Settings(**values))
         return await self.supervisor.__aenter__()
 
     async def reopen(self, **chosen: Any) -> miniλ.Supervisor:
@@ -116,10 +116,10 @@ class Stage:
             alias = Alias(function="f", name=name, version="1", revision="r")
             await self.supervisor.registry.write(Change(ALIAS, "f", name, alias))
 
-    async def rule(self, name: str = "f", **said: Any) -> None:
-        """Say what becomes of events, as PutFunctionEventInvokeConfig does."""
+    async def rule(self, name: str = "f", **config: Any) -> None:
+        """Configure events, as PutFunctionEventInvokeConfig does."""
         short, _, part = name.partition(":")
-        await self.supervisor.registry.write(Change(EVENT_INVOKE, short, part, said))
+        await self.supervisor.registry.write(Change(EVENT_INVOKE, short, part, config))
 
     async def called(self) -> Call:
         """Wait until a function asks."""
@@ -146,18 +146,18 @@ class Stage:
         return self.supervisor.journal.story(kind)
 
     async def kept(self) -> list[tuple[Record, dict[str, Any]]]:
-        """Return the records that nobody could be given, and the documents in them."""
+        """Return the records that could not be sent to their targets, and the documents in them."""
         records = await self.supervisor.delivery._queue.records()
         return [(record, json.loads(record.document)) for record in records]
 
     @property
     def notes(self) -> list[Any]:
-        """What the functions have written down."""
+        """The lines that functions have noted."""
         return [json.loads(line) for line in self._notes.read_text(encoding="utf-8").splitlines()]
 
     @property
     def runs(self) -> dict[str, int]:
-        """How often each request has run, by what functions have written down."""
+        """The number of runs of each request, by the lines that functions have noted."""
         return Counter(request_id for _, request_id in self.notes)
 
 
@@ -197,8 +197,8 @@ def staged(**chosen: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Call
 
 def to(success: str = "", failure: str = "") -> dict[str, Any]:
     """Return a DestinationConfig."""
-    said = {"OnSuccess": success, "OnFailure": failure}
-    return {when: {"Destination": arn} if arn else {} for when, arn in said.items()}
+    targets = {"OnSuccess": success, "OnFailure": failure}
+    return {when: {"Destination": arn} if arn else {} for when, arn in targets.items()}
 
 
 # It runs
@@ -222,8 +222,8 @@ async def test_an_event_runs_and_is_over(stage: Stage) -> None:
 async def test_what_the_caller_says_reaches_each_run(stage: Stage) -> None:
     """Client context, identity, trace id and ARN, also the second time, which is a success."""
     body = """
-said = context.client_context
-note(said.custom, said.env, context.identity.cognito_identity_id, context.function_version)
+sent = context.client_context
+note(sent.custom, sent.env, context.identity.cognito_identity_id, context.function_version)
 note(os.environ["_X_AMZN_TRACE_ID"], context.invoked_function_arn)
 if calls == 1:
     raise ValueError("once")
@@ -239,8 +239,8 @@ if calls == 1:
     )
 
     assert ["Success"] == await stage.over(request_id)
-    said = [[{"a": "é"}, {"b": "c"}, "who", "1"], [trace_id, f"{ARN}f:prod"]]
-    assert [*said, *said] == stage.notes
+    notes = [[{"a": "é"}, {"b": "c"}, "who", "1"], [trace_id, f"{ARN}f:prod"]]
+    assert [*notes, *notes] == stage.notes
 
 
 def test_the_synchronous_face_accepts_events(stage: Stage) -> None:
@@ -282,11 +282,11 @@ async def test_retries_are_as_many_as_was_said_of_what_was_asked_for(stage: Stag
     await stage.point("prod", "beta")
     for name, retries in {"f": 1, "f:1": 0, "f:beta": 1}.items():
         await stage.rule(name, MaximumRetryAttempts=retries)
-    asked = {"f": 2, "f:$LATEST": 2, "f:1": 1, "f:beta": 2, "f:prod": 3}
-    ids = {await stage.supervisor.invoke_async(name): name for name in asked}
+    expected = {"f": 2, "f:$LATEST": 2, "f:1": 1, "f:beta": 2, "f:prod": 3}
+    ids = {await stage.supervisor.invoke_async(name): name for name in expected}
 
     assert ["RetriesExhausted"] * 5 == await stage.over(*ids)
-    assert asked == {ids[each]: count for each, count in stage.runs.items()}
+    assert expected == {ids[each]: count for each, count in stage.runs.items()}
 
 
 @staged()
@@ -325,7 +325,7 @@ async def test_a_sandbox_that_is_lost_is_no_attempt(stage: Stage) -> None:
 
 @staged(queue_size=0)
 async def test_a_throttle_is_no_attempt(stage: Stage) -> None:
-    """Where nobody may wait for a worker, the event comes again in about a second, and runs."""
+    """Where no invocation may wait for a worker, the event runs about a second later."""
     await stage.create(ASK, reserved_concurrency=1)
     await stage.rule(MaximumRetryAttempts=0)
     synchronous = asyncio.create_task(stage.supervisor.invoke("f", "first"))
@@ -403,7 +403,7 @@ async def test_a_saturated_function_holds_nobody_else(stage: Stage) -> None:
 
 @staged(kept=True)
 async def test_an_event_that_is_too_old_does_not_run(stage: Stage) -> None:
-    """What waited longer than MaximumEventAgeInSeconds is EventAgeExceeded."""
+    """An event that waited longer than MaximumEventAgeInSeconds is EventAgeExceeded."""
     await stage.create(ASK)
     await stage.rule(MaximumEventAgeInSeconds=60, DestinationConfig=to(failure=QUEUE))
     request_id = await stage.supervisor.invoke_async("f")
@@ -441,8 +441,8 @@ async def test_what_services_elsewhere_were_to_be_told_is_kept(stage: Stage) -> 
     """Records, and dead letters (events with their ids and last failures), stay in our queue."""
     await stage.create("if event == {'n': 1}: raise ValueError('no')\nreturn 'fine'\n")
     await stage.rule(DestinationConfig=to(f"{QUEUE}-good"))
-    told = {"DeadLetterConfig": {"TargetArn": f"{QUEUE}-dead"}}
-    await stage.supervisor.functions.update("f", {"passthrough": told})
+    dead_letter = {"DeadLetterConfig": {"TargetArn": f"{QUEUE}-dead"}}
+    await stage.supervisor.functions.update("f", {"passthrough": dead_letter})
     good = await stage.supervisor.invoke_async("f", 2)
     assert ["Success"] == await stage.over(good)
     bad = await stage.supervisor.invoke_async("f", payload=b'{"n":  1}')
@@ -464,7 +464,7 @@ async def test_what_services_elsewhere_were_to_be_told_is_kept(stage: Stage) -> 
 
 @staged()
 async def test_functions_that_tell_each_other_are_stopped(stage: Stage) -> None:
-    """B45: two that are each other's destination end after 16 rounds, and not never."""
+    """B45: two functions that are each other's destination end after 16 rounds."""
     for name, other in (("ping", "pong"), ("pong", "ping")):
         await stage.create(f"note('{name}')", name)
         await stage.rule(name, DestinationConfig=to(f"{ARN}{other}"))
@@ -503,14 +503,14 @@ REFUSED: dict[str, list[Any]] = {
 
 @staged()
 async def test_what_cannot_be_is_refused_as_by_invoke(stage: Stage) -> None:
-    """The errors are the same for both, and no event is accepted; also by who is closed."""
+    """The errors are the same for both, also after closing, and no event is accepted."""
     await stage.create()
 
-    async def refused(**said: Any) -> type[Exception]:
+    async def refused(**arguments: Any) -> type[Exception]:
         errors = []
         for method in (stage.supervisor.invoke, stage.supervisor.invoke_async):
             with pytest.raises(miniλ.LambdaError) as caught:
-                await method(**{"name": "f", **said})
+                await method(**{"name": "f", **arguments})
             errors.append((type(caught.value), str(caught.value)))
         assert errors[0] == errors[1]
         return errors[0][0]

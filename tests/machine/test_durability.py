@@ -1,4 +1,4 @@
-"""Tests of what was accepted: neither kill -9 nor a power cut loses it (C55, C65)."""
+"""Tests of accepted events: neither kill -9 nor a power cut loses one (C55, C65)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.errors import ServiceError
-from miniλ.events.queue import Draft, EventQueue, Record
+from miniλ.events.queue import AsyncEvent, EventQueue, Record
 
 from .conftest import OPEN, sweep
 
@@ -32,7 +32,7 @@ LIVES = 12
 WAITING = 5
 CONCURRENCY = 4
 
-# Writes down the id of each event that it is given, in one system call.
+# Appends the id of each of its events to a file, in one system call.
 MARK = """
 import os
 
@@ -93,10 +93,10 @@ def test_kill_9_loses_no_event_that_was_accepted(
         for _ in range(LIVES):
             with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as life:
                 assert life.stdout is not None
-                said = [life.stdout.readline() for _ in range(draw.randrange(1, 300))]
+                printed = [life.stdout.readline() for _ in range(draw.randrange(1, 300))]
                 life.kill()
-                # What it had said before it died was accepted too.
-                accepted += b"".join([*said, life.stdout.read()]).decode().split()
+                # Ids that it had printed before it died were accepted too.
+                accepted += b"".join([*printed, life.stdout.read()]).decode().split()
         trouble = asyncio.run(_finish(state))
     finally:
         sweep(state)
@@ -107,11 +107,11 @@ def test_kill_9_loses_no_event_that_was_accepted(
     assert set(accepted) - runs.keys() == set()
     twice = sum(count - 1 for count in runs.values())
     assert twice <= LIVES * CONCURRENCY
-    # An id that was accepted and could not be said any more is no one's loss, nor many.
+    # An event that was accepted but whose id was not printed may have run, too.
     assert len(runs.keys() - set(accepted)) <= LIVES * 8
 
 
-# Says that it runs, and waits to be let go: by FIFOs, whose open(2) waits for the other side.
+# Says that it runs, and waits to be released: by FIFOs, whose open(2) waits for the other side.
 HELD = """
 def handler(event, context):
     open(f"{event}/runs", "w").close()
@@ -120,7 +120,7 @@ def handler(event, context):
 
 
 async def _hold(place: Path) -> Callable[[], Awaitable[None]]:
-    """Wait until the function runs; return what lets it go."""
+    """Wait until the function runs; return the function that releases it."""
     await asyncio.to_thread(lambda: (place / "runs").open(encoding="ascii").close())
 
     async def let_go() -> None:
@@ -132,7 +132,7 @@ async def _hold(place: Path) -> Callable[[], Awaitable[None]]:
 def test_an_event_whose_end_is_not_written_runs_again(
     function_directory: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A queue that has stopped says so once, not for all who wait; the next life runs them."""
+    """A queue that has stopped says so once, not for each event; the next life runs them."""
     code, state = function_directory("held", app=HELD), tmp_path / "state"
     for name in ("runs", "go"):
         os.mkfifo(tmp_path / name)
@@ -164,7 +164,7 @@ def test_an_event_whose_end_is_not_written_runs_again(
     with closing(sqlite3.connect(state / "events.db")) as database:
         database.execute("ALTER TABLE aside RENAME TO events")
 
-    # Of those that wait, one tries to begin.
+    # Of the waiting events, one tries to begin.
     assert len(troubles) <= 2
     assert asyncio.run(second()) == ["Success"] * (WAITING + 1)
 
@@ -179,7 +179,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
         async with miniλ.Supervisor(state) as supervisor:
             await supervisor.create_function("mark", code, "app.handler")
         queue = EventQueue(state / "events.db", durable=True)
-        await queue.add(Draft("poison", "mark", "", b'"/marks"'), running=True)
+        await queue.add(AsyncEvent("poison", "mark", "", b'"/marks"'), running=True)
         await queue.close()
 
     async def look() -> tuple[str, list[Record], int]:
@@ -205,7 +205,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from miniλ.events.queue import Draft, EventQueue
+from miniλ.events.queue import AsyncEvent, EventQueue
 
 def say(what, *numbers):
     for number in numbers:
@@ -216,15 +216,15 @@ async def main(path):
     queue._database.execute("PRAGMA wal_autocheckpoint=20")
     say("open", 0)
     for turn in range(12):
-        drafts = [Draft(f"r{turn}-{n}", "f", "", b"[%d]" % n * 700) for n in range(4)]
-        groups = await asyncio.gather(*(queue.add(draft) for draft in drafts))
+        events = [AsyncEvent(f"r{turn}-{n}", "f", "", b"[%d]" % n * 700) for n in range(4)]
+        groups = await asyncio.gather(*(queue.add(event) for event in events))
         first, second, third, fourth = (number for (number,) in groups)
         say("accepted", first, second, third, fourth)
         await queue.claim([first, second, third])
         say("claimed", first, second)
         say("ending", first, third)
         (then,), _ = await asyncio.gather(
-            queue.remove(first, Draft("then", "g", "", b"1")), queue.remove(third)
+            queue.remove(first, AsyncEvent("then", "g", "", b"1")), queue.remove(third)
         )
         say("ended", first, third)
         say("accepted", then)
@@ -239,7 +239,7 @@ _CALL = re.compile(r'(\w+)\((?:(\d+)<([^>]*)>|"([^"]*)")(?:, (.*))?\) = (-?\d+)'
 
 
 class Disk:
-    """The files of a directory as a disk has them, which keeps only what it was told to flush."""
+    """The files of a directory as a disk has them that keeps only what was flushed."""
 
     def __init__(self) -> None:
         self._flushed: dict[str, bytearray] = {}
@@ -262,7 +262,7 @@ class Disk:
         self._since.pop(path, None)
 
     def lose_power(self, directory: Path, draw: random.Random | None) -> None:
-        """Write what is left: what was flushed and, if `draw` is given, any sectors of the rest."""
+        """Write what a power cut leaves: flushed bytes, and with `draw` any sectors of the rest."""
         for path, flushed in self._flushed.items():
             content = bytearray(flushed)
             for offset, data in self._since.get(path, []) if draw else []:
@@ -293,9 +293,9 @@ def _calls(trace: str) -> Iterator[tuple[str, str, str, int]]:
             begun[pid] = text.removesuffix("<unfinished ...>")
             continue
         resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", text)
-        found = _CALL.match(begun.pop(pid) + resumed[1] if resumed else text)
-        if found is not None:
-            name, _, path, plain, more, result = found.groups()
+        match = _CALL.match(begun.pop(pid) + resumed[1] if resumed else text)
+        if match is not None:
+            name, _, path, plain, more, result = match.groups()
             yield name, _bytes(path or plain).decode(), more or "", int(result)
 
 
@@ -304,7 +304,7 @@ def _bytes(text: str) -> bytes:
 
 
 class Model:
-    """What is known of the events of a queue."""
+    """What the test knows of the events of a queue."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -313,7 +313,7 @@ class Model:
         self.ended: set[int] = set()
 
     def hear(self, line: str) -> None:
-        """Take in what the writer says."""
+        """Take in a line of the writer's log."""
         what, _, number = line.partition(" ")
         if what == "open":
             self.is_open = True
@@ -329,16 +329,16 @@ class Model:
         """Open what a disk has left, and compare."""
         queue = EventQueue(directory / "events.db", durable=False)
         asyncio.run(queue.close())
-        found = {number for number, _, _ in queue.found}
-        assert queue.lost == ""
-        assert self.accepted - self.ending <= found
-        assert not found & self.ended
+        pending = {number for number, _, _ in queue.backlog}
+        assert queue.damage == ""
+        assert self.accepted - self.ending <= pending
+        assert not pending & self.ended
 
 
 def test_a_power_cut_at_any_moment_loses_no_event_that_was_accepted(tmp_path: Path) -> None:
     """What was flushed before an answer is enough, with any sectors of the rest or none (C65).
 
-    Also what is over stays so: nothing is read that is damaged, at no moment.
+    Ended events stay ended too, and no damage is reported at any moment.
     """
     strace = shutil.which("strace")
     if strace is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miniλ.errors import ServiceError
-from miniλ.events.queue import Draft, EventQueue, Record, now
+from miniλ.events.queue import AsyncEvent, EventQueue, Record, now
 from miniλ.store import writer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MB = 1 << 20
-# Said again, so that a slip in the package is seen.
+# Numbers once more, so that a slip in the package is noticed.
 BALLAST, LEAST_FREE = 4 * MB, 8 * MB
 SIZE = 32 * MB
 
@@ -59,7 +59,7 @@ async def opened(place: Path) -> AsyncIterator[EventQueue]:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario on a loop of its own; who waits for ever fails, and says where."""
+    """Run a scenario on a loop of its own, with a timeout that shows where it waits."""
 
     async def whole() -> None:
         async with asyncio.timeout(30):
@@ -69,13 +69,13 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 def free(place: Path) -> int:
-    """Return how many bytes are free on a disk."""
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
+    """Return the free bytes of a disk."""
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
 
 
 def fill(place: Path, leave: int = 0) -> None:
-    """Fill a disk with a file, but for so many bytes."""
+    """Fill a disk with a file, but for `leave` bytes."""
     file = os.open(place / "filler", os.O_WRONLY | os.O_CREAT)
     try:
         os.posix_fallocate(file, 0, free(place) - leave)
@@ -95,33 +95,33 @@ def has_ballast(place: Path) -> bool:
     return ballast.exists() and BALLAST == ballast.stat().st_blocks * 512
 
 
-def draft(size: int = 1000) -> Draft:
-    """Return an event with a payload of so many bytes."""
-    return Draft("r", "f", "$LATEST", b'"%s"' % (b"x" * (size - 2)))
+def new_event(size: int = 1000) -> AsyncEvent:
+    """Return an event with a payload of `size` bytes."""
+    return AsyncEvent("r", "f", "$LATEST", b'"%s"' % (b"x" * (size - 2)))
 
 
 # Full
 
 
 def test_a_full_disk_refuses_an_event(disk: Path) -> None:
-    """Saying what is free and what is needed; nothing of it is there, and the ballast stays."""
+    """The message says what is free and what is needed; no event is there, the ballast stays."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             assert has_ballast(disk)
             fill(disk, LEAST_FREE - 4096)
             expected = r"cannot be queued: 7 MB are free where .*events\.db is, and 8 are needed"
             with pytest.raises(ServiceError, match=expected):
-                await queue.add(draft())
+                await queue.add(new_event())
             clear(disk)
             fill(disk)
             with pytest.raises(ServiceError, match="0 MB are free"):
-                await queue.add(draft(), draft())
+                await queue.add(new_event(), new_event())
             assert has_ballast(disk)
             clear(disk)
         async with opened(disk) as again:
-            assert [1] == [number for number, _, _ in again.found]
+            assert [1] == [number for number, _, _ in again.backlog]
 
     run(scenario)
 
@@ -132,7 +132,7 @@ def test_events_run_and_end_on_a_full_disk(disk: Path) -> None:
     async def scenario() -> None:
         due = now() + 1000
         async with opened(disk) as queue:
-            numbers = await queue.add(*(draft() for _ in range(100)))
+            numbers = await queue.add(*(new_event() for _ in range(100)))
             fill(disk)
             assert numbers == [event.number for event in await queue.claim(numbers)]
             # One transaction each, and more of them than there is room for in the log.
@@ -140,32 +140,32 @@ def test_events_run_and_end_on_a_full_disk(disk: Path) -> None:
                 await queue.put_back(number, due, 1, 1)
             for number in numbers[50:99]:
                 await queue.remove(number, Record("r", "t", "null", "why"))
-            assert [101] == await queue.remove(100, draft())
+            assert [101] == await queue.remove(100, new_event())
             assert not (disk / "events.ballast").exists()
             clear(disk)
         async with opened(disk) as again:
-            assert [*((number, "f", due) for number in numbers[:50])] == again.found[:50]
-            assert [101] == [number for number, _, _ in again.found[50:]]
+            assert [*((number, "f", due) for number in numbers[:50])] == again.backlog[:50]
+            assert [101] == [number for number, _, _ in again.backlog[50:]]
             assert 49 == len(await again.records())
 
     run(scenario)
 
 
 def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
-    """Nobody has to start again, and the ballast is there as before."""
+    """Without a restart, and the ballast is there as before."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             fill(disk)
             await queue.claim([1])
             for attempt in range(50):
                 await queue.put_back(1, 1.0, attempt, 0)
             with pytest.raises(ServiceError, match=r"\d MB are free"):
-                await queue.add(draft())
+                await queue.add(new_event())
             assert not has_ballast(disk)
             clear(disk)
-            assert [2] == await queue.add(draft())
+            assert [2] == await queue.add(new_event())
             assert has_ballast(disk)
 
     run(scenario)
@@ -173,7 +173,7 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
 
 @pytest.fixture
 def _unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have enough room by what is free, as where others fill the disk in the same moment."""
+    """Let the check of free space pass, as where another program fills the disk just after it."""
     monkeypatch.setattr(writer, "LEAST_FREE", -64 * MB)
 
 
@@ -184,23 +184,23 @@ def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
         async with opened(disk) as queue:
             fill(disk, LEAST_FREE + MB)
             with pytest.raises(ServiceError, match=r"9 MB are free .* 10 are needed"):
-                await queue.add(draft(MB))
-            assert [1] == await queue.add(draft())
+                await queue.add(new_event(MB))
+            assert [1] == await queue.add(new_event())
 
     run(scenario)
 
 
 @pytest.mark.usefixtures("_unlooked")
 def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
-    """There is room by what is free, but not for all of this: the ends beside it are written."""
+    """There is free space, but not for all of this: the ends beside it are written."""
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            await queue.add(*(draft() for _ in range(4)))
+            await queue.add(*(new_event() for _ in range(4)))
             fill(disk, LEAST_FREE + MB // 2)
             _, refused, claimed, _, removed = await asyncio.gather(
                 queue.claim([1]),
-                queue.add(*(draft(MB) for _ in range(10))),
+                queue.add(*(new_event(MB) for _ in range(10))),
                 queue.claim([2]),
                 queue.put_back(3, 1.0, 1, 1),
                 queue.remove(4),
@@ -212,8 +212,8 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
             assert [] == removed
             clear(disk)
         async with opened(disk) as again:
-            assert [1, 2, 3] == [number for number, _, _ in again.found]
-            assert (3, "f", 1.0) == again.found[2]
+            assert [1, 2, 3] == [number for number, _, _ in again.backlog]
+            assert (3, "f", 1.0) == again.backlog[2]
 
     run(scenario)
 
@@ -224,12 +224,12 @@ def test_what_did_not_fit_takes_no_room(disk: Path) -> None:
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             fill(disk, LEAST_FREE + MB // 2)
             with pytest.raises(ServiceError, match="disk is full"):
-                await queue.add(*(draft(MB) for _ in range(10)))
+                await queue.add(*(new_event(MB) for _ in range(10)))
             assert LEAST_FREE <= free(disk)
-            assert [2] == await queue.add(draft())
+            assert [2] == await queue.add(new_event())
 
     run(scenario)
 
@@ -240,9 +240,9 @@ def test_large_events_end_together_on_a_full_disk(disk: Path) -> None:
     async def scenario() -> None:
         async with opened(disk) as queue:
             for _ in range(6):
-                await queue.add(draft(1024 * 1024))
+                await queue.add(new_event(1024 * 1024))
                 queue._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        # What is there is in the file: the log is empty, as after any start.
+        # The events are in the file: the log is empty, as after any start.
         async with opened(disk) as queue:
             fill(disk)
             await queue.claim([1, 2, 3, 4, 5, 6])
@@ -250,7 +250,7 @@ def test_large_events_end_together_on_a_full_disk(disk: Path) -> None:
             await asyncio.gather(*(queue.remove(number) for number in range(1, 7)))
             clear(disk)
         async with opened(disk) as again:
-            assert [] == again.found
+            assert [] == again.backlog
 
     run(scenario)
 
@@ -260,29 +260,29 @@ def test_a_queue_opens_on_a_full_disk(disk: Path) -> None:
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
         fill(disk)
         async with opened(disk) as again:
-            assert [1] == [number for number, _, _ in again.found]
+            assert [1] == [number for number, _, _ in again.backlog]
             await again.claim([1])
             await again.remove(1)
             clear(disk)
         async with opened(disk) as later:
-            assert [] == later.found
+            assert [] == later.backlog
 
     run(scenario)
 
 
 # Failing
 
-# Accepts an event; then the disk fails, and works again. Prints what was answered, as JSON.
+# Accepts events; then the disk fails, and works again. Prints all results, as JSON.
 FAILING = """
 import asyncio, json, os, pathlib, resource, sys
 from miniλ.errors import ServiceError
-from miniλ.events.queue import Draft, EventQueue
+from miniλ.events.queue import AsyncEvent, EventQueue
 
 how, path = sys.argv[1:]
-draft = Draft("r", "f", "$LATEST", b"{}")
+event = AsyncEvent("r", "f", "$LATEST", b"{}")
 log = path + "-wal"
 
 def limit(size):
@@ -295,28 +295,28 @@ def descriptor():
 
 async def main():
     queue = EventQueue(pathlib.Path(path), durable=True)
-    said = []
+    results = []
 
     async def ask(step):
         try:
-            said.append(await step)
+            results.append(await step)
         except ServiceError as exc:
-            said.append(str(exc))
+            results.append(str(exc))
 
-    await ask(queue.add(draft, draft))
+    await ask(queue.add(event, event))
     written = descriptor()
     whole = os.dup(written)
     if how == "limit":
         limit(os.path.getsize(log) + 100)
     else:
         os.dup2(os.open(log, os.O_RDONLY), written)
-    await ask(queue.add(draft))
+    await ask(queue.add(event))
     limit(resource.RLIM_INFINITY)
     os.dup2(whole, written)
-    await ask(queue.add(draft))
+    await ask(queue.add(event))
     await ask(queue.claim([1]))
     await ask(queue.remove(1))
-    print(json.dumps(said))
+    print(json.dumps(results))
     os._exit(0)  # nothing is written when it is closed
 
 asyncio.run(main())
@@ -344,9 +344,9 @@ def test_a_disk_that_fails_ends_the_queue(tmp_path: Path, how: str) -> None:
 
     async def scenario() -> None:
         async with opened(tmp_path) as again:
-            assert "" == again.lost
-            assert [1, 2] == [number for number, _, _ in again.found]
+            assert "" == again.damage
+            assert [1, 2] == [number for number, _, _ in again.backlog]
             assert [0, 0] == [event.crashes for event in await again.claim([1, 2])]
-            assert [3] == await again.add(draft())
+            assert [3] == await again.add(new_event())
 
     run(scenario)

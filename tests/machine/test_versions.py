@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-from typing import TYPE_CHECKING
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,7 +42,7 @@ def code(function_directory: Callable[..., Path]) -> Path:
 
 
 async def alive(supervisor: miniλ.Supervisor, version: str, count: int) -> None:
-    """Wait until so many workers of a version are initialised."""
+    """Wait until `count` workers of a version are initialised."""
     async with asyncio.timeout(20):
         while supervisor.provisioned("f", version)[0] != count:
             await supervisor.journal.until(journal.WorkerReady)
@@ -75,7 +78,7 @@ def test_a_version_stays_as_it_was(code: Path) -> None:
 
 
 def test_what_has_not_changed_is_not_published_again(code: Path) -> None:
-    """The last version is the answer; a number is never given twice."""
+    """The last version is the answer; a number is never used twice."""
 
     async def main() -> None:
         async with miniλ.Supervisor() as supervisor:
@@ -109,6 +112,33 @@ def test_versions_survive_a_restart(code: Path, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_state_that_a_later_version_wrote_is_served(code: Path, tmp_path: Path) -> None:
+    """Rows of an unknown kind and unknown fields stay; a Trouble names the unknown kinds."""
+
+    def rows(*statement: Any) -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(tmp_path / "state" / "registry.db")) as other, other:
+            other.execute(*statement)
+            return other.execute("SELECT kind, document FROM resources ORDER BY kind").fetchall()
+
+    async def main() -> None:
+        state = tmp_path / "state"
+        async with miniλ.Supervisor(state) as supervisor:
+            await supervisor.create_function("f", code, "app.handler", environment={"VALUE": "1"})
+            assert [] == supervisor.journal.story(journal.Trouble)
+        rows("INSERT INTO resources VALUES ('trigger', 'f', '1', '{}')")
+        rows("UPDATE resources SET document = json_set(document, '$.later', 7) WHERE kind <> 'x'")
+        async with miniλ.Supervisor(state) as supervisor:
+            (trouble,) = supervisor.journal.story(journal.Trouble)
+            assert "this version does not know (trigger)" in trouble.what
+            await supervisor.update_function_configuration("f", environment={"VALUE": "2"})
+            assert "2" == (await supervisor.invoke("f", None)).payload[0]
+        (_, function), trigger = rows("SELECT 1")
+        assert ("trigger", '{"later":7}') == trigger
+        assert {"later": 7, "environment": {"VALUE": "2"}}.items() <= json.loads(function).items()
+
+    asyncio.run(main())
+
+
 def test_reserved_concurrency_is_for_all_versions_and_keeps_workers(code: Path) -> None:
     """A worker that was warm before the reservation is the one that serves after it."""
 
@@ -133,7 +163,7 @@ def test_reserved_concurrency_is_for_all_versions_and_keeps_workers(code: Path) 
 
 
 def test_provisioned_workers_are_there_before_anybody_comes(code: Path) -> None:
-    """No invocation is cold; who dies is replaced; keep-alive and pressure do not end them."""
+    """No invocation is cold; a dead worker is replaced; keep-alive and pressure end none."""
 
     async def main() -> None:
         settings = Settings(concurrency=8)
@@ -195,7 +225,7 @@ def test_provisioned_concurrency_says_why_it_is_not_there(
 
 
 def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
-    """B44: 5,000 functions are known; those that run evict the cheapest to make again."""
+    """B44: 5,000 functions are known; a worker evicts the one that is cheapest to start again."""
 
     async def main() -> None:
         state, settings = tmp_path / "state", Settings(concurrency=8)
@@ -227,7 +257,7 @@ def test_many_functions_share_few_workers(code: Path, tmp_path: Path) -> None:
 
 
 def test_what_keeps_a_function_from_being_ready_is_told(code: Path) -> None:
-    """Also a disk that fails: it ends in Failed with the reason, and not as Pending for ever."""
+    """Also a disk that fails: the function is Failed with the reason, not Pending for ever."""
 
     async def main() -> None:
         async with miniλ.Supervisor() as supervisor:
@@ -240,7 +270,7 @@ def test_what_keeps_a_function_from_being_ready_is_told(code: Path) -> None:
             functions._prepare = broken
             await functions.create(replace(draft, name="g"), code, settle=True)
             assert "Pending" == functions.get("g").state
-            await asyncio.wait(functions._settling)
+            await functions._settling.finish()
 
             assert "Failed" == functions.get("g").state
             assert "No space left" in functions.get("g").state_reason[1]

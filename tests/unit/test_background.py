@@ -47,7 +47,7 @@ async def test_what_is_started_runs_to_its_end() -> None:
 
 @on_a_loop
 async def test_an_exception_is_trouble_in_the_journal() -> None:
-    """It says whose task it was, and what was raised."""
+    """The sentence says whose task it was, and what was raised."""
     journal = Journal()
     background = Background(journal, "the sweep")
 
@@ -78,7 +78,7 @@ async def test_an_expected_exception_is_the_callers() -> None:
 
 @on_a_loop
 async def test_cancelled_tasks_have_ended_when_cancel_returns() -> None:
-    """And their owner hears of each end."""
+    """The owner's callback runs after each task."""
     ends = []
     background = Background(Journal(), "a test", lambda: ends.append(len(background)))
     background.start(asyncio.Event().wait())

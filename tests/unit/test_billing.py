@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from miniλ import billing
 from miniλ.billing import BOOKS, Usage, bills
 
-# On a machine that is busy with other things, slow is no finding.
+# No deadline: on a busy machine, slow is no finding.
 SLOW = [HealthCheck.too_slow]
 
 MONTH = "2026-11"
@@ -27,7 +27,7 @@ def used(
     function: str = "f",
     month: str = MONTH,
 ) -> Usage:
-    """Return the usage of so many requests that were billed `each_ms`."""
+    """Return the usage of `requests` requests that were billed `each_ms` each."""
     return Usage(month, function, memory_size_mb, requests, requests * each_ms)
 
 
@@ -159,7 +159,7 @@ def test_aws_example_of_three_functions() -> None:
 
 
 def test_nothing_used_is_no_bill() -> None:
-    """A month in which nothing ran is not on paper."""
+    """A month without usage has no bill."""
     assert bills([], BOOKS["2025"]) == []
 
 
@@ -233,7 +233,7 @@ def test_gb_seconds_are_exact() -> None:
 
 
 def test_charges_of_equal_functions_are_equal() -> None:
-    """Who used the same pays the same, also where a share is not a finite decimal."""
+    """Functions with the same usage pay the same, also where a share is not a finite decimal."""
     usages = [used(MILLION, 1000, 1024, name) for name in ("a", "b", "c")]
 
     (bill,) = bills(usages, BOOKS["2025"])

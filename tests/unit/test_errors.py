@@ -45,7 +45,7 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
 
 @pytest.mark.parametrize("kind", ALL, ids=names)
 def test_every_error_is_public(kind: type[LambdaError]) -> None:
-    """Who embeds miniλ can catch each of them by its name."""
+    """An app that embeds miniλ can catch each of them by its name."""
     assert kind is getattr(miniλ, kind.__name__)
     assert kind.__name__ in miniλ.__all__
 

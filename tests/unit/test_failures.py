@@ -34,7 +34,7 @@ def test_a_failure_of_any_bytes_has_a_type(body: bytes) -> None:
 
 
 def test_a_failure_without_a_type_keeps_the_rest() -> None:
-    """Only what is not there is filled in; what is of another kind is passed over."""
+    """Missing fields are filled in; fields of another type are ignored."""
     body = b'{"errorMessage":"m","requestId":"r1","stackTrace":["a"]}'
     odd = b'{"errorType":["E"],"errorMessage":7,"requestId":{},"stackTrace":"a"}'
 
@@ -110,6 +110,6 @@ def test_a_signal_without_a_name_is_a_number() -> None:
 
 @pytest.mark.parametrize("status", [*range(1, 65), *(code << 8 for code in range(256))])
 def test_every_wait_status_has_words(status: int) -> None:
-    """Whatever waitpid(2) returns for a process that ended is one sentence."""
+    """Any wait status of waitpid(2) is one sentence."""
     assert os.WIFSIGNALED(status) or os.WIFEXITED(status)
     assert describe_status(status).startswith("Runtime exited with")

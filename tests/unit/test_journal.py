@@ -1,4 +1,4 @@
-"""Tests of the journal: facts in order, listeners told, waiters woken once."""
+"""Tests of the journal: facts in order, listeners called, waiters woken once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_facts_are_kept_in_order() -> None:
 
 
 def test_a_fact_knows_when_it_happened() -> None:
-    """`at` is the monotonic clock, unless who records it knows better."""
+    """`at` is the monotonic clock, unless the caller passes a time."""
     before = time.monotonic()
     fact = Trouble(what="x")
 
@@ -51,7 +51,7 @@ def test_only_the_last_facts_are_remembered() -> None:
 
 
 def test_every_listener_hears_every_fact() -> None:
-    """Listeners are told in the order they were named, at once."""
+    """Listeners are called in the order they were named, at once."""
     heard: list[tuple[str, journal.Fact]] = []
     kept = Journal(lambda f: heard.append(("first", f)), lambda f: heard.append(("second", f)))
     fact = Trouble(what="x")
@@ -74,7 +74,7 @@ def test_a_story_is_the_facts_of_one_kind() -> None:
 
 
 def test_until_finds_what_has_happened_already() -> None:
-    """A fact that is in the journal will do: nobody waits for the past."""
+    """A fact that is in the journal is returned at once."""
 
     async def scenario() -> None:
         kept = Journal()
@@ -82,14 +82,14 @@ def test_until_finds_what_has_happened_already() -> None:
         kept.record(WorkerStopped(worker_id="w", reason="new"))
 
         assert (await kept.until(WorkerStopped)).reason == "old"
-        found = await kept.until(WorkerStopped, lambda fact: fact.reason == "new")
-        assert found.reason == "new"
+        fact = await kept.until(WorkerStopped, lambda fact: fact.reason == "new")
+        assert fact.reason == "new"
 
     asyncio.run(scenario())
 
 
 def test_until_waits_for_what_will_happen() -> None:
-    """Another kind, or a fact that is not wanted, wakes nobody."""
+    """A fact of another kind, or that is not wanted, wakes no waiter."""
 
     async def scenario() -> None:
         kept = Journal()

@@ -155,7 +155,7 @@ def test_a_file_that_is_not_toml_is_refused_by_its_path(file: Path, content: byt
 
 
 def test_a_file_that_is_not_there_is_refused_by_its_path(file: Path) -> None:
-    """A settings file that was asked for and is missing is no default."""
+    """A settings file that is named and missing is an error, not the defaults."""
     with pytest.raises(InvalidParameterValue, match=file.name):
         settings.load(str(file), {})
 

@@ -1,4 +1,4 @@
-"""Tests of traces: what goes on, what is counted, and where a circle ends."""
+"""Tests of traces: what is passed on, what is counted, and where a loop ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAID = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled
 
 
 def test_a_trace_id_goes_on_or_is_new() -> None:
-    """What cannot be a header's or an environment's value does not go on."""
+    """A text that cannot be a header's or an environment's value is replaced."""
     assert SAID == traces.of(SAID, REQUEST)
     for bad in (None, "", "x", "Root=1-no", f"{SAID}\n", f"{SAID}\x00", f"{SAID};{'x' * 600}", "Ö"):
         new = traces.of(bad, REQUEST)
@@ -50,5 +50,5 @@ def test_who_may_recur_does() -> None:
 
 @pytest.mark.parametrize("lineage", ["1:", ":", "|", "1:::", "1:abc:x", "99999999999999999999"])
 def test_a_lineage_of_others_is_survived(lineage: str) -> None:
-    """What cannot be read counts for nothing."""
+    """A lineage that cannot be read counts for nothing."""
     assert traces.followed(f"{SAID};Lineage={lineage}", "f", may_recur=False).startswith(SAID)

@@ -74,7 +74,7 @@ def test_a_record_of_a_failure() -> None:
 
 
 def test_a_record_of_a_success() -> None:
-    """Without functionError, and with the version that ran, whatever it was asked for by."""
+    """Without functionError, and with the version that ran, not the qualifier of the caller."""
     record = destinations.record(
         ID, f"{ARN}:prod", "Success", 1, b"1", response(b'{"ok":true}', version="7")
     )
@@ -91,7 +91,7 @@ def test_a_record_of_a_success() -> None:
 
 @pytest.mark.parametrize("condition", ["EventAgeExceeded", "ZeroReservedConcurrency"])
 def test_a_record_of_what_never_ran(condition: Condition) -> None:
-    """It ends with the request: there is no response to tell of."""
+    """The record ends with the request: there is no response."""
     record = destinations.record(ID, f"{ARN}:$LATEST", condition, 0, b"null", None)
 
     assert (
@@ -117,7 +117,7 @@ def test_payloads_are_not_touched(text: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"NaN", b'{"x": [Infinity, -Infinity]}'])
 def test_a_response_that_is_only_nearly_json_is_not_touched(body: bytes) -> None:
-    """What a function returned is told as it was."""
+    """The payload of a function's answer is in the record as it was."""
     record = destinations.record(ID, ARN, "Success", 1, b"{}", response(body))
 
     assert record.endswith(b'"responsePayload":' + body + b"}")
@@ -133,7 +133,7 @@ def test_a_response_without_a_body_is_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (AT, "2019-11-14T18:16:05.568Z"),
         (1767225599.9999, "2025-12-31T23:59:59.999Z"),
@@ -142,20 +142,20 @@ def test_a_response_without_a_body_is_null() -> None:
     ],
 )
 def test_a_timestamp_has_three_digits(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: str
 ) -> None:
     """In UTC, and never rounded up into the next second."""
     monkeypatch.setattr(time, "time", lambda: seconds)
     record = destinations.record(ID, ARN, "Success", 1, b"{}", None)
 
-    assert said == msgspec.json.decode(record)["timestamp"]
+    assert expected == msgspec.json.decode(record)["timestamp"]
 
 
 # The dead letter
 
 
 def test_a_dead_letter() -> None:
-    """The event itself is the body; what happened is in the attributes, as SQS is given them."""
+    """The event itself is the body; how it ended is in the attributes of SQS's SendMessage."""
     letter = destinations.dead_letter(
         ID, b'{"n": 1.0, "\xce\xbb": "\\u03bb"}', response(FAILURE, failed=True), "RetriesExhausted"
     )
@@ -170,14 +170,14 @@ def test_a_dead_letter() -> None:
 
 def message(letter: bytes) -> str:
     """Return the error message of a dead letter."""
-    said = msgspec.json.decode(letter)["MessageAttributes"]["ErrorMessage"]["StringValue"]
-    assert isinstance(said, str)
-    return said
+    expected = msgspec.json.decode(letter)["MessageAttributes"]["ErrorMessage"]["StringValue"]
+    assert isinstance(expected, str)
+    return expected
 
 
 @pytest.mark.parametrize("answer", [None, response(b"{}")])
 def test_a_dead_letter_of_what_did_not_fail_says_why(answer: Response | None) -> None:
-    """Where the function said nothing of an error, the condition is the message."""
+    """Where the function gave no error message, the condition is the message."""
     letter = destinations.dead_letter(ID, b"{}", answer, "EventAgeExceeded")
 
     assert "EventAgeExceeded" == message(letter)
@@ -186,11 +186,11 @@ def test_a_dead_letter_of_what_did_not_fail_says_why(answer: Response | None) ->
 @pytest.mark.parametrize(("size", "kept"), [(1023, 1023), (1024, 1024), (1025, 1024)])
 def test_the_message_of_a_dead_letter_is_cut(size: int, kept: int) -> None:
     """As Lambda cuts it: its beginning is kept."""
-    said = ("0123456789" * 103)[:size]
-    body = msgspec.json.encode({"errorType": "E", "errorMessage": said})
+    expected = ("0123456789" * 103)[:size]
+    body = msgspec.json.encode({"errorType": "E", "errorMessage": expected})
     letter = destinations.dead_letter(ID, b"{}", response(body, failed=True), "RetriesExhausted")
 
-    assert said[:kept] == message(letter)
+    assert expected[:kept] == message(letter)
 
 
 def test_the_message_of_a_dead_letter_is_never_empty() -> None:
@@ -203,7 +203,7 @@ def test_the_message_of_a_dead_letter_is_never_empty() -> None:
 
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"plain text", b"[" * 100_000])
 def test_an_answer_that_is_no_json_is_a_string(body: bytes) -> None:
-    """The record is JSON all the same: who is told can read it."""
-    said = destinations.record("id", "arn", "Success", 1, b"{}", response(body))
+    """The record is JSON all the same, and its destination can read it."""
+    expected = destinations.record("id", "arn", "Success", 1, b"{}", response(body))
 
-    assert body.decode(errors="replace") == msgspec.json.decode(said)["responsePayload"]
+    assert body.decode(errors="replace") == msgspec.json.decode(expected)["responsePayload"]

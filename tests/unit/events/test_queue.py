@@ -3,107 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import shutil
-import sqlite3
 import time
-from contextlib import asynccontextmanager, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from miniλ.errors import ServiceError
-from miniλ.events import queue, recovery
-from miniλ.events.queue import Backlog, Draft, EventQueue, Record, now, read
+from miniλ.events import queue
+from miniλ.events.queue import AsyncEvent, PendingEvents, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
-from miniλ.worker.equipment import InvocationContext
+from tests.unit.events.queues import TEXTS, begun, beside, execute, new_event, numbers, opened, run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
-
-PAGE = 4096
-# Every text that may be left out.
-SAID = ('{"custom":{"λ":1}}', '{"cognitoIdentityId":"i"}', "Root=1-0-0", "arn:aws:lambda:x")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where an event queue may be made."""
-    return tmp_path / "events.db"
-
-
-@asynccontextmanager
-async def opened(path: Path, *, durable: bool = False) -> AsyncIterator[EventQueue]:
-    """Yield the event queue at this path, open."""
-    queue = EventQueue(path, durable=durable)
-    try:
-        yield queue
-    finally:
-        await queue.close()
-
-
-def beside(texts: tuple[str | None, ...]) -> InvocationContext:
-    """Return a context of these texts, in the order of its fields."""
-    client_context, identity, trace_id, arn = texts
-    return InvocationContext(
-        client_context=client_context, identity=identity, trace_id=trace_id, arn=arn
-    )
-
-
-def draft(name: str = "f", payload: bytes = b"{}") -> Draft:
-    """Return an event for a function of this name."""
-    return Draft(f"request-{name}", name, "$LATEST", payload)
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario on a loop of its own; who waits for ever fails, and says where."""
-
-    async def whole() -> None:
-        async with asyncio.timeout(10):
-            await scenario()
-
-    asyncio.run(whole())
-
-
-def execute(path: Path, *statements: str) -> list[tuple[Any, ...]]:
-    """Carry out SQL on a second connection; return the rows of the last statement."""
-    rows: list[tuple[Any, ...]] = []
-    with closing(sqlite3.connect(path)) as other, other:
-        for statement in statements:
-            rows = other.execute(statement).fetchall()
-    return rows
-
-
-def numbers(queue: EventQueue) -> list[int]:
-    """Return the numbers of the events that were there when the queue was opened."""
-    return [number for number, _, _ in queue.found]
-
-
-def begun(queue: EventQueue) -> list[str]:
-    """Return a list that each transaction from now on adds itself to."""
-    seen: list[str] = []
-
-    def trace(statement: str) -> None:
-        if statement.startswith("BEGIN"):
-            seen.append(statement)
-
-    queue._database.set_trace_callback(trace)
-    return seen
-
-
-# Accepted
 
 
 def test_a_new_queue_is_empty(path: Path) -> None:
-    """It makes its tables itself, and says nothing of a loss."""
+    """The tables are made at opening, and no damage is reported."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            assert [] == queue.found
-            assert "" == queue.lost
+            assert [] == queue.backlog
+            assert "" == queue.damage
             assert [] == await queue.records()
 
     run(scenario)
@@ -114,14 +37,14 @@ def test_numbers_go_up_and_are_never_used_again(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            assert [1, 2] == await queue.add(draft(), draft())
+            assert [1, 2] == await queue.add(new_event(), new_event())
             await queue.remove(2)
-            assert [3] == await queue.add(draft())
+            assert [3] == await queue.add(new_event())
             await queue.remove(1)
             await queue.remove(3)
         async with opened(path) as again:
-            assert [] == again.found
-            assert [4] == await again.add(draft())
+            assert [] == again.backlog
+            assert [4] == await again.add(new_event())
 
     run(scenario)
 
@@ -132,12 +55,12 @@ def test_what_was_accepted_is_there_after_a_restart(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as queue:
             before = now()
-            await queue.add(draft("b"), draft("a"))
-            await queue.add(draft("c"))
+            await queue.add(new_event("b"), new_event("a"))
+            await queue.add(new_event("c"))
             after = now()
         async with opened(path) as again:
-            assert [(1, "b"), (2, "a"), (3, "c")] == [event[:2] for event in again.found]
-            dues = [due for _, _, due in again.found]
+            assert [(1, "b"), (2, "a"), (3, "c")] == [event[:2] for event in again.backlog]
+            dues = [due for _, _, due in again.backlog]
             assert all(before <= due <= after for due in dues)
 
     run(scenario)
@@ -148,27 +71,27 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("ada"))
+            await queue.add(new_event("ada"))
 
             assert [("ada",)] == execute(path, "SELECT function FROM events")
 
     run(scenario)
 
 
-@pytest.mark.parametrize("said", [SAID, (None,) * 4, (None, SAID[1], None, SAID[3])])
-def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None, ...]) -> None:
+@pytest.mark.parametrize("texts", [TEXTS, (None,) * 4, (None, TEXTS[1], None, TEXTS[3])])
+def test_an_event_comes_back_as_it_was_given(path: Path, texts: tuple[str | None, ...]) -> None:
     """With every text that may be left out, and without."""
-    given = Draft("r-1", "hello", "7", b'{"a": 1.0}', beside(said))
+    original = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', beside(texts))
 
     async def scenario() -> None:
         async with opened(path) as queue:
             before = now()
-            await queue.add(given)
+            await queue.add(original)
             after = now()
         async with opened(path) as again:
             [event] = await again.claim([1])
 
-            assert (1, given) == event[:2]
+            assert (1, original) == event[:2]
             assert before <= event.accepted <= after
             assert (0, 0, 0) == event[3:]
 
@@ -179,14 +102,14 @@ def test_an_event_comes_back_as_it_was_given(path: Path, said: tuple[str | None,
     "payload", [b"0", b"", bytes(range(256)) * (MB // 256)], ids=["0", "none", "1 MB"]
 )
 def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
-    """Whatever it is, and however large."""
+    """Of any bytes and any size."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(payload=payload))
+            await queue.add(new_event(payload=payload))
         async with opened(path) as again:
             [event] = await again.claim([1])
-            assert payload == event.draft.payload
+            assert payload == event.event.payload
 
     run(scenario)
 
@@ -195,30 +118,30 @@ def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
 
 
 def test_events_are_claimed_in_the_order_they_are_asked_for(path: Path) -> None:
-    """A number that is not there is left out."""
+    """A number without an event is left out."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft("a"), draft("b"), draft("c"))
+            await queue.add(new_event("a"), new_event("b"), new_event("c"))
             await queue.remove(2)
 
             events = await queue.claim([3, 2, 99, 1])
-            assert [(3, "c"), (1, "a")] == [(each.number, each.draft.function) for each in events]
+            assert [(3, "c"), (1, "a")] == [(each.number, each.event.function) for each in events]
 
     run(scenario)
 
 
 def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
-    """Due time, attempts and refusals are as given, after a restart too; it is no crash."""
+    """Due time, attempts and refusals are kept, after a restart too; it is no crash."""
 
     async def scenario() -> None:
         due = now() + 1000.25
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             [first] = await queue.claim([1])
             await queue.put_back(1, due, 2, 3)
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
             [event] = await again.claim([1])
             assert first._replace(attempts=2, refusals=3) == event
 
@@ -226,17 +149,17 @@ def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
 
 
 def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> None:
-    """It is due a second later, then two, then four: it may be what ended us."""
+    """It is due a second later, then two, then four: it may be the cause of the crash."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(), draft())
+            await queue.add(new_event(), new_event())
             await queue.claim([1])
         for crashes, pause in ((1, 1), (2, 2), (3, 4)):
             before = now()
             async with opened(path) as again:
                 after = now()
-                (_, _, due), (_, _, other) = again.found
+                (_, _, due), (_, _, other) = again.backlog
                 assert before + pause <= due <= after + pause
                 assert other < before
                 [event] = await again.claim([1])
@@ -246,17 +169,17 @@ def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> No
 
 
 def test_an_event_may_be_accepted_as_one_that_runs(path: Path) -> None:
-    """As if it were claimed in the same moment: a life that ends then counts a crash."""
+    """As if it were claimed in the same moment: a supervisor that dies then counts a crash."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
             seen = begun(queue)
-            assert [1] == await queue.add(draft(), running=True)
+            assert [1] == await queue.add(new_event(), running=True)
             assert 1 == len(seen)
-            await queue.add(draft())
+            await queue.add(new_event())
         before = now()
         async with opened(path) as again:
-            (_, _, due), (_, _, other) = again.found
+            (_, _, due), (_, _, other) = again.backlog
             assert other < before < before + 1 <= due <= now() + 1
             assert [1, 0] == [event.crashes for event in await again.claim([1, 2])]
 
@@ -268,12 +191,12 @@ def test_a_crash_is_counted_once(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         async with opened(path) as again:
-            found = again.found
+            backlog = again.backlog
         async with opened(path) as later:
-            assert found == later.found
+            assert backlog == later.backlog
             [event] = await later.claim([1])
             assert 1 == event.crashes
 
@@ -281,15 +204,15 @@ def test_a_crash_is_counted_once(path: Path) -> None:
 
 
 def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
-    """However often a life ended with an event, it is due within minutes."""
+    """After any number of crashes an event is due within minutes."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         execute(path, "UPDATE events SET crashes = 1000")
         async with opened(path) as again:
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert 200 < due - now() <= 256
             [event] = await again.claim([1])
             assert 1001 == event.crashes
@@ -298,11 +221,11 @@ def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
 
 
 def test_a_removed_event_stays_removed(path: Path) -> None:
-    """Others stay; removing one that is not there is fine."""
+    """Others stay; removing a number without an event is fine."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft(), draft())
+            await queue.add(new_event(), new_event())
             assert [] == await queue.remove(1)
             assert [] == await queue.remove(99)
         async with opened(path) as again:
@@ -317,12 +240,12 @@ def test_what_comes_of_an_event_is_there_when_it_is_removed(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             before = time.time()
-            assert [2, 3] == await queue.remove(1, draft("a"), record, draft("b"))
+            assert [2, 3] == await queue.remove(1, new_event("a"), record, new_event("b"))
             after = time.time()
         async with opened(path) as again:
-            assert [(2, "a"), (3, "b")] == [event[:2] for event in again.found]
+            assert [(2, "a"), (3, "b")] == [event[:2] for event in again.backlog]
             [kept] = await again.records()
             assert record == kept._replace(written=0.0)
             assert before <= kept.written <= after
@@ -336,29 +259,29 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             execute(
                 path,
                 f"CREATE TRIGGER no BEFORE INSERT ON {table} "
                 "BEGIN SELECT RAISE(ABORT, 'not this one'); END",
             )
             with pytest.raises(ServiceError, match="not this one"):
-                await queue.remove(1, Record("r", "t", "null", "why"), draft("a"))
+                await queue.remove(1, Record("r", "t", "null", "why"), new_event("a"))
         execute(path, "DROP TRIGGER no")
         async with opened(path) as again:
-            assert [(1, "f")] == [event[:2] for event in again.found]
+            assert [(1, "f")] == [event[:2] for event in again.backlog]
             assert [] == await again.records()
 
     run(scenario)
 
 
 def test_the_newest_records_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target that nobody reaches does not fill the disk."""
+    """A target that cannot be reached does not fill the disk."""
     monkeypatch.setattr(queue, "MOST_RECORDS", 3)
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft() for _ in range(5)))
+            await queue.add(*(new_event() for _ in range(5)))
             for number in range(1, 6):
                 await queue.remove(number, Record(f"r-{number}", "t", "null", "why"))
 
@@ -391,12 +314,12 @@ def test_times_stay_while_the_machine_runs(path: Path, boot: Path) -> None:
     async def scenario() -> None:
         due = now() + 1000
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             [event] = await queue.claim([1])
             await queue.put_back(1, due, 0, 0)
         execute(path, "UPDATE events SET accepted_wall = accepted_wall - 5000")
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
             assert [event] == await again.claim([1])
 
     run(scenario)
@@ -404,18 +327,18 @@ def test_times_stay_while_the_machine_runs(path: Path, boot: Path) -> None:
 
 @pytest.mark.parametrize(("moved", "age"), [(-100.0, 100.0), (5000.0, 0.0)])
 def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age: float) -> None:
-    """By the calendar, and it is never negative where that was set back; what waits is due now."""
+    """By the calendar, and never negative where that was set back; waiting events are due now."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.put_back(1, now() + 5000, 1, 2)
         execute(path, f"UPDATE events SET accepted_wall = accepted_wall + {moved}")
         reboot(boot)
         before = now()
         async with opened(path) as again:
             after = now()
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert before <= due <= after
             [event] = await again.claim([1])
             assert age <= after - event.accepted < age + 20
@@ -426,17 +349,17 @@ def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age
 
 
 def test_times_move_once_in_a_boot(path: Path, boot: Path) -> None:
-    """What is put back after a reboot is due when it was said, whoever opens the queue."""
+    """An event that is put back after a reboot keeps its due time at later openings."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
         reboot(boot)
         due = now() + 5000
         async with opened(path) as queue:
             await queue.put_back(1, due, 0, 0)
         async with opened(path) as again:
-            assert [(1, "f", due)] == again.found
+            assert [(1, "f", due)] == again.backlog
 
     run(scenario)
 
@@ -448,12 +371,12 @@ def test_an_event_that_ran_when_the_machine_went_down_counts_a_crash(
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             await queue.claim([1])
         reboot(boot)
         before = now()
         async with opened(path) as again:
-            [(_, _, due)] = again.found
+            [(_, _, due)] = again.backlog
             assert before + 1 <= due <= now() + 1
             [event] = await again.claim([1])
             assert 1 == event.crashes
@@ -470,7 +393,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     async def scenario() -> None:
         async with opened(path) as queue:
             seen = begun(queue)
-            added = await asyncio.gather(*(queue.add(draft(f"f{at}")) for at in range(50)))
+            added = await asyncio.gather(*(queue.add(new_event(f"f{at}")) for at in range(50)))
 
             assert 2 == len(seen)
             rows = execute(path, "SELECT number, function FROM events ORDER BY number")
@@ -481,7 +404,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
                 queue.remove(4),
                 queue.claim([1]),
                 queue.put_back(5, 1.0, 1, 1),
-                queue.add(draft("last")),
+                queue.add(new_event("last")),
             )
             assert (3, 1, [51]) == (third.number, first.number, last)
             assert 4 == len(seen)
@@ -489,54 +412,22 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     run(scenario)
 
 
-def test_a_caller_that_leaves_takes_no_event_along(path: Path) -> None:
-    """Cancelled while it waits: its event is there all the same, and others hear their own."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            tasks = [asyncio.create_task(queue.add(draft())) for _ in range(4)]
-            await asyncio.sleep(0)  # the first is on its way, the others wait
-            tasks[0].cancel()
-            tasks[2].cancel()
-            first, second, third, fourth = await asyncio.gather(*tasks, return_exceptions=True)
-
-            assert isinstance(first, asyncio.CancelledError)
-            assert isinstance(third, asyncio.CancelledError)
-            assert ([2], [4]) == (second, fourth)
-            assert [1, 2, 3, 4] == [event.number for event in await queue.claim([1, 2, 3, 4])]
-
-    run(scenario)
-
-
-def test_a_queue_closes_when_all_is_written(path: Path) -> None:
-    """Also what came while it was closing."""
-
-    async def scenario() -> None:
-        queue = EventQueue(path, durable=True)
-        tasks = [asyncio.create_task(queue.add(draft())) for _ in range(3)]
-        await asyncio.sleep(0)  # they are in the queue
-        await queue.close()
-
-        assert [[1], [2], [3]] == await asyncio.gather(*tasks)
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            queue._database.execute("SELECT 1")
-        async with opened(path) as again:
-            assert [1, 2, 3] == numbers(again)
-
-    run(scenario)
-
-
 def test_an_error_ends_the_queue(path: Path) -> None:
-    """Nobody knows what is on disk then: every step is told so, until it is opened again."""
+    """What is on disk is unknown then: every step fails, until the queue is opened again."""
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             queue._database.execute("ALTER TABLE events RENAME TO aside")
             with pytest.raises(ServiceError, match=r"events\.db has stopped: no such table"):
                 await queue.claim([1])
             queue._database.execute("ALTER TABLE aside RENAME TO events")
-            for step in (queue.add(draft()), queue.claim([1]), queue.remove(1), queue.records()):
+            for step in (
+                queue.add(new_event()),
+                queue.claim([1]),
+                queue.remove(1),
+                queue.records(),
+            ):
                 with pytest.raises(ServiceError, match="has stopped: no such table"):
                     await step
         async with opened(path) as again:
@@ -546,307 +437,19 @@ def test_an_error_ends_the_queue(path: Path) -> None:
 
 
 def test_a_disk_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
-    """Where not even its free space can be asked for, who adds is told."""
+    """An add fails, where statvfs(2) fails too."""
 
     async def scenario() -> None:
         place = tmp_path / "state"
         place.mkdir()
         async with opened(place / "events.db", durable=True) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             shutil.rmtree(place)
             for _ in range(2):
                 with pytest.raises(ServiceError):
-                    await queue.add(draft())
+                    await queue.add(new_event())
 
     run(scenario)
-
-
-def test_a_text_that_is_none_leaves_nobody_waiting(path: Path) -> None:
-    """What cannot be written as UTF-8 is an error for who brought it, and for nobody else."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(draft())
-            steps = (
-                queue.put_back(1, now(), 1, 1),
-                queue.add(draft()._replace(context=InvocationContext(trace_id="\ud800"))),
-                queue.claim([1]),
-            )
-            _, bad, claimed = await asyncio.gather(*steps, return_exceptions=True)
-            assert isinstance(bad, Exception)
-            assert isinstance(claimed, list) and [1] == [event.number for event in claimed]
-
-    run(scenario)
-
-
-# Damage
-
-
-async def fill(path: Path, count: int) -> None:
-    """Leave a queue with events that take a page each, more or less."""
-    async with opened(path) as queue:
-        await queue.add(*(draft(f"f{at}", b'"%s"' % (b"x" * 3000)) for at in range(count)))
-
-
-def damage(path: Path, first: int, size: int) -> bytes:
-    """Write zeros into a file; return all that is in it then."""
-    content = bytearray(path.read_bytes())
-    content[first : first + size] = bytes(size)
-    path.write_bytes(content)
-    return bytes(content)
-
-
-def content_of(path: Path) -> bytes:
-    """Return all that is in a file."""
-    return path.read_bytes()
-
-
-def middle(path: Path) -> int:
-    """Return where the page in the middle of a file begins."""
-    return path.stat().st_size // PAGE // 2 * PAGE
-
-
-def places(path: Path, what: bytes) -> list[int]:
-    """Return where this is in a file."""
-    return [found.start() for found in re.finditer(re.escape(what), path.read_bytes())]
-
-
-def aside(path: Path) -> Path:
-    """Return the one damaged file beside a queue; what is made to mend it is gone."""
-    here = set(os.listdir(path.parent)) - {path.name, f"{path.name}-wal", f"{path.name}-shm"}
-    [name] = here
-    assert name.startswith(f"{path.name}.corrupt-")
-    return path.parent / name
-
-
-def test_a_damaged_payload_never_runs(path: Path) -> None:
-    """A byte that is not what it was, which the file system does not notice: it is a record."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(draft("good"), draft("bad", b'"one million"'), draft("too"))
-        [first] = places(path, b"one million")
-        damage(path, first, 1)
-        async with opened(path) as again:
-            assert "" == again.lost
-            assert [1, 2, 3] == numbers(again)
-            events = await again.claim([1, 2, 3])
-            assert ["good", "too"] == [event.draft.function for event in events]
-            [record] = await again.records()
-            assert ("request-bad", "", "null", "it was damaged on disk") == record[:4]
-        async with opened(path) as later:
-            assert [1, 3] == numbers(later)
-
-    run(scenario)
-
-
-def test_a_head_that_is_lost_costs_no_event(path: Path) -> None:
-    """All of them are read with another's head; the damaged file is beside it, as it was."""
-
-    async def scenario() -> None:
-        await fill(path, 100)
-        content = damage(path, 0, 100)
-        async with opened(path) as queue:
-            kept = aside(path)
-            assert list(range(1, 101)) == numbers(queue)
-            assert content == kept.read_bytes()
-            assert str(kept) in queue.lost
-            assert "100 events could be read" in queue.lost
-            assert "file is not a database" in queue.lost
-            [event] = await queue.claim([100])
-            assert ("f99", 3002) == (event.draft.function, len(event.draft.payload))
-            assert [101] == await queue.add(draft())
-
-    run(scenario)
-
-
-def test_a_page_that_is_lost_costs_what_was_in_it(path: Path) -> None:
-    """A page holds one event here: all others are kept, its neighbours too."""
-
-    async def scenario() -> None:
-        await fill(path, 100)
-        first = middle(path)
-        [lost] = re.findall(rb"request-f(\d+)", content_of(path)[first : first + PAGE])
-        content = damage(path, first, PAGE)
-        async with opened(path) as queue:
-            assert [number for number in range(1, 101) if number != int(lost) + 1] == numbers(queue)
-            assert numbers(queue) == [each.number for each in await queue.claim(numbers(queue))]
-            assert [] == await queue.records()
-            assert "99 events could be read" in queue.lost
-            assert content == content_of(aside(path))
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("where", ["rows", "swap"])
-def test_a_salvage_that_is_interrupted_begins_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """While it reads, or when the new file is whole: no event is lost, and the damage is told."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(*(draft() for _ in range(40)))
-        damage(path, 0, 100)
-        with monkeypatch.context() as patch:
-            target = recovery if where == "rows" else EventQueue
-            patch.setattr(target, "rows" if where == "rows" else "_swap", fail)
-            with pytest.raises(ServiceError, match="cannot be read: no more room"):
-                EventQueue(path, durable=False)
-        async with opened(path) as again:
-            assert list(range(1, 41)) == numbers(again)
-            assert "was damaged" in again.lost
-        async with opened(path) as last:
-            assert "" == last.lost
-            assert 40 == len(last.found)
-
-    def fail(*_: object) -> None:
-        message = "no more room"
-        raise OSError(message)
-
-    run(scenario)
-
-
-def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> None:
-    """A shell, or a backup: who comes meanwhile hears it, and who comes after it does not."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            queue._database.execute("PRAGMA busy_timeout=20")
-            with closing(sqlite3.connect(path, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
-                with pytest.raises(ServiceError, match="cannot be written: database is locked"):
-                    await queue.add(draft())
-                other.execute("ROLLBACK")
-            assert [1] == await queue.add(draft())
-
-    run(scenario)
-
-
-def test_damaged_records_cost_no_event(path: Path) -> None:
-    """Damage where no event is, which nobody meets who reads them, is found at the start."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(*(draft(f"f{at}") for at in range(20)))
-            records = [Record(f"r{at}", "t", f'"{"y" * 3000}"', "why") for at in range(20)]
-            await queue.remove(20, *records)
-        first = places(path, b"y" * 2000)[10]
-        damage(path, first // PAGE * PAGE, PAGE)
-        async with opened(path) as again:
-            assert list(range(1, 20)) == numbers(again)
-            assert "19 events could be read" in again.lost
-            assert [] == await again.records()
-
-    run(scenario)
-
-
-def test_the_first_half_of_a_file_is_kept(path: Path) -> None:
-    """A file that was cut: what is before the cut can be read."""
-
-    async def scenario() -> None:
-        await fill(path, 100)
-        os.truncate(path, middle(path))
-        content = content_of(path)
-        async with opened(path) as queue:
-            assert 40 <= len(queue.found) <= 50
-            assert list(range(1, len(queue.found) + 1)) == numbers(queue)
-            assert f"{len(queue.found)} events could be read" in queue.lost
-            assert content == aside(path).read_bytes()
-
-    run(scenario)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"not a database, but text that is long enough " * 400, b"SQLite format 3\0" * 99, b"short"],
-    ids=["text", "heads", "short"],
-)
-def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, content: bytes) -> None:
-    """It is moved aside as it is, and a new queue takes events."""
-    path.write_bytes(content)
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            assert [] == queue.found
-            assert "0 events could be read" in queue.lost
-            assert content == aside(path).read_bytes()
-            assert [1] == await queue.add(draft())
-        async with opened(path) as again:
-            assert "" == again.lost
-            assert [1] == numbers(again)
-
-    run(scenario)
-
-
-def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -> None:
-    """Its texts and counters too; what ran counts a crash, and all others are due now."""
-    given = Draft("r-1", "hello", "7", b"[1]", beside(SAID))
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(given, draft("ran"))
-            await queue.claim([2])
-            await queue.put_back(1, now() + 5000, 2, 3)
-        damage(path, 0, 100)
-        before = now()
-        async with opened(path) as again:
-            after = now()
-            (_, _, due), (_, _, later) = again.found
-            assert before <= due <= after
-            assert before + 1 <= later <= after + 1
-            event, ran = await again.claim([1, 2])
-            assert (given, 2, 3, 0) == (event.draft, event.attempts, event.refusals, event.crashes)
-            assert 1 == ran.crashes
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("column", ["client_context", "function"])
-def test_a_text_that_was_damaged_stops_nobody_else(path: Path, column: str) -> None:
-    """It is no text any more: the queue opens, and the other event runs and ends."""
-
-    async def scenario() -> None:
-        async with opened(path) as queue:
-            await queue.add(draft("bad"), draft("good"))
-        execute(path, f"UPDATE events SET {column} = CAST(x'ff' AS TEXT) WHERE number = 1")
-        async with opened(path) as again:
-            events = await again.claim([1, 2])
-            assert "good" == events[-1].draft.function
-            await again.remove(2)
-        async with opened(path) as later:
-            assert 2 not in numbers(later)
-
-    run(scenario)
-
-
-# What is not damage
-
-
-def test_a_queue_of_a_later_version_is_left_alone(path: Path) -> None:
-    """It is refused with the reason, not moved, and not changed."""
-
-    async def scenario() -> None:
-        await fill(path, 3)
-        execute(path, "PRAGMA user_version=99")
-        content = content_of(path)
-        with pytest.raises(ServiceError, match=r"later version \(schema 99, known up to \d\)"):
-            EventQueue(path, durable=True)
-
-        assert content == content_of(path)
-        assert [path.name] == os.listdir(path.parent)
-
-    run(scenario)
-
-
-def test_a_queue_where_none_can_be_is_refused(tmp_path: Path) -> None:
-    """A directory that is missing, or a directory where the file should be; nothing is moved."""
-    for place in (tmp_path / "missing" / "events.db", tmp_path):
-        with pytest.raises(ServiceError, match=rf"The event queue {place} cannot be read"):
-            EventQueue(place, durable=True)
-
-    assert [] == os.listdir(tmp_path)
-    assert [] == list(tmp_path.parent.glob("*.corrupt-*"))
 
 
 # Read by another process
@@ -858,7 +461,7 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(*(draft(name) for name in ("b", "a", "b", "b", "over")))
+            await queue.add(*(new_event(name) for name in ("b", "a", "b", "b", "over")))
             await queue.claim([3, 5])
             due = now() + 1000
             await queue.put_back(2, due, 2, 0)
@@ -869,8 +472,50 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
 
             assert ("a", 1, 0, 1) == (first.function, first.waiting, first.running, first.failed)
             assert due - now() <= first.next_seconds <= due - before
-            assert Backlog("b", 2, 1, 0, 0.0) == second
+            assert PendingEvents("b", 2, 1, 0, 0.0) == second
             assert [record] == [each._replace(written=0.0) for each in records]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("pause", [1000, -1000])
+@pytest.mark.parametrize(
+    ("read_in", "shift"),
+    [
+        ("the same boot", 0.0),
+        *(("another boot", shift) for shift in (0.0, 1e6, -1e6)),
+        *(("no known boot", shift) for shift in (0.0, 1e6, -1e6)),
+    ],
+)
+def test_a_due_time_is_right_in_any_boot(
+    path: Path, boot: Path, monkeypatch: pytest.MonkeyPatch, read_in: str, shift: float, pause: int
+) -> None:
+    """Another boot's clock is not compared: all of its events are due when a supervisor starts.
+
+    `shift` is how far the clock of the boot that wrote the file is from this one's; where the
+    kernel does not say which boot it is, the calendar counts.
+    """
+    if read_in == "no known boot":
+        boot.unlink()
+
+    async def scenario() -> None:
+        with monkeypatch.context() as then:
+            then.setattr(queue, "now", lambda: now() + shift)
+            async with opened(path) as one:
+                await one.add(new_event(), new_event(), new_event("running"))
+                await one.claim([1, 3])
+                await one.put_back(1, queue.now() + pause, 1, 0)
+                await one.put_back(2, queue.now() + pause + 5, 1, 0)
+        if read_in == "another boot":
+            reboot(boot)
+        (first, running), _ = read(path)
+
+        expected = 0 if pause < 0 or read_in == "another boot" else pause
+        assert max(0, expected - 20) <= first.next_seconds <= expected
+        assert 0.0 == running.next_seconds
+        async with opened(path) as again:
+            if read_in == "another boot":  # what was shown is what happens
+                assert max(due for number, _, due in again.backlog if number < 3) <= now()
 
     run(scenario)
 
@@ -887,7 +532,7 @@ def test_a_queue_that_is_not_there_is_not_made_by_reading(path: Path) -> None:
 
 
 def test_a_durable_queue_has_ballast(path: Path) -> None:
-    """Room that is given back when the disk is full: real blocks, and made again when missing."""
+    """Room for a full disk: real blocks, and made again when it is missing."""
     ballast = path.with_suffix(".ballast")
 
     async def scenario() -> None:
@@ -895,7 +540,7 @@ def test_a_durable_queue_has_ballast(path: Path) -> None:
             assert writer.BALLAST == ballast.stat().st_size
             assert writer.BALLAST <= ballast.stat().st_blocks * 512
             ballast.unlink()
-            await queue.add(draft())
+            await queue.add(new_event())
             assert writer.BALLAST == ballast.stat().st_size
 
     run(scenario)
@@ -906,7 +551,7 @@ def test_a_queue_that_nobody_keeps_has_no_ballast(path: Path) -> None:
 
     async def scenario() -> None:
         async with opened(path) as queue:
-            await queue.add(draft())
+            await queue.add(new_event())
             assert not path.with_suffix(".ballast").exists()
 
     run(scenario)

@@ -1,4 +1,4 @@
-"""Tests of salvage: what can be read of a damaged file, and that the file stays as it is."""
+"""Tests of recovery: which rows of a damaged file can be read, and that the file stays as it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = 4096
-# Behind the last row that is asked for nothing is looked at: that page may be damaged.
+# No page behind the last row of a range is read: that page may be damaged.
 SELECT = "SELECT number, text FROM rows WHERE number BETWEEN ?1 AND ?2 LIMIT 1 + ?2 - ?1"
 ROWS = [(number, f"row {number} " + "x" * 3000) for number in range(1, 61)]
 
@@ -53,13 +53,13 @@ def test_all_rows_of_a_sound_file_are_found(tmp_path: Path) -> None:
 
 
 def test_rows_around_a_damaged_page_are_found(tmp_path: Path) -> None:
-    """Of pages here and there: each row but theirs is found once, in order."""
+    """Damaged pages in any places: each row but theirs is found once, in order."""
     path = make(tmp_path / "a", ROWS)
     for number in (10, 11, 40):
         damage(path, page_of(path, number), PAGE)
 
-    found = recovery.rows(str(path), make(tmp_path / "sound"), SELECT)
-    assert [row for row in ROWS if row[0] not in {10, 11, 40}] == found
+    rows = recovery.rows(str(path), make(tmp_path / "sound"), SELECT)
+    assert [row for row in ROWS if row[0] not in {10, 11, 40}] == rows
 
 
 @pytest.mark.parametrize("size", [16, 100])
@@ -80,8 +80,8 @@ def test_rows_without_a_head_and_a_page_are_found(tmp_path: Path) -> None:
     damage(path, page_of(path, 30), PAGE)
     damage(path, 0, 100)
 
-    found = recovery.rows(str(path), make(tmp_path / "sound"), SELECT)
-    assert [row for row in ROWS if row[0] != 30] == found
+    rows = recovery.rows(str(path), make(tmp_path / "sound"), SELECT)
+    assert [row for row in ROWS if row[0] != 30] == rows
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 100, b"SQLite format 3\0" * 1000])
@@ -104,13 +104,13 @@ def test_a_file_that_fails_too_often_is_given_up(
     sound = make(tmp_path / "sound")
 
     assert ROWS[:59] == recovery.rows(str(path), sound, SELECT)
-    # 1 to 2**62 fails, and each half that has row 60: after 57, 1 to 64 is asked for as 1 to 32.
+    # 1 to 2**62 fails, and each half that has row 60: after 57 halvings 1 to 64 is read as 1 to 32.
     monkeypatch.setattr(recovery, "MOST_FAILURES", 58)
     assert ROWS[:32] == recovery.rows(str(path), sound, SELECT)
 
 
 def test_a_damaged_file_with_a_log_stays_as_it_is(tmp_path: Path) -> None:
-    """What a crash left in the log is read, and not written into the file; the log stays too."""
+    """Rows in the log of a crash are read, and not written into the file; the log stays too."""
     path = make(tmp_path / "a", ROWS[:40])
     with closing(sqlite3.connect(path)) as database:
         with database:
@@ -121,8 +121,8 @@ def test_a_damaged_file_with_a_log_stays_as_it_is(tmp_path: Path) -> None:
     damage(crashed, page_of(crashed, 10), PAGE)
     before = {end: (tmp_path / f"crashed{end}").read_bytes() for end in ("", "-wal")}
 
-    found = recovery.rows(str(crashed), make(tmp_path / "sound"), SELECT)
-    assert [row for row in ROWS if row[0] != 10] == found
+    rows = recovery.rows(str(crashed), make(tmp_path / "sound"), SELECT)
+    assert [row for row in ROWS if row[0] != 10] == rows
     assert before == {end: (tmp_path / f"crashed{end}").read_bytes() for end in ("", "-wal")}
 
 
@@ -139,5 +139,5 @@ def test_a_log_is_read_where_the_head_is_lost(tmp_path: Path) -> None:
         shutil.copy(f"{path}-wal", f"{crashed}-wal")
     damage(crashed, 0, 100)
 
-    found = recovery.rows(str(crashed), make(tmp_path / "sound"), SELECT)
-    assert [*ROWS[:39], (40, new)] == found
+    rows = recovery.rows(str(crashed), make(tmp_path / "sound"), SELECT)
+    assert [*ROWS[:39], (40, new)] == rows

@@ -1,4 +1,4 @@
-"""Tests of symlinks: whatever links of a tree do together, nobody gets out through them."""
+"""Tests of symlinks: no combination of links leads out of their tree."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_links_that_lead_out_are_refused(links: dict[str, str]) -> None:
     ],
 )
 def test_links_that_lead_to_themselves_are_refused(links: dict[str, str]) -> None:
-    """Or through more than forty of them, whichever of these is looked at first."""
+    """Or through more than forty of them, in any order of checking."""
     with pytest.raises(InvalidParameterValue, match=r"^A link leads to itself, or through more"):
         symlinks.check(links, DIRECTORIES)
 
@@ -105,8 +105,8 @@ places = st.sampled_from(["x", "y", "z", "a/x", "a/y", "a/b/x", "a/b/z", "c/y"])
 )
 @given(links=st.dictionaries(places, texts, min_size=1, max_size=5))
 def test_the_kernel_agrees(tmp_path: Path, links: dict[str, str]) -> None:
-    """Where the links are fine, nothing that the kernel finds through one is outside."""
-    # Outside there is a tree of the same names, so that a way out leads somewhere.
+    """Where the links are accepted, no path that the kernel resolves through one is outside."""
+    # Outside is a tree of the same names, so that a way out leads somewhere.
     root = tmp_path / "a" / "b" / "c"
     shutil.rmtree(tmp_path / "a", ignore_errors=True)
     for top in (tmp_path, tmp_path / "a", tmp_path / "a" / "b", root):
@@ -114,21 +114,21 @@ def test_the_kernel_agrees(tmp_path: Path, links: dict[str, str]) -> None:
             (top / directory).mkdir(parents=True, exist_ok=True)
     for name, text in links.items():
         (root / name).symlink_to(text)
-    found = {}
+    ends = {}
     for name in links:
         try:
             descriptor = os.open(root / name, os.O_PATH)
         except OSError as exc:
-            found[name] = os.strerror(exc.errno)
+            ends[name] = os.strerror(exc.errno)
             continue
-        found[name] = os.readlink(f"/proc/self/fd/{descriptor}")
+        ends[name] = os.readlink(f"/proc/self/fd/{descriptor}")
         os.close(descriptor)
     out = [
         where
-        for where in found.values()
+        for where in ends.values()
         if where[0] == "/" and not (f"{where}/").startswith(f"{root}/")
     ]
-    circular = [where for where in found.values() if where == "Too many levels of symbolic links"]
+    circular = [where for where in ends.values() if where == "Too many levels of symbolic links"]
     try:
         symlinks.check(links, DIRECTORIES)
     except InvalidParameterValue:
