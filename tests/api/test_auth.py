@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from botocore import auth as signing
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
 
 from miniλ import sigv4
-from tests.api.conftest import ECHO, REGION, ROLE, RUNTIME, archive
-from tests.api.plain_http import Answer, ask, ended, invocation, watched
+from tests.api.conftest import REGION
+from tests.api.plain_http import ask, ended, invocation
 from tests.api.refusals import refused
+from tests.api.signing import (
+    ACCOUNT,
+    KEYS,
+    MISMATCH,
+    NO_REGION,
+    OWN,
+    SECRET,
+    UNKNOWN,
+    make_client,
+    runs,
+    send,
+    server,
+    settings,
+    signed,
+    told,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from botocore.client import BaseClient
@@ -33,151 +46,7 @@ if TYPE_CHECKING:
 
     MakeClient = Callable[..., BaseClient]
 
-SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-ACCOUNT = "123456789012"
-OWN = "000000000000"
-KEYS = f"""
-[keys.ADMIN]
-secret = "{SECRET}"
-allow = ["*"]
-
-[keys.{ACCOUNT}]
-secret = "{SECRET}"
-allow = ["*"]
-
-[keys.READER]
-secret = "{SECRET}"
-allow = ["lambda:Get*", "lambda:List*"]
-
-[keys.ORDERS]
-secret = "{SECRET}"
-allow = ["lambda:*", "logs:FilterLogEvents"]
-functions = ["orders-*"]
-
-[keys.CREATOR]
-secret = "{SECRET}"
-allow = ["lambda:CreateFunction", "lambda:CreateEventSourceMapping", "lambda:TagResource"]
-functions = ["orders-*"]
-
-[keys.EMULATED]
-secret = "{SECRET}"
-allow = ["lambda:InvokeFunction"]
-functions = ["function"]
-"""
-MISMATCH = "The request signature we calculated does not match the signature you provided."
-UNKNOWN = "The security token included in the request is invalid."
-NO_REGION = "Credential should be scoped to a valid region."
-QUEUE = f"arn:aws:sqs:{REGION}:{OWN}:queue"
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the path of settings with [auth]."""
-    directory = tmp_path_factory.mktemp("auth")
-    keys = directory / "keys.toml"
-    keys.touch(0o600)
-    keys.write_text(KEYS, encoding="utf-8")
-    path = directory / "settings.toml"
-    path.write_text(f'[auth]\nkeys = "{keys}"\n', encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def server(settings: str) -> Iterator[Server]:
-    """Return a server that asks for a key, and has two functions."""
-    with watched("--config", settings, "--host", "0.0.0.0") as running:
-        with contextlib.closing(client_of(running)) as admin:
-            for name in ("orders-in", "secret"):
-                create(admin, name, Publish=True)
-                admin.get_waiter("function_active_v2").wait(
-                    FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
-                )
-            admin.create_alias(FunctionName="orders-in", Name="prod", FunctionVersion="1")
-        yield running
-
-
-@pytest.fixture
-def make_client(server: Server) -> Iterator[MakeClient]:
-    """Return a maker of clients, by key id; they are closed."""
-    with contextlib.ExitStack() as opened:
-
-        def make(key_id: str = "ADMIN", service: str = "lambda", **options: Any) -> BaseClient:
-            client = client_of(server, key_id, service, **options)
-            opened.callback(client.close)
-            return client
-
-        yield make
-
-
-def client_of(
-    server: Server,
-    key_id: str = "ADMIN",
-    service: str = "lambda",
-    secret: str = SECRET,
-    region: str = REGION,
-) -> BaseClient:
-    """Return a client that signs with a key."""
-    return boto3.client(
-        service,
-        endpoint_url=f"http://127.0.0.1:{server.port}",
-        region_name=region,
-        aws_access_key_id=key_id,
-        aws_secret_access_key=secret,
-        config=Config(retries={"max_attempts": 0}),
-    )
-
-
-def create(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
-    """Create a function."""
-    made: dict[str, Any] = client.create_function(
-        FunctionName=name,
-        Runtime=RUNTIME,
-        Role=ROLE,
-        Handler="app.handler",
-        Code={"ZipFile": archive(app=ECHO)},
-        **parameters,
-    )
-    return made
-
-
-def signed(
-    server: Server,
-    method: str,
-    path: str,
-    body: bytes = b"",
-    headers: dict[str, str] | None = None,
-    key_id: str = "ADMIN",
-    service: str = "lambda",
-) -> AWSRequest:
-    """Return a request that botocore has signed."""
-    url = f"http://127.0.0.1:{server.port}{path}"
-    request = AWSRequest(method, url, headers, body)
-    signing.SigV4Auth(Credentials(key_id, SECRET), service, REGION).add_auth(request)
-    return request
-
-
-def send(server: Server, request: AWSRequest, body: bytes | None = None, **more: str) -> Answer:
-    """Send a signed request, with another body or with more headers than were signed."""
-    parts = urlsplit(request.url)
-    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    headers = {**dict(request.headers.items()), **more}
-    headers["Host"] = f"127.0.0.1:{server.port}"
-    return ask(server, request.method, path, request.data if body is None else body, headers)
-
-
-def told(answer: Answer) -> tuple[int, str]:
-    """Return status and code."""
-    return answer.status, answer.code
-
-
-def runs(server: Server, name: str) -> int:
-    """Return how many invocations of a function are over, by its log."""
-    with contextlib.closing(client_of(server, service="logs")) as logs:
-        try:
-            found = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
-        except logs.exceptions.ResourceNotFoundException:
-            return 0
-    return sum(event["message"].startswith("REPORT ") for event in found)
+__all__ = ["make_client", "server", "settings"]  # fixtures
 
 
 # Signatures
@@ -454,178 +323,6 @@ def test_a_presigned_invocation_is_no_more_than_its_key(server: Server) -> None:
     assert (403, "AccessDeniedException") == told(ask(server, "POST", path))
 
 
-# What a key may do
-
-
-def denied(action: str, resource: str, key_id: str = "ORDERS") -> tuple[int, str, str]:
-    """Return what a client is told that may not do something."""
-    message = (
-        f"User: arn:aws:iam::{OWN}:user/{key_id} is not authorized to perform: {action} on "
-        f"resource: {resource} because no identity-based policy allows the {action} action"
-    )
-    return 403, "AccessDeniedException", message
-
-
-def function_arn(name: str) -> str:
-    """Return the ARN of a function."""
-    return f"arn:aws:lambda:{REGION}:{OWN}:function:{name}"
-
-
-def test_a_key_does_what_it_is_allowed(server: Server, make_client: MakeClient) -> None:
-    """By action: a reader reads, and changes and runs nothing."""
-    client = make_client("READER")
-    before = runs(server, "secret")
-
-    assert "secret" == client.get_function_configuration(FunctionName="secret")["FunctionName"]
-    assert 2 <= len(client.list_functions()["Functions"])
-    expected = denied("lambda:InvokeFunction", function_arn("secret"), "READER")
-    assert expected == refused(client.invoke, FunctionName="secret")
-    assert expected == refused(client.invoke, FunctionName="secret", Payload=b"x" * 7_000_000)
-    expected = denied("lambda:DeleteFunction", function_arn("secret"), "READER")
-    assert expected == refused(client.delete_function, FunctionName="secret")
-    expected = denied("lambda:CreateFunction", function_arn("more"), "READER")
-    assert expected == refused(lambda: create(client, "more"))
-    assert before == runs(server, "secret")
-
-
-NAMES = ["orders-in", "orders-in:prod", "orders-in:1", function_arn("orders-in")]
-NAMES += [f"{function_arn('orders-in')}:prod", f"{OWN}:function:orders-in:$LATEST"]
-OTHERS = ["secret", "secret:orders-in", "secret:prod", function_arn("secret")]
-OTHERS += [f"{function_arn('secret')}:orders-in", f"{ACCOUNT}:secret", "function:secret"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_pattern_is_of_the_name_alone(make_client: MakeClient, name: str) -> None:
-    """However a function is called: by alias, by version, by a part of its ARN or all of it."""
-    assert 200 == make_client("ORDERS").invoke(FunctionName=name)["StatusCode"]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_no_name_escapes_a_pattern(server: Server, make_client: MakeClient, name: str) -> None:
-    """A qualifier, an account or a part that would match does not make another function ours."""
-    client = make_client("ORDERS")
-    before = runs(server, "secret")
-
-    expected = denied("lambda:InvokeFunction", function_arn("secret"))
-    assert expected == refused(client.invoke, FunctionName=name)
-    expected = denied("lambda:GetFunction", function_arn("secret"))
-    assert expected == refused(client.get_function, FunctionName=name)
-    assert before == runs(server, "secret")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "secret%3Aorders-in",
-        "%73ecret",
-        "arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Asecret",
-    ],
-)
-def test_no_escape_escapes_a_pattern(server: Server, name: str) -> None:
-    """The name is what the path means, not how it is written."""
-    request = signed(server, "POST", invocation(name), b"{}", key_id="ORDERS")
-
-    assert (403, "AccessDeniedException") == told(send(server, request))
-
-
-def test_a_name_in_the_document_is_one_too(server: Server, make_client: MakeClient) -> None:
-    """CreateFunction has its name in the body: a key for orders-* makes no other function."""
-    creator, orders, admin = make_client("CREATOR"), make_client("ORDERS"), make_client()
-
-    made = create(creator, "orders-made")["FunctionName"]
-    also = create(orders, "orders-also")["FunctionName"]
-    expected = denied("lambda:CreateFunction", function_arn("evil"), "CREATOR")
-    assert expected == refused(lambda: create(creator, "evil"))
-    assert expected == refused(lambda: create(creator, function_arn("evil")))
-    expected = denied("lambda:CreateFunction", function_arn("evil"))
-    assert expected == refused(lambda: create(orders, "evil"))
-    assert ["orders-made", "orders-also"] == [made, also]
-    names = {function["FunctionName"] for function in admin.list_functions()["Functions"]}
-    assert "evil" not in names
-    assert [] == list((server.state / "uploads").iterdir())
-    for name in (made, also):
-        admin.delete_function(FunctionName=name)
-
-
-def test_a_mapping_is_of_its_function(make_client: MakeClient) -> None:
-    """In the document, in the query, by its id, and by the function that it is to have then."""
-    admin, orders = make_client(), make_client("ORDERS")
-    theirs = admin.create_event_source_mapping(FunctionName="secret", EventSourceArn=QUEUE)["UUID"]
-    expected = denied("lambda:CreateEventSourceMapping", function_arn("secret"))
-    creation = {"FunctionName": "secret", "EventSourceArn": QUEUE + "2"}
-    assert expected == refused(orders.create_event_source_mapping, **creation)
-    own = orders.create_event_source_mapping(FunctionName="orders-in", EventSourceArn=QUEUE)["UUID"]
-
-    assert "orders-in" in orders.get_event_source_mapping(UUID=own)["FunctionArn"]
-    listed = orders.list_event_source_mappings(FunctionName="orders-in")["EventSourceMappings"]
-    assert [own] == [each["UUID"] for each in listed]
-    for operation, action in (
-        (orders.get_event_source_mapping, "lambda:GetEventSourceMapping"),
-        (orders.delete_event_source_mapping, "lambda:DeleteEventSourceMapping"),
-        (orders.update_event_source_mapping, "lambda:UpdateEventSourceMapping"),
-    ):
-        assert denied(action, function_arn("secret")) == refused(operation, UUID=theirs)
-        # Whether there is one of this id is nothing that it may know.
-        assert denied(action, "*") == refused(operation, UUID=theirs[:-1] + "g")
-    expected = denied("lambda:UpdateEventSourceMapping", function_arn("secret"))
-    update = {"UUID": own, "FunctionName": "secret"}
-    assert expected == refused(orders.update_event_source_mapping, **update)
-    expected = denied("lambda:ListEventSourceMappings", "*")
-    assert expected == refused(orders.list_event_source_mappings)
-    arn = f"arn:aws:lambda:{REGION}:{OWN}:event-source-mapping:{theirs}"
-    expected = denied("lambda:ListTags", function_arn("secret"))
-    assert expected == refused(orders.list_tags, Resource=arn)
-    for each in (own, theirs):
-        admin.delete_event_source_mapping(UUID=each)
-
-
-def test_tags_are_of_their_function(make_client: MakeClient) -> None:
-    """The ARN in the path is a name too."""
-    orders, creator = make_client("ORDERS"), make_client("CREATOR")
-    orders.tag_resource(Resource=function_arn("orders-in"), Tags={"a": "b"})
-    creator.tag_resource(Resource=function_arn("orders-in"), Tags={"c": "d"})
-
-    assert {"a": "b", "c": "d"} == orders.list_tags(Resource=function_arn("orders-in"))["Tags"]
-    expected = denied("lambda:ListTags", function_arn("secret"))
-    assert expected == refused(orders.list_tags, Resource=function_arn("secret"))
-    expected = denied("lambda:UntagResource", function_arn("secret"))
-    assert expected == refused(
-        orders.untag_resource, Resource=function_arn("secret"), TagKeys=["a"]
-    )
-    expected = denied("lambda:TagResource", function_arn("secret"), "CREATOR")
-    assert expected == refused(
-        creator.tag_resource, Resource=function_arn("secret"), Tags={"a": "b"}
-    )
-
-
-def test_what_is_of_no_one_function_is_not_of_some(make_client: MakeClient) -> None:
-    """A key for some functions sees no list of all of them, and no layers."""
-    orders = make_client("ORDERS")
-
-    assert denied("lambda:ListFunctions", "*") == refused(orders.list_functions)
-    assert denied("lambda:ListLayers", "*") == refused(orders.list_layers)
-    assert denied("lambda:GetAccountSettings", "*") == refused(orders.get_account_settings)
-    assert denied("lambda:PublishLayerVersion", "*") == refused(
-        orders.publish_layer_version, LayerName="orders-layer", Content={"ZipFile": archive(a="")}
-    )
-
-
-def test_the_emulators_name_is_no_way_in(settings: str) -> None:
-    """Where keys are asked for, `function` is a function of that name, and not the only one."""
-    with (
-        watched("--config", settings) as lonely,
-        contextlib.closing(client_of(lonely)) as admin,
-        contextlib.closing(client_of(lonely, "EMULATED")) as emulated,
-    ):
-        create(admin, "secret")
-        admin.get_waiter("function_active_v2").wait(
-            FunctionName="secret", WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
-        )
-        status, code, _ = refused(emulated.invoke, FunctionName="function")
-
-    assert (404, "ResourceNotFoundException") == (status, code)
-
-
 # Beside Lambda
 
 
@@ -683,62 +380,6 @@ def test_a_signature_for_one_service_is_for_no_other(server: Server) -> None:
     assert b"scoped to correct service: 'sts'." in xml.body
     assert (400, "InvalidSignatureException") == (json_.status, json_.document["__type"])
     assert "Credential should be scoped to correct service: 'logs'." == json_.message
-
-
-def test_logs_are_of_their_function_too(make_client: MakeClient) -> None:
-    """A key reads the logs of its own functions, by actions of logs; others' are not shown."""
-    make_client().invoke(FunctionName="orders-in")
-    make_client().invoke(FunctionName="secret")
-    orders = make_client("ORDERS", "logs")
-    group = f"arn:aws:logs:{REGION}:{OWN}:log-group:/aws/lambda"
-
-    assert orders.filter_log_events(logGroupName="/aws/lambda/orders-in")["events"]
-    assert orders.filter_log_events(logGroupIdentifier=f"{group}/orders-in")["events"]
-    for named in (
-        {"logGroupName": "/aws/lambda/secret"},
-        {"logGroupIdentifier": f"{group}/secret"},
-        {"logGroupIdentifier": "/aws/lambda/secret"},
-        {"logGroupName": "/aws/lambda/orders-in", "logGroupIdentifier": f"{group}/secret"},
-    ):
-        status, code, message = refused(orders.filter_log_events, **named)
-        assert (400, "AccessDeniedException") == (status, code)
-        assert "is not authorized to perform: logs:FilterLogEvents on resource: *" in message
-    assert "AccessDeniedException" == refused(orders.describe_log_groups)[1]
-    assert (
-        "AccessDeniedException"
-        == refused(
-            make_client("READER", "logs").filter_log_events, logGroupName="/aws/lambda/secret"
-        )[1]
-    )
-
-
-# Function URLs
-
-
-def test_a_function_url_asks_only_where_it_is_to(server: Server, make_client: MakeClient) -> None:
-    """NONE needs no signature, and does not read one; AWS_IAM takes a key that may call it."""
-    admin = make_client()
-    admin.add_permission(
-        FunctionName="secret",
-        StatementId="public",
-        Action="lambda:InvokeFunctionUrl",
-        Principal="*",
-        FunctionUrlAuthType="NONE",
-    )
-    url = admin.create_function_url_config(FunctionName="secret", AuthType="NONE")["FunctionUrl"]
-    path = urlsplit(url).path
-    open_ = ask(server, "GET", path)
-    bearer = ask(server, "GET", path, None, {"Authorization": "Bearer abc"})
-    admin.update_function_url_config(FunctionName="secret", AuthType="AWS_IAM")
-    closed = ask(server, "GET", path)
-    known = send(server, signed(server, "POST", path, b"{}"))
-    swapped = send(server, signed(server, "POST", path, b"{}"), b"[]")
-    other = send(server, signed(server, "POST", path, b"{}", key_id="ORDERS"))
-    elsewhere = send(server, signed(server, "POST", path, b"{}", service="execute-api"))
-    admin.delete_function_url_config(FunctionName="secret")
-
-    assert [200, 200, 403] == [open_.status, bearer.status, closed.status]
-    assert [200, 403, 403, 403] == [answer.status for answer in (known, swapped, other, elsewhere)]
 
 
 # The keys file
