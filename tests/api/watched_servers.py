@@ -25,8 +25,8 @@ from miniλ.gateway.http import bodies, connections
 
 connections.HEAD_SECONDS = bodies.BODY_SECONDS = connections.READER_SECONDS = 0.6
 connections.LINGER_SECONDS = 0.2
-connections.LOOK_SECONDS = 0.05
-connections.MOST_CONNECTIONS = 64
+connections.POLL_SECONDS = 0.05
+connections.MAX_CONNECTIONS = 64
 downloads.SECONDS = -1
 
 from miniλ.cli.main import main
@@ -36,7 +36,7 @@ main()
 SMALL = """
 from miniλ.gateway.http import connections
 
-connections.MOST_CONNECTIONS = 8
+connections.MAX_CONNECTIONS = 8
 connections.IDLE_SECONDS = 0.5
 
 from miniλ.cli.main import main

@@ -30,7 +30,7 @@ from miniλ.gateway import downloads
 from miniλ.gateway.aws import logs, sts_iam
 from miniλ.gateway.aws.logs_request import parse
 from miniλ.gateway.http import answers, bodies, loopback
-from miniλ.gateway.http.auth import NOBODY, named
+from miniλ.gateway.http.auth import ANONYMOUS, unverified
 from miniλ.gateway.urls import serve
 from miniλ.model import MAX_PAYLOAD
 from miniλ.store import packages
@@ -64,7 +64,7 @@ async def answer(
         url_id, slash, rest = path.removeprefix(URL_PREFIX).partition("/")
         return await _serve_url(api, auth, request, url_id, slash + rest or "/")
     if auth is None:
-        loopback.check_visitor(request.headers, host)
+        loopback.check_caller(request.headers, host)
     if path.startswith(downloads.PREFIX):
         return await _download(api, request, path, query, request_id)
     if path == "/" and request.method == "POST":
@@ -91,10 +91,10 @@ async def _serve_url(
 ) -> web.StreamResponse:
     """Answer a function URL. A signature, where there is one, is of the path as it was sent."""
     sent, _, query = request.raw_path.partition("?")
-    visitor: Caller = NOBODY
+    visitor: Caller = ANONYMOUS
     signed = "Authorization" in request.headers or "X-Amz-Signature=" in query
     if signed and serve.asks_who(api, url_id):
-        visitor = named(request) if auth is None else auth.admit(request, sent, query)
+        visitor = unverified(request) if auth is None else auth.admit(request, sent, query)
     body = await bodies.read(request, MAX_PAYLOAD, "InvokeFunctionUrl")
     if visitor.verify is not None:
         visitor.verify(hashlib.sha256(body).hexdigest())
@@ -132,7 +132,7 @@ async def _call(
     target = request.headers.get("X-Amz-Target", "")
     try:
         services = ("logs",) if target else ("sts", "iam")
-        visitor = named(request) if auth is None else auth.admit(request, "/", query, services)
+        visitor = unverified(request) if auth is None else auth.admit(request, "/", query, services)
         body = await bodies.read(request, MAX_CALL, "service")
         if visitor.verify is not None:
             visitor.verify(hashlib.sha256(body).hexdigest())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniλ.gateway.http.fast_path import _parse, _Plain
+from miniλ.gateway.http.fast_path import _parse, _PlainInvocation
 
 LINE = b"POST /2015-03-31/functions/hello/invocations HTTP/1.1\r\n"
 HOST = b"Host: 127.0.0.1:9001\r\n"
@@ -23,8 +23,10 @@ def test_a_plain_invocation_is_taken() -> None:
     usual = b"X-Amz-Invocation-Type: RequestResponse\r\nx-amz-log-type: None\r\n"
 
     for more in (b"", curl, signed, usual):
-        assert _Plain("hello", 12) == _parse(LINE + HOST + LENGTH + more + b"\r\n")
-    assert _Plain("hello", 0) == _parse(LINE + b"host: localhost\r\ncontent-length: 0\r\n\r\n")
+        assert _PlainInvocation("hello", 12) == _parse(LINE + HOST + LENGTH + more + b"\r\n")
+    assert _PlainInvocation("hello", 0) == _parse(
+        LINE + b"host: localhost\r\ncontent-length: 0\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,4 +87,4 @@ def test_any_bytes_are_taken_or_not(data: bytes) -> None:
     assert None is _parse(data)
     known = LINE + HOST + LENGTH + data + b"\r\n\r\n"
     taken = _parse(known)
-    assert taken is None or (known.isascii() and taken == _Plain("hello", 12))
+    assert taken is None or (known.isascii() and taken == _PlainInvocation("hello", 12))
