@@ -15,16 +15,16 @@ from miniλ.gateway.service_model.inputs import INPUTS, Input, Located
 from miniλ.gateway.service_model.operations import OPERATIONS
 from miniλ.gateway.service_model.shapes import (
     Blob,
-    Flag,
+    Boolean,
+    Double,
+    Integer,
     ListOf,
     MapOf,
-    Number,
     OneOf,
     Shape,
+    String,
     Structure,
-    Text,
-    Time,
-    Whole,
+    Timestamp,
 )
 from miniλ.gateway.service_model.validate import parameters
 from tests.unit.gateway.service_model.requests import EXAMPLES, MODEL, patterns, walk
@@ -86,17 +86,17 @@ def ours(shape: Shape, required: bool = False) -> Any:  # noqa: FBT001, FBT002 -
         if getattr(shape, name, None) is not None:
             bounds[name] = getattr(shape, name)
     match shape:
-        case Text():
+        case String():
             return {"type": "string", **bounds}
         case OneOf(values=values):
             return {"type": "string", "enum": list(values), **bounds}
-        case Whole(bits=bits):
+        case Integer(bits=bits):
             return {"type": "integer" if bits == 32 else "long", **bounds}
-        case Number():
+        case Double():
             return {"type": "double", **bounds}
-        case Flag():
+        case Boolean():
             return {"type": "boolean", **bounds}
-        case Time():
+        case Timestamp():
             return {"type": "timestamp", **bounds}
         case Blob():
             return {"type": "blob", **bounds}

@@ -20,7 +20,7 @@ quick = settings(
 # 12/Mar/2020:19:03:58 and 390 ms.
 NOW = 1584039838.390
 
-IDENTITY = payloads.Identity(
+IDENTITY = payloads.IamIdentity(
     access_key="AKIAEXAMPLE",
     account_id="111122223333",
     caller_id="AIDAEXAMPLE",
@@ -47,7 +47,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "trace_id": "Root=1-5e6a8e9e-0123456789abcdef01234567",
         "now": NOW,
     }
-    decoded: dict[str, Any] = msgspec.json.decode(payloads.event(**(request | changes)))
+    decoded: dict[str, Any] = msgspec.json.decode(payloads.request_payload(**(request | changes)))
     return decoded
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miniλ.gateway.urls.payloads import BAD_GATEWAY, UrlAnswer
-from miniλ.gateway.urls.stream_head import CONTENT_TYPE, MAX_PRELUDE, SEPARATOR, StreamHead
+from miniλ.gateway.urls.stream_head import CONTENT_TYPE, MAX_HEAD, SEPARATOR, StreamHead
 
 quick = settings(
     deadline=None, database=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
@@ -102,10 +102,10 @@ def test_a_prelude_that_is_no_head_is_a_bad_gateway(document: bytes) -> None:
     assert b"" == complete[1]
 
 
-@pytest.mark.parametrize("size", [1, 1000, MAX_PRELUDE * 2])
+@pytest.mark.parametrize("size", [1, 1000, MAX_HEAD * 2])
 def test_the_largest_prelude_is_64_kb(size: int) -> None:
     """That is accepted, and one byte more is not: in pieces of any size the same."""
-    document = b'{"statusCode":404}'.ljust(MAX_PRELUDE)
+    document = b'{"statusCode":404}'.ljust(MAX_HEAD)
     heads = []
     for stream in (document + SEPARATOR, document + b" " + SEPARATOR):
         prelude = StreamHead(CONTENT_TYPE)
@@ -121,7 +121,7 @@ def test_the_largest_prelude_is_64_kb(size: int) -> None:
 def test_a_prelude_without_an_end_is_given_up() -> None:
     """A function that never sends the separator does not fill our memory."""
     prelude = StreamHead(CONTENT_TYPE)
-    assert prelude.feed(b" " * MAX_PRELUDE) is None
+    assert prelude.feed(b" " * MAX_HEAD) is None
 
     assert (BAD_GATEWAY, b"") == prelude.feed(b" " * 8)
 
