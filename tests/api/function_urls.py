@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     MakeUrl = Callable[..., tuple[str, str]]
 
 
-# Tells what it was given, raises, or returns the JSON that it was sent.
+# Returns its event and context, raises, or returns the JSON of the body, by path.
 MIRROR = """
 import json
 
@@ -42,7 +42,7 @@ FORBIDDEN = {
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -50,9 +50,9 @@ class Answer(NamedTuple):
 
     @property
     def event(self) -> dict[str, Any]:
-        """The event that `MIRROR` was given."""
-        found: dict[str, Any] = json.loads(self.body)["event"]
-        return found
+        """The event that `MIRROR` got."""
+        event: dict[str, Any] = json.loads(self.body)["event"]
+        return event
 
 
 def ask(
@@ -66,8 +66,8 @@ def ask(
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, parts.path.removesuffix("/") + path, body, named)
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, parts.path.removesuffix("/") + path, body, fields)
         response = connection.getresponse()
         return Answer(response.status, response.headers, response.read())
     finally:
@@ -81,7 +81,7 @@ def returning(url: str, document: object, method: str = "POST", **headers: str) 
 
 
 def open_to_all(client: BaseClient, name: str, **parameters: str) -> None:
-    """Let everybody call the URL of a function."""
+    """Open the URL of a function to all callers."""
     client.add_permission(
         FunctionName=name,
         StatementId="public",
@@ -112,7 +112,7 @@ def make_url(client: BaseClient, make_function: Callable[..., str]) -> MakeUrl:
 
 @pytest.fixture(scope="module")
 def mirror(client: BaseClient) -> Iterator[str]:
-    """Return the URL of a `MIRROR` that is open to all, for who changes nothing of it."""
+    """Return the URL of a `MIRROR` that is open to all, for tests that do not change it."""
     client.create_function(
         FunctionName="mirror",
         Runtime=RUNTIME,

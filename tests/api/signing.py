@@ -1,4 +1,4 @@
-"""A server with [auth], its keys, and requests that are signed for it."""
+"""A server with [auth], its keys, and signed requests to it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def server(settings: str) -> Iterator[Server]:
-    """Return a server that asks for a key, and has two functions."""
+    """Return a server with [auth] and two functions."""
     with watched("--config", settings, "--host", "0.0.0.0") as running:
         with contextlib.closing(client_of(running)) as admin:
             for name in ("orders-in", "secret"):
@@ -90,12 +90,12 @@ def server(settings: str) -> Iterator[Server]:
 
 @pytest.fixture
 def make_client(server: Server) -> Iterator[MakeClient]:
-    """Return a maker of clients, by key id; they are closed."""
-    with contextlib.ExitStack() as opened:
+    """Return a maker of clients, by key id; they are closed after the test."""
+    with contextlib.ExitStack() as clients:
 
         def make(key_id: str = "ADMIN", service: str = "lambda", **options: Any) -> BaseClient:
             client = client_of(server, key_id, service, **options)
-            opened.callback(client.close)
+            clients.callback(client.close)
             return client
 
         yield make
@@ -121,7 +121,7 @@ def client_of(
 
 def create(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
     """Create a function."""
-    made: dict[str, Any] = client.create_function(
+    configuration: dict[str, Any] = client.create_function(
         FunctionName=name,
         Runtime=RUNTIME,
         Role=ROLE,
@@ -129,7 +129,7 @@ def create(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
         Code={"ZipFile": archive(app=ECHO)},
         **parameters,
     )
-    return made
+    return configuration
 
 
 def signed(
@@ -157,16 +157,16 @@ def send(server: Server, request: AWSRequest, body: bytes | None = None, **more:
     return ask(server, request.method, path, request.data if body is None else body, headers)
 
 
-def told(answer: Answer) -> tuple[int, str]:
-    """Return status and code."""
+def status_and_code(answer: Answer) -> tuple[int, str]:
+    """Return the status of an answer and the code of its error."""
     return answer.status, answer.code
 
 
 def runs(server: Server, name: str) -> int:
-    """Return how many invocations of a function are over, by its log."""
+    """Return the number of invocations of a function that have ended, by its log."""
     with contextlib.closing(client_of(server, service="logs")) as logs:
         try:
-            found = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+            events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except logs.exceptions.ResourceNotFoundException:
             return 0
-    return sum(event["message"].startswith("REPORT ") for event in found)
+    return sum(event["message"].startswith("REPORT ") for event in events)

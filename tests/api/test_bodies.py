@@ -1,4 +1,4 @@
-"""What clients send: sizes, encodings, events and documents that cannot be read."""
+"""Bodies of requests: sizes, encodings, payloads and documents that cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from miniλ.model import MAX_PAYLOAD
 from tests.api.plain_http import ask, connect, head, invocation, say
-from tests.api.watched_servers import SIGNED, echo, quiet, reports, server, told
+from tests.api.watched_servers import SIGNED, echo, quiet, reports, server, status_and_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +32,11 @@ def chunks(body: bytes, size: int = 65536) -> Iterator[bytes]:
 def test_an_event_above_6_mb_is_refused_before_anything_runs(
     server: Server, quiet: str, headers: dict[str, str], *, in_chunks: bool
 ) -> None:
-    """B48: 413, in AWS's words, whether the length is said or counted."""
+    """B48: 413, in AWS's words, by Content-Length or by counting chunks."""
     body = b'"' + b"x" * 7_000_000 + b'"'
     answer = ask(server, "POST", invocation(quiet), chunks(body) if in_chunks else body, headers)
 
-    assert (413, "RequestTooLargeException") == told(answer)
+    assert (413, "RequestTooLargeException") == status_and_code(answer)
     assert (
         f"Request must be smaller than {MAX_PAYLOAD} bytes for the InvokeFunction operation"
     ) == answer.message
@@ -50,7 +50,7 @@ def test_an_asynchronous_event_above_1_mb_is_refused(server: Server, quiet: str)
     answer = ask(server, "POST", invocation(quiet), body, ASYNCHRONOUS)
     counted = ask(server, "POST", invocation(quiet), chunks(body), ASYNCHRONOUS)
 
-    assert (413, "RequestTooLargeException") == told(answer) == told(counted)
+    assert (413, "RequestTooLargeException") == status_and_code(answer) == status_and_code(counted)
     assert (
         f"{len(body)} byte payload is too large for the Event invocation type (limit 1048576 bytes)"
     ) == answer.message
@@ -62,7 +62,7 @@ def test_an_asynchronous_event_above_1_mb_is_refused(server: Server, quiet: str)
 def test_6_mb_go_in_and_out(
     server: Server, echo: str, headers: dict[str, str], *, in_chunks: bool
 ) -> None:
-    """B48: the largest event there may be comes back as it was."""
+    """B48: the largest payload passes through unchanged."""
     body = b'"' + b"x" * (MAX_PAYLOAD - 2) + b'"'
     answer = ask(server, "POST", invocation(echo), chunks(body) if in_chunks else body, headers)
 
@@ -71,7 +71,7 @@ def test_6_mb_go_in_and_out(
 
 
 def test_a_client_may_ask_before_it_sends(server: Server, echo: str) -> None:
-    """Expect: 100-continue, as curl says it for large bodies, is answered; and not if in vain."""
+    """100 Continue is sent to a client that expects it, unless its body is too large."""
     with connect(server) as asking:
         asking.sendall(head(invocation(echo), "Content-Length: 2", "Expect: 100-continue"))
         go_on = asking.recv(65536)
@@ -89,7 +89,7 @@ def test_a_client_may_ask_before_it_sends(server: Server, echo: str) -> None:
 
 @pytest.mark.parametrize("body", [None, b"", iter(())])
 def test_no_body_is_an_empty_event(server: Server, echo: str, body: Any) -> None:
-    """B48: 0 bytes are an object without members."""
+    """B48: 0 bytes are the event {}."""
     answer = ask(server, "POST", invocation(echo), body)
 
     assert (200, b"{}") == (answer.status, answer.body)
@@ -112,17 +112,17 @@ def test_no_body_is_an_empty_event(server: Server, echo: str, body: Any) -> None
     ],
 )
 @pytest.mark.parametrize("headers", [{}, SIGNED, ASYNCHRONOUS])
-def test_what_is_no_json_never_runs(
+def test_a_payload_that_is_no_json_never_runs(
     server: Server, quiet: str, body: bytes, headers: dict[str, str]
 ) -> None:
-    """B48: 400 InvalidRequestContentException; nothing is decompressed, whatever it says."""
-    told_so = {**headers, "Content-Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else headers
-    answer = ask(server, "POST", invocation(quiet), body, told_so)
+    """B48: 400 InvalidRequestContentException; no Content-Encoding is decompressed."""
+    sent_headers = {**headers, "Content-Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else headers
+    answer = ask(server, "POST", invocation(quiet), body, sent_headers)
 
     if headers is ASYNCHRONOUS and len(body) > 1_048_576:
-        assert (413, "RequestTooLargeException") == told(answer)
+        assert (413, "RequestTooLargeException") == status_and_code(answer)
         return
-    assert (400, "InvalidRequestContentException") == told(answer)
+    assert (400, "InvalidRequestContentException") == status_and_code(answer)
     assert answer.message.startswith("Could not parse request body into json: ")
     assert 0 == reports(server, quiet)
 
@@ -146,13 +146,13 @@ def test_a_document_that_cannot_be_read_is_the_clients_mistake(
     method, path = method_and_path.split()
     answer = ask(server, method, f"/2015-03-31/{path}", body)
 
-    assert (400, "SerializationException") == told(answer)
+    assert (400, "SerializationException") == status_and_code(answer)
 
 
-def test_a_trace_id_that_cannot_go_on_is_not_taken(server: Server, echo: str) -> None:
-    """Bytes that no header of ours may have are no trace id, and a good one comes back."""
+def test_a_trace_id_that_no_header_can_have_is_replaced(server: Server, echo: str) -> None:
+    """A trace id that a header of ours cannot have is replaced; a good one comes back."""
     good = "Root=1-6924abcd-0123456789abcdef01234567;Sampled=1"
-    said = []
+    trace_ids = []
     for trace in ("\xff\xfe", "x" * 5_000, good):
         for headers in ({}, SIGNED):
             answer = ask(
@@ -163,24 +163,26 @@ def test_a_trace_id_that_cannot_go_on_is_not_taken(server: Server, echo: str) ->
                 {**headers, "X-Amzn-Trace-Id": trace},
             )
             assert 200 == answer.status
-            said.append(answer.headers["X-Amzn-Trace-Id"].lower())
+            trace_ids.append(answer.headers["X-Amzn-Trace-Id"].lower())
 
-    assert [good.lower()] * 2 == said[4:]
-    assert all(re.fullmatch("root=1-[0-9a-f]{8}-[0-9a-f]{24};sampled=0", each) for each in said[:4])
+    assert [good.lower()] * 2 == trace_ids[4:]
+    assert all(
+        re.fullmatch("root=1-[0-9a-f]{8}-[0-9a-f]{24};sampled=0", each) for each in trace_ids[:4]
+    )
 
 
-def test_an_answer_is_the_same_whichever_way_it_took(server: Server, echo: str) -> None:
-    """A request that comes in one piece, to a warm worker, and one in two say the same."""
+def test_an_answer_is_the_same_on_both_paths(server: Server, echo: str) -> None:
+    """A request in one piece takes the fast path, one in two does not: same answer."""
     own = {"date", "x-amzn-requestid", "x-amzn-trace-id"}
     for lines in ([], [f"Authorization: {SIGNED['Authorization']}"], ["Accept: */*"]):
         whole = head(invocation(echo), "Content-Length: 8", *lines) + b'{"a": 1}'
-        said = []
+        replies = []
         for parts in ([whole], [whole], [whole[:-3], whole[-3:]]):
             with connect(server) as connection:
                 assert b"" == say(connection, *parts)
                 top, _, body = connection.recv(65536).partition(b"\r\n\r\n")
                 status, *headers = top.decode().split("\r\n")
                 pairs = dict(line.lower().split(": ", 1) for line in headers)
-                said.append((status, {**pairs, **dict.fromkeys(own, "")}, pairs.keys(), body))
+                replies.append((status, {**pairs, **dict.fromkeys(own, "")}, pairs.keys(), body))
 
-        assert said[0] == said[1] == said[2]
+        assert replies[0] == replies[1] == replies[2]

@@ -39,7 +39,7 @@ from tests.api.watched_servers import (
     reports,
     server,
     small,
-    told,
+    status_and_code,
 )
 
 if TYPE_CHECKING:
@@ -54,68 +54,68 @@ if TYPE_CHECKING:
 __all__ = ["hasty", "hasty_client", "meeting", "server", "small"]  # fixtures
 
 
-# Who is slow
+# Slow clients
 
 
 def dribble(connection: socket.socket, piece: bytes = b"a") -> bytes:
-    """Send a piece now and then, until the server has enough; return what it says."""
+    """Send a piece every 100 ms, until the server ends it; return its reply."""
     connection.settimeout(0.1)
-    said = b""
+    reply = b""
     for _ in range(200):
         try:
-            came = connection.recv(65536)
-            if not came:
-                return said
-            said += came
+            piece_of_reply = connection.recv(65536)
+            if not piece_of_reply:
+                return reply
+            reply += piece_of_reply
         except TimeoutError:
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(piece)
         except ConnectionResetError:
-            return said
-    pytest.fail("the server has endless patience")
+            return reply
+    pytest.fail("the server did not end the connection after 20 s")
 
 
 def test_a_head_that_dribbles_is_not_waited_for(hasty: Server) -> None:
-    """B46: the connection ends at the deadline, from its first byte, and others are answered."""
+    """B46: the connection ends HEAD_SECONDS after the first byte; other clients are answered."""
     with connect(hasty) as slow:
         slow.sendall(head(invocation("slow"))[:-2] + b"X-Slow: ")
         others = [ask(hasty, "GET", "/").status for _ in range(5)]
-        said = dribble(slow)
+        reply = dribble(slow)
 
     assert [200] * 5 == others
-    assert b"" == said
+    assert b"" == reply
 
 
 def test_the_head_of_a_second_request_has_a_deadline_too(hasty: Server) -> None:
-    """B46: a connection that was answered once is not waited for any longer."""
+    """B46: the deadline is the same after an answer."""
     with connect(hasty) as slow:
         slow.sendall(head("/", method="GET"))
         assert slow.recv(65536).startswith(b"HTTP/1.1 200 ")
         slow.sendall(head("/")[:-2] + b"X-Slow: ")
-        said = dribble(slow)
+        reply = dribble(slow)
 
-    assert b"" == said
+    assert b"" == reply
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("path", [invocation("slow"), "/2015-03-31/functions"])
 def test_a_body_that_dribbles_is_not_waited_for(hasty: Server, path: str, framing: str) -> None:
-    """B46: 408 at the deadline, in memory and on disk, and nothing of it is left."""
+    """B46: 408 at the deadline, for bodies in memory and on disk; no file is left."""
     piece = b"a" if framing.endswith("1000") else b"1\r\na\r\n"
     with connect(hasty) as slow:
         slow.sendall(head(path, framing))
-        said = dribble(slow, piece)
+        reply = dribble(slow, piece)
 
-    assert said.startswith(b"HTTP/1.1 408 ")
-    assert 1 == said.count(b"HTTP/1.1")
-    assert b"x-amzn-ErrorType: RequestTimeoutException" in said
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert 1 == reply.count(b"HTTP/1.1")
+    assert b"x-amzn-ErrorType: RequestTimeoutException" in reply
     assert [] == list((hasty.state / "uploads").iterdir())
 
 
 def test_a_body_that_comes_steadily_has_as_long_as_it_needs(
     hasty: Server, hasty_client: BaseClient
 ) -> None:
-    """B46: the deadline is of a rate: so many bytes are worth a second more."""
+    """B46: the deadline is a rate: each BODY_RATE bytes earn one second more."""
     size = 3_000_000
     body = b'"' + b"x" * (size - 2) + b'"'
     with connect(hasty) as steady:
@@ -130,17 +130,17 @@ def test_a_body_that_comes_steadily_has_as_long_as_it_needs(
             steady.sendall(body[start : start + size // 12])
             turns += 1
         steady.settimeout(20)
-        said = steady.recv(65536)
+        reply = steady.recv(65536)
 
     assert 12 <= turns
-    # The function is given a text, and cannot sleep for it: it ran.
-    assert said.startswith(b"HTTP/1.1 200 ")
+    # The function cannot sleep for a text, and fails: it ran.
+    assert reply.startswith(b"HTTP/1.1 200 ")
 
 
-def test_who_reads_nothing_is_left_and_holds_no_worker(
+def test_a_client_that_reads_nothing_is_dropped_and_holds_no_worker(
     hasty: Server, hasty_client: BaseClient
 ) -> None:
-    """B46: the worker is free as soon as it has answered, and the answer is dropped in time."""
+    """B46: the worker is free after its answer, and the client is dropped at the deadline."""
     hasty_client.put_function_concurrency(FunctionName="large", ReservedConcurrentExecutions=1)
     before = reports(hasty, "large")
     with socket.socket() as reader:
@@ -157,10 +157,10 @@ def test_who_reads_nothing_is_left_and_holds_no_worker(
     assert hung_up
 
 
-def test_answers_that_nobody_reads_are_not_piled_up(
+def test_unread_answers_are_not_piled_up(
     server: Server, client: BaseClient, make_function: MakeFunction
 ) -> None:
-    """B46: who asks for much, at once or bit by bit, and reads nothing, is not worked for."""
+    """B46: for a client that sends many requests and reads nothing, no answers are computed."""
     name = make_function("def handler(event, context):\n    return 'x' * 30_000\n")
     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=13)
     before = memory(server)
@@ -177,7 +177,7 @@ def test_answers_that_nobody_reads_are_not_piled_up(
                     steady.append((greedy, request))
                 else:
                     greedy.sendall(request * 1_000)
-        # Time enough for what would be 100 MB.
+        # Time enough for answers of 100 MB.
         statuses = set()
         for _ in range(400):
             for greedy, request in steady:
@@ -189,7 +189,7 @@ def test_answers_that_nobody_reads_are_not_piled_up(
     assert 16 * 1024 * 1024 > grown
 
 
-def test_a_connection_that_asks_for_nothing_ends(small: Server) -> None:
+def test_an_idle_connection_ends(small: Server) -> None:
     """B46: an idle connection is kept for its time, and closed then."""
     with connect(small) as new, connect(small) as used:
         used.sendall(head("/", method="GET"))
@@ -199,32 +199,32 @@ def test_a_connection_that_asks_for_nothing_ends(small: Server) -> None:
         assert b"" == new.recv(1)
 
 
-@pytest.mark.parametrize("said", [b"", head("/")[:-2]], ids=["idle", "half a head"])
-def test_thousands_of_connections_keep_nobody_out(hasty: Server, said: bytes) -> None:
-    """B46: with all places taken by who asks for nothing, those who ask are answered."""
+@pytest.mark.parametrize("data", [b"", head("/")[:-2]], ids=["idle", "half a head"])
+def test_thousands_of_idle_connections_keep_no_client_out(hasty: Server, data: bytes) -> None:
+    """B46: with all places taken by idle connections, a client with a request is answered."""
     with contextlib.ExitStack() as all_of_them:
         crowd = []
-        answered = []
+        statuses = []
         for _ in range(30):
             for _ in range(40):
                 connection = all_of_them.enter_context(connect(hasty))
-                connection.sendall(said)
+                connection.sendall(data)
                 crowd.append(connection)
-            answered.append(ask(hasty, "GET", "/").status)
+            statuses.append(ask(hasty, "GET", "/").status)
         gone = 0
         for connection in crowd:
             connection.settimeout(0)
             with contextlib.suppress(BlockingIOError):
                 gone += not rest(connection)
 
-    assert [200] * 30 == answered
+    assert [200] * 30 == statuses
     assert len(crowd) - 64 <= gone
 
 
-def test_there_is_an_end_to_how_many_are_answered(small: Server) -> None:
-    """B46: with all places taken by requests, nobody more is let in; they are when one is over."""
+def test_connections_with_a_request_are_limited(small: Server) -> None:
+    """B46: with all places taken by requests, a connection is refused until one of them ends."""
 
-    def is_let_in() -> bool:
+    def is_answered() -> bool:
         try:
             return ask(small, "GET", "/").status == 200
         except ConnectionError:
@@ -235,20 +235,22 @@ def test_there_is_an_end_to_how_many_are_answered(small: Server) -> None:
             one = all_of_them.enter_context(connect(small))
             one.sendall(head("/2015-03-31/functions", "Content-Length: 9"))
             until(lambda: len(list((small.state / "uploads").iterdir())) == number + 1)  # noqa: B023 - called at once
-        said = converse(small, head("/", "Connection: close", method="GET"))
+        reply = converse(small, head("/", "Connection: close", method="GET"))
         one.close()
-        until(is_let_in)
+        until(is_answered)
 
-    assert b"" == said
+    assert b"" == reply
 
 
-def test_who_is_being_answered_is_never_late(hasty: Server, hasty_client: BaseClient) -> None:
-    """A function may run longer than a head may take, also where the body came a little later."""
+def test_a_client_that_waits_for_its_answer_is_never_late(
+    hasty: Server, hasty_client: BaseClient
+) -> None:
+    """A function may run longer than HEAD_SECONDS, also if the body came after the head."""
 
     def patient(number: int) -> bytes:
         parts = [head(invocation("slow"), "Content-Length: 3"), b"0.9"]
         with connect(hasty) as connection:
-            # At once, and in two.
+            # In one piece, and in two.
             for part in parts if number % 2 else [b"".join(parts)]:
                 connection.sendall(part)
             return connection.recv(65536)[:13]
@@ -261,39 +263,39 @@ def test_who_is_being_answered_is_never_late(hasty: Server, hasty_client: BaseCl
     assert {b"HTTP/1.1 200 "} == {*cold, *warm}
 
 
-def test_who_is_being_answered_is_not_idle(small: Server) -> None:
-    """A connection is idle from its answer on: it is not closed before, and it is then."""
+def test_a_client_that_waits_for_its_answer_is_not_idle(small: Server) -> None:
+    """A connection is idle from its answer on: it is closed IDLE_SECONDS after that."""
     with contextlib.closing(small.client()) as client:
         create(client, "slow", SLOW)
         client.invoke(FunctionName="slow", Payload=b"0")
     with connect(small) as patient:
         patient.sendall(head(invocation("slow"), "Content-Length: 3") + b"1.1")
-        said = patient.recv(65536)
+        reply = patient.recv(65536)
         end = patient.recv(1)
 
-    assert said.startswith(b"HTTP/1.1 200 ")
+    assert reply.startswith(b"HTTP/1.1 200 ")
     assert b"" == end
 
 
-def test_who_is_being_answered_makes_no_room(
+def test_a_client_that_waits_for_its_answer_is_not_evicted(
     hasty: Server, hasty_client: BaseClient, meeting: Meeting
 ) -> None:
-    """B46: who waits for an answer is not put out by who only connects, on a warm worker too."""
+    """B46: clients that only connect do not evict one that waits, on either path."""
     create(hasty_client, "guest", GUEST)
-    said = []
+    reply = []
     for _ in range(2):
         (running,) = in_flight(hasty, "guest", meeting, 1)
         with contextlib.ExitStack() as all_of_them:
             for _ in range(200):
                 all_of_them.enter_context(connect(hasty))
-            said += answers_of([running], meeting)
+            reply += answers_of([running], meeting)
 
-    assert [b'"word"'] * 2 == [each.rpartition(b"\r\n\r\n")[2] for each in said]
+    assert [b'"word"'] * 2 == [each.rpartition(b"\r\n\r\n")[2] for each in reply]
 
 
 @pytest.mark.parametrize("turns", range(5))
 def test_a_body_that_comes_later_begins_no_head(turns: int) -> None:
-    """Whenever the rest of a request comes, who is being answered owes nothing any more."""
+    """The deadline of a head ends with the request, in any turn of the loop that completes it."""
 
     async def is_late() -> bool:
         over = asyncio.Event()
@@ -307,11 +309,11 @@ def test_a_body_that_comes_later_begins_no_head(turns: int) -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection(*runner.addresses[0])
-        while not server.connections:  # noqa: ASYNC110 - nobody tells when there is one
+        while not server.connections:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         (connection,) = server.connections
         assert isinstance(connection, connections.Connection)
-        # As the transport does it, so many turns of the loop later.
+        # As the transport calls it, this number of turns of the loop apart.
         connection.data_received(head("/", "Content-Length: 4"))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -329,10 +331,10 @@ def test_a_body_that_comes_later_begins_no_head(turns: int) -> None:
     assert not asyncio.run(is_late())
 
 
-# Who leaves
+# Clients that leave
 
 
-def test_who_leaves_changes_nothing(
+def test_a_client_that_leaves_changes_nothing(
     server: Server, client: BaseClient, make_function: MakeFunction, meeting: Meeting
 ) -> None:
     """B47: the function runs to its end, once, and is reported; its concurrency is free again."""
@@ -341,7 +343,7 @@ def test_who_leaves_changes_nothing(
     body = json.dumps({"port": meeting.port}).encode()
     request = head(invocation(name), f"Content-Length: {len(body)}") + body
 
-    # The second time a worker is warm, which is another way through the server.
+    # The second time a worker is warm: the fast path.
     for times in (1, 2):
         with connect(server) as leaving:
             leaving.sendall(request)
@@ -354,38 +356,40 @@ def test_who_leaves_changes_nothing(
         meeting.await_guest().sendall(b"again")
         answer = staying.recv(65536)
     logs = server.client("logs")
-    said = [
+    reply = [
         event["message"].strip()
         for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
     ]
     logs.close()
 
-    assert (429, "TooManyRequestsException") == told(throttled)
+    assert (429, "TooManyRequestsException") == status_and_code(throttled)
     assert answer.endswith(b'"again"')
-    assert 3 == said.count("it began") == said.count("it ended")
+    assert 3 == reply.count("it began") == reply.count("it ended")
     assert 3 == reports(server, name)
 
 
-def test_who_has_said_all_is_answered(server: Server, make_function: MakeFunction) -> None:
+def test_a_half_closed_client_has_all_its_answers(
+    server: Server, make_function: MakeFunction
+) -> None:
     """A client that closes its half of the connection after its requests has all its answers."""
     name = make_function()
     request = head(invocation(name), "Content-Length: 2") + b"[]"
     with connect(server) as half:
         half.sendall(request * 3)
         half.shutdown(socket.SHUT_WR)
-        said = rest(half)
+        reply = rest(half)
 
-    assert 3 == said.count(b"HTTP/1.1 200 ")
+    assert 3 == reply.count(b"HTTP/1.1 200 ")
 
 
-def test_what_comes_too_early_waits(
+def test_requests_during_another_one_wait(
     server: Server, make_function: MakeFunction, meeting: Meeting
 ) -> None:
-    """A request that comes while another is being answered is answered next, and so is a third."""
+    """A request that comes during another one is answered after it, and a third after that."""
     name = make_function(GUEST, Timeout=30)
     body = json.dumps({"port": meeting.port}).encode()
     request = head(invocation(name), f"Content-Length: {len(body)}") + body
-    said = []
+    reply = []
     for _ in range(2):
         with connect(server) as eager:
             eager.sendall(request)
@@ -396,15 +400,15 @@ def test_what_comes_too_early_waits(
             first.sendall(b"one")
             meeting.await_guest().sendall(b"two")
             meeting.await_guest().sendall(b"three")
-            said.append(rest(eager))
+            reply.append(rest(eager))
 
     assert [[b'"one"', b'"two"', b'"three"']] * 2 == [
-        re.findall(rb"\r\n\r\n(\"[a-z]+\")", each) for each in said
+        re.findall(rb"\r\n\r\n(\"[a-z]+\")", each) for each in reply
     ]
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])
-def test_who_has_said_all_is_waited_for(
+def test_a_half_closed_client_has_the_answer_of_a_running_function(
     server: Server, make_function: MakeFunction, meeting: Meeting, before: int
 ) -> None:
     """A client that closes its half while its function runs has its answer."""
@@ -412,16 +416,16 @@ def test_who_has_said_all_is_waited_for(
     answers_of(in_flight(server, name, meeting, before), meeting)
     (running,) = in_flight(server, name, meeting, 1)
     running.shutdown(socket.SHUT_WR)
-    # Somebody else is answered meanwhile, so the server has heard of the end.
+    # Another client is answered meanwhile, so the server has read the end of ours.
     status = ask(server, "GET", "/").status
-    (said,) = answers_of([running], meeting)
+    (reply,) = answers_of([running], meeting)
 
     assert 200 == status
-    assert said.endswith(b'"word"')
+    assert reply.endswith(b'"word"')
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         pytest.param(head("/")[:-2], id="in the head"),
         pytest.param(
@@ -433,10 +437,10 @@ def test_who_has_said_all_is_waited_for(
         ),
     ],
 )
-def test_half_a_request_is_none(server: Server, said: bytes) -> None:
-    """A client that closes its half within a request is not answered, and nothing is left."""
+def test_half_a_request_is_none(server: Server, data: bytes) -> None:
+    """A client that closes its half within a request is not answered, and no file is left."""
     with connect(server) as half:
-        half.sendall(said)
+        half.sendall(data)
         half.shutdown(socket.SHUT_WR)
         answer = rest(half)
 

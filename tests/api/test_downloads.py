@@ -1,4 +1,4 @@
-"""Links to packages: what GetFunction's Location gives, and to which requests."""
+"""Download links: the package behind GetFunction's Location, and the requests that get it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from tests.api.conftest import Server, archive
 from tests.api.plain_http import ask
-from tests.api.watched_servers import hasty, hasty_client, server, told
+from tests.api.watched_servers import hasty, hasty_client, server, status_and_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["hasty", "hasty_client", "server"]  # fixtures
 
 
-# Links
-
-
 def located(client: BaseClient, name: str) -> str:
     """Return path and query of the link to the code of a function."""
     location: str = client.get_function(FunctionName=name)["Code"]["Location"]
@@ -32,7 +29,7 @@ def located(client: BaseClient, name: str) -> str:
 def test_a_link_gives_the_package_and_nothing_else(
     server: Server, client: BaseClient, make_function: MakeFunction
 ) -> None:
-    """GetFunction's link has the archive as it was sent; what is changed of it has nothing."""
+    """GetFunction's link returns the archive as it was sent; a changed link is refused."""
     code = archive(app="def handler(event, context):\n    return 'one'\n")
     name = make_function(Code={"ZipFile": code})
     other = make_function("def handler(event, context):\n    return 'two'\n")
@@ -60,7 +57,7 @@ def test_a_link_gives_the_package_and_nothing_else(
     for what, link in changed.items():
         if not link.isascii():
             link = quote(link, safe="/?=&", encoding="latin-1")  # noqa: PLW2901 - as it is sent
-        answers[what] = told(ask(server, "GET", link))
+        answers[what] = status_and_code(ask(server, "GET", link))
 
     assert (200, code) == (good.status, good.body)
     assert "application/zip" == good.headers["Content-Type"]
@@ -68,17 +65,17 @@ def test_a_link_gives_the_package_and_nothing_else(
 
 
 def test_a_link_that_has_expired_gives_nothing(hasty: Server, hasty_client: BaseClient) -> None:
-    """The hasty server's links have expired when they are made."""
+    """The links of the hasty server have expired when they are made."""
     answer = ask(hasty, "GET", located(hasty_client, "slow"))
 
-    assert (403, "AccessDeniedException") == told(answer)
+    assert (403, "AccessDeniedException") == status_and_code(answer)
     assert answer.message.startswith("The link has expired")
 
 
 def test_a_web_page_has_no_package(
     server: Server, client: BaseClient, make_function: MakeFunction
 ) -> None:
-    """A link is no way around the guard."""
+    """A link does not exempt a web page from the check of `loopback`."""
     path = located(client, make_function())
 
     assert 403 == ask(server, "GET", path, None, {"Origin": "https://evil.com"}).status

@@ -22,7 +22,7 @@ from tests.api.signing import (
     server,
     settings,
     signed,
-    told,
+    status_and_code,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ QUEUE = f"arn:aws:sqs:{REGION}:{OWN}:queue"
 
 
 def denied(action: str, resource: str, key_id: str = "ORDERS") -> tuple[int, str, str]:
-    """Return what a client is told that may not do something."""
+    """Return the error for an action that a key may not do."""
     message = (
         f"User: arn:aws:iam::{OWN}:user/{key_id} is not authorized to perform: {action} on "
         f"resource: {resource} because no identity-based policy allows the {action} action"
@@ -56,7 +56,7 @@ def function_arn(name: str) -> str:
     return f"arn:aws:lambda:{REGION}:{OWN}:function:{name}"
 
 
-def test_a_key_does_what_it_is_allowed(server: Server, make_client: MakeClient) -> None:
+def test_a_key_does_only_what_is_allowed(server: Server, make_client: MakeClient) -> None:
     """By action: a reader reads, and changes and runs nothing."""
     client = make_client("READER")
     before = runs(server, "secret")
@@ -81,13 +81,13 @@ OTHERS += [f"{function_arn('secret')}:orders-in", f"{ACCOUNT}:secret", "function
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pattern_is_of_the_name_alone(make_client: MakeClient, name: str) -> None:
-    """However a function is called: by alias, by version, by a part of its ARN or all of it."""
+    """By any reference to the function: alias, version, a part of its ARN or all of it."""
     assert 200 == make_client("ORDERS").invoke(FunctionName=name)["StatusCode"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_name_escapes_a_pattern(server: Server, make_client: MakeClient, name: str) -> None:
-    """A qualifier, an account or a part that would match does not make another function ours."""
+    """A qualifier, an account or a part of an ARN that matches does not open another function."""
     client = make_client("ORDERS")
     before = runs(server, "secret")
 
@@ -107,33 +107,33 @@ def test_no_name_escapes_a_pattern(server: Server, make_client: MakeClient, name
     ],
 )
 def test_no_escape_escapes_a_pattern(server: Server, name: str) -> None:
-    """The name is what the path means, not how it is written."""
+    """The name is taken from the decoded path."""
     request = signed(server, "POST", invocation(name), b"{}", key_id="ORDERS")
 
-    assert (403, "AccessDeniedException") == told(send(server, request))
+    assert (403, "AccessDeniedException") == status_and_code(send(server, request))
 
 
 def test_a_name_in_the_document_is_one_too(server: Server, make_client: MakeClient) -> None:
     """CreateFunction has its name in the body: a key for orders-* makes no other function."""
     creator, orders, admin = make_client("CREATOR"), make_client("ORDERS"), make_client()
 
-    made = create(creator, "orders-made")["FunctionName"]
-    also = create(orders, "orders-also")["FunctionName"]
+    first = create(creator, "orders-made")["FunctionName"]
+    second = create(orders, "orders-also")["FunctionName"]
     expected = denied("lambda:CreateFunction", function_arn("evil"), "CREATOR")
     assert expected == refused(lambda: create(creator, "evil"))
     assert expected == refused(lambda: create(creator, function_arn("evil")))
     expected = denied("lambda:CreateFunction", function_arn("evil"))
     assert expected == refused(lambda: create(orders, "evil"))
-    assert ["orders-made", "orders-also"] == [made, also]
+    assert ["orders-made", "orders-also"] == [first, second]
     names = {function["FunctionName"] for function in admin.list_functions()["Functions"]}
     assert "evil" not in names
     assert [] == list((server.state / "uploads").iterdir())
-    for name in (made, also):
+    for name in (first, second):
         admin.delete_function(FunctionName=name)
 
 
 def test_a_mapping_is_of_its_function(make_client: MakeClient) -> None:
-    """In the document, in the query, by its id, and by the function that it is to have then."""
+    """In the document, in the query, by its id, and by the function that an update names."""
     admin, orders = make_client(), make_client("ORDERS")
     theirs = admin.create_event_source_mapping(FunctionName="secret", EventSourceArn=QUEUE)["UUID"]
     expected = denied("lambda:CreateEventSourceMapping", function_arn("secret"))
@@ -150,7 +150,7 @@ def test_a_mapping_is_of_its_function(make_client: MakeClient) -> None:
         (orders.update_event_source_mapping, "lambda:UpdateEventSourceMapping"),
     ):
         assert denied(action, function_arn("secret")) == refused(operation, UUID=theirs)
-        # Whether there is one of this id is nothing that it may know.
+        # The answer does not tell whether a mapping of this id exists.
         assert denied(action, "*") == refused(operation, UUID=theirs[:-1] + "g")
     expected = denied("lambda:UpdateEventSourceMapping", function_arn("secret"))
     update = {"UUID": own, "FunctionName": "secret"}
@@ -183,8 +183,8 @@ def test_tags_are_of_their_function(make_client: MakeClient) -> None:
     )
 
 
-def test_what_is_of_no_one_function_is_not_of_some(make_client: MakeClient) -> None:
-    """A key for some functions sees no list of all of them, and no layers."""
+def test_a_key_for_some_functions_does_nothing_to_all(make_client: MakeClient) -> None:
+    """A key for some functions may not list all functions, or use layers."""
     orders = make_client("ORDERS")
 
     assert denied("lambda:ListFunctions", "*") == refused(orders.list_functions)
@@ -196,7 +196,7 @@ def test_what_is_of_no_one_function_is_not_of_some(make_client: MakeClient) -> N
 
 
 def test_the_emulators_name_is_no_way_in(settings: str) -> None:
-    """Where keys are asked for, `function` is a function of that name, and not the only one."""
+    """With [auth], `function` is a plain name, and no shorthand for the only function."""
     with (
         watched("--config", settings) as lonely,
         contextlib.closing(client_of(lonely)) as admin,
@@ -212,7 +212,7 @@ def test_the_emulators_name_is_no_way_in(settings: str) -> None:
 
 
 def test_logs_are_of_their_function_too(make_client: MakeClient) -> None:
-    """A key reads the logs of its own functions, by actions of logs; others' are not shown."""
+    """A key reads the logs of its own functions, by actions of logs, and no others."""
     make_client().invoke(FunctionName="orders-in")
     make_client().invoke(FunctionName="secret")
     orders = make_client("ORDERS", "logs")
@@ -220,13 +220,13 @@ def test_logs_are_of_their_function_too(make_client: MakeClient) -> None:
 
     assert orders.filter_log_events(logGroupName="/aws/lambda/orders-in")["events"]
     assert orders.filter_log_events(logGroupIdentifier=f"{group}/orders-in")["events"]
-    for named in (
+    for group_of in (
         {"logGroupName": "/aws/lambda/secret"},
         {"logGroupIdentifier": f"{group}/secret"},
         {"logGroupIdentifier": "/aws/lambda/secret"},
         {"logGroupName": "/aws/lambda/orders-in", "logGroupIdentifier": f"{group}/secret"},
     ):
-        status, code, message = refused(orders.filter_log_events, **named)
+        status, code, message = refused(orders.filter_log_events, **group_of)
         assert (400, "AccessDeniedException") == (status, code)
         assert "is not authorized to perform: logs:FilterLogEvents on resource: *" in message
     assert "AccessDeniedException" == refused(orders.describe_log_groups)[1]
@@ -242,7 +242,7 @@ def test_logs_are_of_their_function_too(make_client: MakeClient) -> None:
 
 
 def test_a_function_url_asks_only_where_it_is_to(server: Server, make_client: MakeClient) -> None:
-    """NONE needs no signature, and does not read one; AWS_IAM takes a key that may call it."""
+    """NONE neither needs nor reads a signature; AWS_IAM takes a key that may call it."""
     admin = make_client()
     admin.add_permission(
         FunctionName="secret",

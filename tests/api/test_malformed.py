@@ -14,7 +14,7 @@ from aiohttp import web
 
 from miniλ.gateway.http import connections
 from tests.api.plain_http import ask, converse, head, invocation
-from tests.api.watched_servers import RUN, echo, quiet, reports, server, told
+from tests.api.watched_servers import RUN, echo, quiet, reports, server, status_and_code
 
 if TYPE_CHECKING:
     from tests.api.conftest import Server
@@ -77,7 +77,7 @@ SMUGGLED = {
     "HTTP/2": [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
     "TLS": [bytes.fromhex("16030100a5010000a10303") + bytes(100)],
     "bytes": [bytes(range(256))],
-    "nothing after a request that is none": [
+    "nothing after a malformed request": [
         b"POST / HTTP/1.1\r\nHost : a\r\n\r\n" + head(RUN, "Content-Length: 2") + b"{}"
     ],
     "a good one before it, at once": [
@@ -87,13 +87,13 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("parts", SMUGGLED.values(), ids=SMUGGLED.keys())
-def test_what_is_no_http_has_one_answer(server: Server, quiet: str, parts: list[bytes]) -> None:
-    """B49: one JSON error as AWS's are, the connection ends, and nothing ran."""
-    said = converse(server, *parts)
+def test_a_malformed_request_has_one_answer(server: Server, quiet: str, parts: list[bytes]) -> None:
+    """B49: one JSON error like AWS's, then the connection ends; nothing ran."""
+    reply = converse(server, *parts)
 
-    heads = re.findall(rb"^HTTP/1\.[01] (\d{3}) ", said, re.MULTILINE)
+    heads = re.findall(rb"^HTTP/1\.[01] (\d{3}) ", reply, re.MULTILINE)
     assert [b"400"] == heads
-    top, _, body = said.partition(b"\r\n\r\n")
+    top, _, body = reply.partition(b"\r\n\r\n")
     assert json.loads(body)["message"]
     assert b"\r\nx-amzn-ErrorType: " in top
     assert b"\r\nContent-Type: application/json\r\n" in top + b"\r\n"
@@ -124,7 +124,7 @@ ESCAPING = [
 
 @pytest.mark.parametrize("name", ESCAPING)
 def test_a_name_that_is_none_finds_nothing(server: Server, quiet: str, name: str) -> None:
-    """B49: 400 or 404 with AWS's JSON, and no file is looked at."""
+    """B49: 400 or 404 with AWS's JSON, and no file is read."""
     for method, path in (("POST", invocation(name)), ("GET", f"/2015-03-31/functions/{name}")):
         answer = ask(server, method, path)
         if path == "/2015-03-31/functions/":
@@ -138,44 +138,44 @@ def test_a_name_that_is_none_finds_nothing(server: Server, quiet: str, name: str
 
 
 def test_a_request_in_the_midst_of_a_head_is_a_part_of_it(server: Server, echo: str) -> None:
-    """B49: what is whole by itself is not one more request where another has begun."""
+    """B49: a whole request within the head of another one is part of that head."""
     whole = head(invocation(echo), "Content-Length: 2") + b"{}"
     before = reports(server, echo) + 1
     assert ask(server, "POST", invocation(echo), b"{}").status == 200
-    said = converse(
+    reply = converse(
         server,
         b"POST /nothing HTTP/1.1\r\nX-A: ",
         whole,
         head("/", "Connection: close", method="GET"),
     )
 
-    assert [b"404", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3}) ", said)
+    assert [b"404", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3}) ", reply)
     assert before == reports(server, echo)
 
 
-def test_line_ends_in_what_is_said_do_not_come_back(server: Server, quiet: str) -> None:
-    """B49: a Qualifier and a ClientContext with CRLF are refused, and are no headers."""
+def test_line_ends_in_parameters_do_not_come_back(server: Server, quiet: str) -> None:
+    """B49: a Qualifier and a ClientContext with CRLF are refused, and add no headers."""
     evil = "1\r\nX-Evil: yes\r\n\r\n"
     qualified = ask(server, "POST", f"{invocation(quiet)}?Qualifier={quote(evil)}", b"{}")
     encoded = base64.b64encode(evil.encode()).decode()
     context = ask(server, "POST", invocation(quiet), b"{}", {"X-Amz-Client-Context": encoded})
 
-    assert (400, "ValidationException") == told(qualified)
-    assert (400, "InvalidRequestContentException") == told(context)
+    assert (400, "ValidationException") == status_and_code(qualified)
+    assert (400, "InvalidRequestContentException") == status_and_code(context)
     assert "X-Evil" not in qualified.headers
     assert "X-Evil" not in context.headers
     assert 0 == reports(server, quiet)
 
 
 def test_a_query_of_nothing_but_separators_is_one(server: Server, echo: str) -> None:
-    """As many parameters as a line holds are no mistake of the server's."""
+    """2,000 parameters are no error."""
     answer = ask(server, "POST", f"{invocation(echo)}?{'&a=' * 2_000}", b"{}")
 
     assert 200 == answer.status
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "headers", "wanted"),
+    ("method", "path", "headers", "expected"),
     [
         ("PATCH", "/2015-03-31/functions", {}, (405, "MethodNotAllowedException")),
         ("PUT", RUN, {}, (405, "MethodNotAllowedException")),
@@ -201,29 +201,29 @@ def test_a_query_of_nothing_but_separators_is_one(server: Server, echo: str) -> 
         ("POST", RUN, {"X-Amz-Invocation-Type": "Never"}, (400, "ValidationException")),
     ],
 )
-def test_what_nobody_offers_is_refused_as_aws_does(
+def test_a_request_without_an_operation_is_refused_as_aws_does(
     server: Server,
     quiet: str,
     method: str,
     path: str,
     headers: dict[str, str],
-    wanted: tuple[int, str],
+    expected: tuple[int, str],
 ) -> None:
     """B54: 405, 404, 415 and 400 with AWS's JSON."""
     answer = ask(server, method, path, b"{}", headers)
 
-    assert wanted == told(answer)
+    assert expected == status_and_code(answer)
     assert answer.message
     assert answer.headers["x-amzn-RequestId"]
 
 
 def test_an_answer_that_breaks_off_has_no_second_one() -> None:
-    """Who began to answer and failed cannot answer again: the client hears that it broke off."""
+    """A handler that fails in the middle of an answer sends no second one: the connection ends."""
 
     async def begin(request: web.BaseRequest) -> web.StreamResponse:
-        begun = web.StreamResponse(headers={"Content-Length": "10"})
-        await begun.prepare(request)
-        await begun.write(b"12345")
+        response = web.StreamResponse(headers={"Content-Length": "10"})
+        await response.prepare(request)
+        await response.write(b"12345")
         return web.Response(text="this went wrong")
 
     async def ask_twice() -> bytes:
@@ -232,13 +232,13 @@ def test_an_answer_that_breaks_off_has_no_second_one() -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection(*runner.addresses[0])
         writer.write(head("/", method="GET") * 2)
-        said = await reader.read()
+        reply = await reader.read()
         writer.close()
         await writer.wait_closed()
         await runner.cleanup()
-        return said
+        return reply
 
-    said = asyncio.run(ask_twice())
+    reply = asyncio.run(ask_twice())
 
-    assert 1 == said.count(b"HTTP/1.1")
-    assert said.endswith(b"\r\n\r\n12345")
+    assert 1 == reply.count(b"HTTP/1.1")
+    assert reply.endswith(b"\r\n\r\n12345")

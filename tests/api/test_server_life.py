@@ -26,7 +26,15 @@ from tests.api.plain_http import (
     until,
     watched,
 )
-from tests.api.watched_servers import SLOW, answers_of, create, echo, in_flight, server, told
+from tests.api.watched_servers import (
+    SLOW,
+    answers_of,
+    create,
+    echo,
+    in_flight,
+    server,
+    status_and_code,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +48,14 @@ __all__ = ["echo", "meeting", "server"]  # fixtures
 
 
 def test_the_parser_in_c_is_there() -> None:
-    """Without it nothing is served: the one in Python has had holes."""
-    code, said = ended(AIOHTTP_NO_EXTENSIONS="1")
+    """Without it the server does not start: the parser in Python has had security holes."""
+    code, stderr = ended(AIOHTTP_NO_EXTENSIONS="1")
 
     assert 69 == code
-    assert "ServiceException: aiohttp is here without its parser in C" in said
+    assert "ServiceException: aiohttp is here without its parser in C" in stderr
 
 
-# Too much at once
+# Load
 
 SPAN = """
 import time
@@ -60,7 +68,7 @@ def handler(event, context):
 
 
 class Spoken(NamedTuple):
-    """An answer, as `speak` reads it."""
+    """An answer that `speak` has read."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -70,16 +78,16 @@ class Spoken(NamedTuple):
 async def speak(port: int, request: bytes, times: int) -> list[Spoken]:
     """Send a request again and again on one connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    said = []
+    reply = []
     for _ in range(times):
         writer.write(request)
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).strip().split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines)
         body = await reader.readexactly(int(headers[b"Content-Length"]))
-        said.append(Spoken(int(status.split()[1]), headers, body))
+        reply.append(Spoken(int(status.split()[1]), headers, body))
     writer.close()
     await writer.wait_closed()
-    return said
+    return reply
 
 
 def test_a_flood_of_invocations_runs_one_at_a_time(
@@ -94,7 +102,7 @@ def test_a_flood_of_invocations_runs_one_at_a_time(
         return await asyncio.gather(*(speak(server.port, request, 40) for _ in range(50)))
 
     before = memory(server)
-    answers = [answer for said in asyncio.run(flood()) for answer in said]
+    answers = [answer for reply in asyncio.run(flood()) for answer in reply]
     grown = memory(server) - before
 
     spans = sorted(json.loads(answer.body) for answer in answers if answer.status == 200)
@@ -113,7 +121,7 @@ def test_a_flood_of_invocations_runs_one_at_a_time(
     assert 32 * 1024 * 1024 > grown
 
 
-def test_who_runs_ends_on_the_code_it_began_with(
+def test_an_invocation_ends_on_the_code_it_began_with(
     client: BaseClient, server: Server, make_function: MakeFunction, meeting: Meeting
 ) -> None:
     """B43: an update reaches new invocations only; in-flight ones end as they began."""
@@ -127,10 +135,10 @@ def test_who_runs_ends_on_the_code_it_began_with(
     old = answers_of(running, meeting)
 
     assert [b'"new"'] * 3 == new
-    assert [b'"word"'] * 5 == [said.rpartition(b"\r\n\r\n")[2] for said in old]
+    assert [b'"word"'] * 5 == [reply.rpartition(b"\r\n\r\n")[2] for reply in old]
 
 
-def test_who_runs_is_answered_though_its_function_is_gone(
+def test_an_invocation_of_a_deleted_function_is_answered(
     client: BaseClient, server: Server, make_function: MakeFunction, meeting: Meeting
 ) -> None:
     """B43: in-flight invocations of a deleted function end; new ones find nothing."""
@@ -140,16 +148,16 @@ def test_who_runs_is_answered_though_its_function_is_gone(
     new = ask(server, "POST", invocation(name), b"{}")
     old = answers_of(running, meeting)
 
-    assert (404, "ResourceNotFoundException") == told(new)
-    assert [b'"word"'] * 5 == [said.rpartition(b"\r\n\r\n")[2] for said in old]
+    assert (404, "ResourceNotFoundException") == status_and_code(new)
+    assert [b'"word"'] * 5 == [reply.rpartition(b"\r\n\r\n")[2] for reply in old]
 
 
 # The life of a server
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])
-def test_sigterm_answers_who_is_waiting(tmp_path: Path, meeting: Meeting, before: int) -> None:
-    """New connections are refused at once, what runs is answered, and the exit code is 0."""
+def test_sigterm_answers_waiting_clients(tmp_path: Path, meeting: Meeting, before: int) -> None:
+    """New connections are refused at once, a running invocation is answered; exit code 0."""
     with watched("--state", str(tmp_path)) as leaving:
         with contextlib.closing(leaving.client()) as client:
             create(client, "guest", GUEST)
@@ -168,25 +176,25 @@ def test_sigterm_answers_who_is_waiting(tmp_path: Path, meeting: Meeting, before
             return False
 
         until(is_refused)
-        (said,) = answers_of([running], meeting)
+        (reply,) = answers_of([running], meeting)
         code = leaving.process.wait(20)
         idle.close()
 
-    assert said.startswith(b"HTTP/1.1 200 ")
-    assert said.endswith(b'"word"')
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert reply.endswith(b'"word"')
     assert 0 == code
 
 
 def test_a_state_directory_has_one_server(server: Server) -> None:
-    """A second one says who has it, and exits with 75."""
-    code, said = ended("--state", str(server.state))
+    """A second server names the process of the first, and exits with 75."""
+    code, stderr = ended("--state", str(server.state))
 
     assert 75 == code
-    assert f"in use by process {server.process.pid}" in said
+    assert f"in use by process {server.process.pid}" in stderr
 
 
 def test_a_server_that_was_killed_goes_on(tmp_path: Path) -> None:
-    """Functions are there, what was Pending gets finished, and no half of an upload is left."""
+    """Functions are there, a Pending one becomes Active, and no partial upload is left."""
     uploads = tmp_path / "uploads"
     with (
         serving("--state", str(tmp_path)) as killed,
@@ -196,7 +204,7 @@ def test_a_server_that_was_killed_goes_on(tmp_path: Path) -> None:
         create(client, "first", SLOW)
         half.sendall(head("/2015-03-31/functions", "Content-Length: 1000") + b"{")
         until(lambda: bool(list(uploads.iterdir())))
-        # Large enough that it is not ready before the end.
+        # It is not Active before the server ends.
         state = client.create_function(
             FunctionName="second",
             Runtime=RUNTIME,
@@ -222,8 +230,8 @@ def test_a_server_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert [b"0", b"0"] == answers
 
 
-def test_many_threads_of_one_client_are_many_clients(server: Server, echo: str) -> None:
-    """Answers go to who asked, also where all ask at once."""
+def test_many_threads_get_their_own_answers(server: Server, echo: str) -> None:
+    """Each thread gets its own answer, with ten that send at once."""
     wrong: list[Any] = []
 
     def check(number: int) -> None:

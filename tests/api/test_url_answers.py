@@ -1,4 +1,4 @@
-"""Function URLs as they are served: requests become events, results become answers."""
+"""Requests to function URLs: each becomes an event, and the result becomes an answer."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_a_request_is_an_event_of_version_2(mirror: str) -> None:
     assert answer.headers["x-amzn-trace-id"].startswith("Root=1-")
 
 
-def test_what_a_client_says_of_its_way_is_added_to_or_overwritten(mirror: str) -> None:
-    """X-Forwarded-For grows, port and scheme are ours, and a trace goes on if it is one."""
+def test_forwarding_headers_of_a_client_are_added_to_or_overwritten(mirror: str) -> None:
+    """X-Forwarded-For grows, port and scheme are ours, and a valid trace id is kept."""
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"
 
-    kept = ask(
+    answer = ask(
         mirror,
         X_Forwarded_For="203.0.113.9",
         X_Forwarded_Proto="https",
@@ -103,18 +103,18 @@ def test_what_a_client_says_of_its_way_is_added_to_or_overwritten(mirror: str) -
     )
     replaced = ask(mirror, X_Amzn_Trace_Id="Root=1-no;x")
 
-    headers = kept.event["headers"]
+    headers = answer.event["headers"]
     assert "203.0.113.9, 127.0.0.1" == headers["x-forwarded-for"]
     assert ("http", str(urlsplit(mirror).port)) == (
         headers["x-forwarded-proto"],
         headers["x-forwarded-port"],
     )
-    assert trace == headers["x-amzn-trace-id"] == kept.headers["x-amzn-trace-id"]
+    assert trace == headers["x-amzn-trace-id"] == answer.headers["x-amzn-trace-id"]
     assert "Root=1-no;x" != replaced.headers["x-amzn-trace-id"]
 
 
 def test_a_path_stays_as_it_was_sent(mirror: str) -> None:
-    """Slashes, letters and dots that are encoded stay so, and nothing is tidied away."""
+    """Encoded slashes, letters and dots stay encoded, and the path is not normalised."""
     path = "/a%2Fb/%CE%BB//../%2e/20?q=%CE%BB+%2F"
 
     event = ask(mirror, path).event
@@ -124,7 +124,7 @@ def test_a_path_stays_as_it_was_sent(mirror: str) -> None:
 
 
 def test_a_url_is_reached_by_its_host_too(mirror: str) -> None:
-    """Where the id is the beginning of the Host the whole path is the function's."""
+    """With the id at the beginning of the Host the whole path is the function's."""
     parts = urlsplit(mirror)
     host = f"{parts.path.split('/')[2]}.lambda-url.{REGION}.localhost:{parts.port}"
 
@@ -134,7 +134,7 @@ def test_a_url_is_reached_by_its_host_too(mirror: str) -> None:
 
 
 def test_a_path_like_one_of_the_api_is_the_functions(mirror: str) -> None:
-    """By Host also /2015-03-31/... belongs to the function."""
+    """By Host, /2015-03-31/... is a path of the function too."""
     parts = urlsplit(mirror)
     host = f"{parts.path.split('/')[2]}.lambda-url.{REGION}.localhost:{parts.port}"
 
@@ -144,9 +144,9 @@ def test_a_path_like_one_of_the_api_is_the_functions(mirror: str) -> None:
 
 
 def test_binary_passes_both_ways(mirror: str) -> None:
-    """A picture arrives as base64; base64 that says so leaves as a picture."""
-    sent = ask(mirror, "/", "POST", PNG, Content_Type="image/png").event
-    got = returning(
+    """A picture arrives as base64; a body with isBase64Encoded leaves as a picture."""
+    event = ask(mirror, "/", "POST", PNG, Content_Type="image/png").event
+    answer = returning(
         mirror,
         {
             "statusCode": 200,
@@ -156,8 +156,8 @@ def test_binary_passes_both_ways(mirror: str) -> None:
         },
     )
 
-    assert (base64.b64encode(PNG).decode(), True) == (sent["body"], sent["isBase64Encoded"])
-    assert (PNG, ["image/png"]) == (got.body, got.headers.get_all("Content-Type"))
+    assert (base64.b64encode(PNG).decode(), True) == (event["body"], event["isBase64Encoded"])
+    assert (PNG, ["image/png"]) == (answer.body, answer.headers.get_all("Content-Type"))
 
 
 def test_cookies_pass_both_ways(mirror: str) -> None:
@@ -171,7 +171,7 @@ def test_cookies_pass_both_ways(mirror: str) -> None:
 
 
 def test_a_get_may_have_a_body(mirror: str) -> None:
-    """A body is passed on whatever the method."""
+    """A body is passed on with any method."""
     event = ask(mirror, "/", "GET", b"why not", Content_Type="text/plain").event
 
     assert ("GET", "why not") == (event["requestContext"]["http"]["method"], event["body"])
@@ -213,10 +213,10 @@ def test_a_request_above_6_mb_is_refused(mirror: str) -> None:
         ),
     ],
 )
-def test_what_a_function_returns_is_inferred(
+def test_a_result_is_inferred(
     mirror: str, result: object, status: int, kind: str, body: bytes
 ) -> None:
-    """An object with a statusCode says it all, anything else is a 200; one type, one length."""
+    """An object with a statusCode is the answer, other JSON a 200; one type, one length."""
     answer = returning(mirror, result)
 
     assert (status, [kind], body) == (
@@ -229,7 +229,7 @@ def test_what_a_function_returns_is_inferred(
 
 
 def test_a_function_cannot_say_how_its_answer_is_framed(mirror: str) -> None:
-    """Lengths, encodings and ids are the server's, whatever a function says of them."""
+    """Lengths, encodings and ids are the server's; a function's headers for them are dropped."""
     answer = returning(
         mirror,
         {
@@ -263,8 +263,8 @@ def test_a_function_cannot_say_how_its_answer_is_framed(mirror: str) -> None:
         {"statusCode": 200, "body": "?", "isBase64Encoded": True},
     ],
 )
-def test_what_is_no_answer_is_a_bad_gateway(mirror: str, result: object) -> None:
-    """A header that would begin another, and whatever else cannot be sent, is 502 and no more."""
+def test_a_result_that_is_no_answer_is_a_bad_gateway(mirror: str, result: object) -> None:
+    """A header that would begin another, or a result that HTTP cannot carry, is a plain 502."""
     answer = returning(mirror, result)
 
     assert (502, b"Internal Server Error") == (answer.status, answer.body)
@@ -272,15 +272,15 @@ def test_what_is_no_answer_is_a_bad_gateway(mirror: str, result: object) -> None
 
 
 def test_a_function_that_raises_is_a_bad_gateway(mirror: str) -> None:
-    """What it raised is for its log, and not for who calls."""
+    """Its exception is in its log, and not in the answer."""
     answer = ask(mirror, "/raise")
 
     assert (502, b"Internal Server Error") == (answer.status, answer.body)
     assert answer.headers["x-amzn-RequestId"]
 
 
-def test_a_function_that_is_too_busy_is_429(client: BaseClient, make_url: MakeUrl) -> None:
-    """No concurrency left is told as it is, and when to come again."""
+def test_a_throttled_function_is_429(client: BaseClient, make_url: MakeUrl) -> None:
+    """429 with Retry-After when its concurrency is used up."""
     name, url = make_url()
     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
 
@@ -293,7 +293,7 @@ def test_a_function_that_is_too_busy_is_429(client: BaseClient, make_url: MakeUr
 
 @pytest.mark.parametrize("mode", ["BUFFERED", "RESPONSE_STREAM"])
 def test_an_answer_to_head_has_no_body(make_url: MakeUrl, mode: str) -> None:
-    """What comes after the head of it is the next answer on the connection."""
+    """After its head comes the next answer on the connection."""
     _, url = make_url(InvokeMode=mode)
     parts = urlsplit(url)
     head = f"HEAD {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n"
@@ -306,17 +306,17 @@ def test_an_answer_to_head_has_no_body(make_url: MakeUrl, mode: str) -> None:
 
 
 def test_an_answer_of_204_has_no_body(mirror: str) -> None:
-    """A function that returns one all the same has its body left out."""
+    """The body that a function returned with it is left out."""
     answer = returning(mirror, {"statusCode": 204, "body": "the body"})
 
     assert (204, b"") == (answer.status, answer.body)
     assert answer.headers.get_all("Content-Length") is None
 
 
-def test_what_went_wrong_here_is_for_the_journal(
+def test_an_error_of_ours_is_for_the_journal(
     function_directory: Callable[..., Path],
 ) -> None:
-    """A fault of ours is a 500 that tells a stranger nothing, and a Trouble that tells us all."""
+    """An error of ours is a 500 without its text; the text is in a Trouble of the journal."""
     url_id = "u" * 32
     config = {"UrlId": url_id, "AuthType": "NONE", "Cors": {}, "InvokeMode": "BUFFERED"}
     everybody = {"Sid": "s", "Principal": "*", "Action": "lambda:InvokeFunctionUrl"}
@@ -365,7 +365,7 @@ def test_a_stream_is_the_result_as_it_is(make_url: MakeUrl) -> None:
 
 
 def test_a_stream_that_never_began_is_a_bad_gateway(make_url: MakeUrl) -> None:
-    """A function that fails before its first byte fails as any other."""
+    """A function that fails before its first byte is a 502, as without a stream."""
     _, url = make_url(InvokeMode="RESPONSE_STREAM")
 
     answer = ask(url, "/raise")
@@ -374,13 +374,13 @@ def test_a_stream_that_never_began_is_a_bad_gateway(make_url: MakeUrl) -> None:
 
 
 def test_a_stream_is_sent_piece_by_piece() -> None:
-    """Pieces leave as they come; those without a place to go are taken all the same, to the end."""
-    taken: list[bytes] = []
+    """Pieces are sent as they come; an answer without a body takes them all the same."""
+    pieces_read: list[bytes] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"one", b"", b"two"):
             yield piece
-            taken.append(piece)
+            pieces_read.append(piece)
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         head = UrlAnswer(int(request.path[1:]), (("Content-Type", "text/plain"),))
@@ -393,8 +393,8 @@ def test_a_stream_is_sent_piece_by_piece() -> None:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            asked = [("GET", "/200"), ("HEAD", "/200"), ("GET", "/204"), ("GET", "/304")]
-            answers = [await asyncio.to_thread(ask, url, path, method) for method, path in asked]
+            requests = [("GET", "/200"), ("HEAD", "/200"), ("GET", "/204"), ("GET", "/304")]
+            answers = [await asyncio.to_thread(ask, url, path, method) for method, path in requests]
         finally:
             await runner.cleanup()
         assert ["7"] * 4 == [answer.headers["x-id"] for answer in answers]
@@ -403,7 +403,7 @@ def test_a_stream_is_sent_piece_by_piece() -> None:
     answers = asyncio.run(scenario())
 
     assert [(200, b"startonetwo"), (200, b""), (204, b""), (304, b"")] == answers
-    assert [b"one", b"", b"two"] * 4 == taken
+    assert [b"one", b"", b"two"] * 4 == pieces_read
 
 
 # Browsers
@@ -412,7 +412,7 @@ def test_a_stream_is_sent_piece_by_piece() -> None:
 def test_a_preflight_is_answered_without_the_function(
     client: BaseClient, make_url: MakeUrl
 ) -> None:
-    """Not even who may call is asked: browsers do not sign preflights."""
+    """A preflight needs no signature: browsers do not sign them."""
     name, url = make_url(
         "def handler(event, context):\n    raise SystemExit(1)\n",
         AuthType="AWS_IAM",
@@ -425,9 +425,9 @@ def test_a_preflight_is_answered_without_the_function(
     )
     client.remove_permission(FunctionName=name, StatementId="public")
 
-    asked = {"Access_Control_Request_Method": "PUT"}
-    ours = ask(url, "/x", "OPTIONS", Origin="https://example.com", **asked)
-    foreign = ask(url, "/x", "OPTIONS", Origin="https://example.org", **asked)
+    preflight = {"Access_Control_Request_Method": "PUT"}
+    ours = ask(url, "/x", "OPTIONS", Origin="https://example.com", **preflight)
+    foreign = ask(url, "/x", "OPTIONS", Origin="https://example.org", **preflight)
 
     assert [200, 200] == [ours.status, foreign.status]
     assert ("https://example.com", "PUT,GET", "x-custom", "300") == tuple(
@@ -438,8 +438,10 @@ def test_a_preflight_is_answered_without_the_function(
     assert b"" == ours.body == foreign.body
 
 
-def test_a_cors_is_the_only_word_on_its_url(client: BaseClient, make_url: MakeUrl) -> None:
-    """What the function says of origins is dropped, and errors can be read by allowed pages too."""
+def test_the_cors_of_a_url_is_the_only_source_of_its_headers(
+    client: BaseClient, make_url: MakeUrl
+) -> None:
+    """The function's own CORS headers are dropped, and errors have those of the URL too."""
     cors = {"AllowOrigins": ["https://example.com"], "ExposeHeaders": ["x-custom"]}
     _, url = make_url(Cors=cors)
     result = {"statusCode": 200, "headers": {"Access-Control-Allow-Origin": "*"}}
@@ -457,7 +459,7 @@ def test_a_cors_is_the_only_word_on_its_url(client: BaseClient, make_url: MakeUr
     )
 
 
-def test_without_a_cors_it_is_the_functions_affair(mirror: str) -> None:
+def test_without_a_cors_preflights_are_the_functions(mirror: str) -> None:
     """Preflights reach the function, and its own headers leave."""
     preflight = ask(
         mirror,

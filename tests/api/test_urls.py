@@ -1,4 +1,4 @@
-"""Function URLs: their configs through boto3, and the callers that each lets in."""
+"""Function URLs: their configs through boto3, and the callers that each admits."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["make_url"]  # fixtures
 # The operations
 
 
-def test_a_url_is_created_told_and_listed_the_same(
+def test_create_get_and_list_return_the_same(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Create, Get and List tell one config; a Cors comes back as it was given."""
+    """Create, Get and List return the same config; a Cors is returned as it was sent."""
     name = make_function()
     cors = {"AllowOrigins": ["https://example.com"], "MaxAge": 60, "AllowCredentials": False}
 
     created = client.create_function_url_config(FunctionName=name, AuthType="AWS_IAM", Cors=cors)
-    told = client.get_function_url_config(FunctionName=name)
+    current = client.get_function_url_config(FunctionName=name)
     listed = client.list_function_url_configs(FunctionName=name)["FunctionUrlConfigs"]
 
     assert 201 == created["ResponseMetadata"]["HTTPStatusCode"]
@@ -46,20 +46,24 @@ def test_a_url_is_created_told_and_listed_the_same(
     assert (f"{server.url}/_url", "") == (prefix, end)
     assert 32 == len(url_id)
     assert set(url_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789")
-    assert f"arn:aws:lambda:{REGION}:000000000000:function:{name}" == told["FunctionArn"]
-    assert ("AWS_IAM", cors, "BUFFERED") == (told["AuthType"], told["Cors"], told["InvokeMode"])
+    assert f"arn:aws:lambda:{REGION}:000000000000:function:{name}" == current["FunctionArn"]
+    assert ("AWS_IAM", cors, "BUFFERED") == (
+        current["AuthType"],
+        current["Cors"],
+        current["InvokeMode"],
+    )
     assert "LastModifiedTime" not in created
-    assert {**created, "LastModifiedTime": told["CreationTime"]} == {
-        **told,
+    assert {**created, "LastModifiedTime": current["CreationTime"]} == {
+        **current,
         "ResponseMetadata": created["ResponseMetadata"],
     }
-    assert [{key: told[key] for key in told if key != "ResponseMetadata"}] == listed
+    assert [{key: current[key] for key in current if key != "ResponseMetadata"}] == listed
 
 
-def test_an_update_changes_what_is_given_and_keeps_the_url(
+def test_an_update_changes_the_members_it_has_and_keeps_the_url(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """The id is the same for the life of a config; a Cors is replaced, and an empty one is none."""
+    """The id stays for the life of a config; a Cors is replaced, and an empty one is removed."""
     name = make_function()
     before = client.create_function_url_config(
         FunctionName=name, AuthType="NONE", Cors={"AllowOrigins": ["*"], "MaxAge": 60}
@@ -81,7 +85,7 @@ def test_an_update_changes_what_is_given_and_keeps_the_url(
 def test_a_function_has_one_url_and_one_per_alias(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """A second config is a conflict, also by ARN; that of an alias is another, and pages say so."""
+    """A second config is a conflict, also by ARN; an alias has its own, and lists have pages."""
     name = make_function()
     client.publish_version(FunctionName=name)
     for alias in ("blue", "green"):
@@ -125,10 +129,10 @@ def test_a_version_has_no_url(
     ) == error["Message"]
 
 
-def test_what_has_no_url_says_so(client: BaseClient, make_function: Callable[..., str]) -> None:
+def test_a_missing_url_is_404(client: BaseClient, make_function: Callable[..., str]) -> None:
     """No config, no alias and no function are each 404, in AWS's words."""
     name = make_function()
-    said = []
+    messages = []
 
     for operation, parameters in (
         (client.get_function_url_config, {"FunctionName": name}),
@@ -143,19 +147,19 @@ def test_what_has_no_url_says_so(client: BaseClient, make_function: Callable[...
     ):
         with pytest.raises(client.exceptions.ResourceNotFoundException) as missing:
             operation(**parameters)
-        said.append(missing.value.response["Error"]["Message"])
+        messages.append(missing.value.response["Error"]["Message"])
 
-    assert ["The resource you requested does not exist."] * 5 == said[:5]
-    assert ["Function does not exist"] * 4 == said[5:]
-
-
-# Who may call
+    assert ["The resource you requested does not exist."] * 5 == messages[:5]
+    assert ["Function does not exist"] * 4 == messages[5:]
 
 
-def test_nobody_is_let_in_by_the_url_alone(
+# Callers
+
+
+def test_the_url_alone_admits_no_caller(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """AuthType NONE without a statement in the policy is 403; with one for everybody 200."""
+    """AuthType NONE without a statement for all callers in the policy is 403; with it 200."""
     name = make_function(MIRROR)
     url = client.create_function_url_config(FunctionName=name, AuthType="NONE")["FunctionUrl"]
     client.add_permission(
@@ -178,22 +182,24 @@ def test_nobody_is_let_in_by_the_url_alone(
     assert before.headers["x-amzn-RequestId"]
 
 
-def test_an_update_switches_who_is_asked(client: BaseClient, make_url: MakeUrl) -> None:
-    """With AWS_IAM who does not sign is refused; with NONE nobody is asked any more."""
+def test_an_update_changes_whether_a_signature_is_needed(
+    client: BaseClient, make_url: MakeUrl
+) -> None:
+    """With AWS_IAM an unsigned request is refused; after a change to NONE it is answered."""
     name, url = make_url(AuthType="AWS_IAM")
 
-    asked = ask(url)
+    unsigned = ask(url)
     client.update_function_url_config(FunctionName=name, AuthType="NONE")
     open_now = ask(url)
     client.update_function_url_config(FunctionName=name, AuthType="AWS_IAM")
     again = ask(url)
 
-    assert [403, 200, 403] == [each.status for each in (asked, open_now, again)]
-    assert FORBIDDEN == json.loads(asked.body)
+    assert [403, 200, 403] == [each.status for each in (unsigned, open_now, again)]
+    assert FORBIDDEN == json.loads(unsigned.body)
 
 
 def test_without_keys_any_signature_will_do(client: BaseClient, make_url: MakeUrl) -> None:
-    """A gateway without [auth] cannot verify: who signs is whom they say."""
+    """A gateway without [auth] cannot verify a signature, and believes its key id."""
     _, url = make_url(AuthType="AWS_IAM")
 
     answer = ask(url, "/who", **signed(url, "/who", key="AKIAANY", secret="whatever"))
@@ -216,7 +222,7 @@ def signed(
 
 
 def test_with_keys_a_signature_is_verified(tmp_path: Path) -> None:
-    """With [auth] AWS_IAM takes a true signature of a key that may; NONE leaves tokens alone."""
+    """With [auth] AWS_IAM takes a valid signature of a key that may; NONE passes tokens on."""
     keys, settings = tmp_path / "keys.toml", tmp_path / "settings.toml"
     keys.touch(0o600)
     keys.write_text(
@@ -258,10 +264,10 @@ def test_with_keys_a_signature_is_verified(tmp_path: Path) -> None:
     assert "authorizer" not in token.event["requestContext"]
 
 
-def test_who_calls_an_unknown_url_hears_nothing(
+def test_an_unknown_url_is_403_with_null(
     server: Server, client: BaseClient, make_url: MakeUrl
 ) -> None:
-    """An id that nobody has, and one whose config or function was deleted, is 403 with null."""
+    """An unknown id, and one whose config or function was deleted, is 403 with null."""
     first, url = make_url()
     second, another = make_url()
     before = [ask(url).status, ask(another).status]
@@ -279,7 +285,7 @@ def test_who_calls_an_unknown_url_hears_nothing(
 def test_a_new_config_has_a_new_url(
     client: BaseClient, make_function: Callable[..., str], make_url: MakeUrl
 ) -> None:
-    """Whatever took a URL away, another one has another id, and the old one stays dead."""
+    """After the deletion of a config or its function, a new URL has a new id; the old is 403."""
     name, first = make_url()
     client.delete_function_url_config(FunctionName=name)
     second = client.create_function_url_config(FunctionName=name, AuthType="NONE")["FunctionUrl"]
@@ -295,7 +301,7 @@ def test_a_new_config_has_a_new_url(
 
 
 def test_urls_survive_the_server(tmp_path: Path) -> None:
-    """A server that is started again serves the same ids."""
+    """After a restart the server serves the same ids."""
     with serving("--state", str(tmp_path)) as server:
         client = server.client()
         client.create_function(
@@ -322,7 +328,7 @@ def test_urls_survive_the_server(tmp_path: Path) -> None:
 def test_the_url_of_an_alias_runs_its_version(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """The version is the alias', the ARN is the one that was asked for, the policy its own."""
+    """The version is the alias', the ARN has the alias, and the policy is the alias' own."""
     name = make_function(MIRROR)
     client.publish_version(FunctionName=name)
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")

@@ -1,4 +1,4 @@
-"""Servers with short deadlines and few places, and functions on them: what hostile clients meet."""
+"""Servers for hostile clients, with short deadlines and few places, and functions on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 
-# Seconds are short here, so that they end within a test; a look is taken more often.
+# Deadlines are short, so that they end within a test; connections are polled every 50 ms.
 HASTY = """
 from miniλ.gateway import downloads
 from miniλ.gateway.http import bodies, connections
@@ -32,7 +32,7 @@ downloads.SECONDS = -1
 from miniλ.cli.main import main
 main()
 """
-# Few may come, and who says nothing is soon gone.
+# 8 connections at most, and an idle one ends after 0.5 s.
 SMALL = """
 from miniλ.gateway.http import connections
 
@@ -48,7 +48,7 @@ LARGE = "def handler(event, context):\n    return 'x' * 6_000_000\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Return a server that all tests share, and that never says anything is wrong with it."""
+    """Return a server that all tests of a file share, and that must not write to stderr."""
     with watched() as running:
         yield running
         code = running.stop()
@@ -58,26 +58,26 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
-    """Return a server without much patience."""
+    """Return a server with short deadlines."""
     with watched(program=HASTY) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Server]:
-    """Return a server that few can talk to at a time."""
+    """Return a server with places for 8 connections."""
     with watched(program=SMALL) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def hasty_client(hasty: Server) -> Iterator[BaseClient]:
-    """Return a client of the hasty server, which has a function for each of the tests."""
-    opened = hasty.client()
+    """Return a client of the hasty server, with the functions of its tests."""
+    client = hasty.client()
     for name, source in {"slow": SLOW, "large": LARGE}.items():
-        create(opened, name, source)
-    yield opened
-    opened.close()
+        create(client, name, source)
+    yield client
+    client.close()
 
 
 def create(client: BaseClient, name: str, source: str) -> None:
@@ -96,50 +96,48 @@ def create(client: BaseClient, name: str, source: str) -> None:
 
 
 def reports(server: Server, name: str) -> int:
-    """Return how many invocations of a function are over, by its log."""
+    """Return the number of invocations of a function that have ended, by its log."""
     with contextlib.closing(server.client("logs")) as logs:
         try:
-            found = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+            events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except logs.exceptions.ResourceNotFoundException:
             return 0
-    return sum(event["message"].startswith("REPORT ") for event in found)
+    return sum(event["message"].startswith("REPORT ") for event in events)
 
 
-def told(answer: Answer) -> tuple[int, str]:
-    """Return status and code."""
+def status_and_code(answer: Answer) -> tuple[int, str]:
+    """Return the status of an answer and the code of its error."""
     return answer.status, answer.code
 
 
-# What is sent
+# Functions, and requests to them
 
 
 @pytest.fixture(scope="module")
 def echo(client: BaseClient) -> str:
-    """Return a function that returns its event, for who counts nothing of it."""
+    """Return a function that returns its event, for tests that do not count invocations."""
     create(client, "echo", "def handler(event, context):\n    return event\n")
     return "echo"
 
 
 @pytest.fixture(scope="module")
 def quiet(client: BaseClient) -> str:
-    """Return a function that nobody ever gets to run."""
+    """Return a function that no test gets to run."""
     create(client, "quiet", "def handler(event, context):\n    return event\n")
     return "quiet"
 
 
-# As a client of AWS and as curl: the latter says less, and takes a shorter way.
+# A client of AWS signs its requests; one without it is like curl's.
 SIGNED = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=test/20261124/us-east-1/lambda/aws4_request"
 }
 
 
-# What is no HTTP
-
 RUN = invocation("quiet")
 
 
 def in_flight(server: Server, name: str, meeting: Meeting, count: int) -> list[socket.socket]:
-    """Return connections on which a `GUEST` is being run, each at the meeting."""
+    """Return connections that wait for the answers of running `GUEST`s, each at the meeting."""
     body = json.dumps({"port": meeting.port}).encode()
     running = []
     for _ in range(count):
@@ -151,15 +149,15 @@ def in_flight(server: Server, name: str, meeting: Meeting, count: int) -> list[s
 
 
 def answers_of(running: list[socket.socket], meeting: Meeting) -> list[bytes]:
-    """Let all guests go with a word; return the answers."""
+    """Let all guests return "word"; return the answers."""
     while meeting.guests:
         with meeting.guests.pop() as guest:
             guest.sendall(b"word")
     answers = []
     for connection in running:
         with connection:
-            said = b""
-            while not said.endswith(b'"word"') and (piece := connection.recv(65536)):
-                said += piece
-        answers.append(said)
+            reply = b""
+            while not reply.endswith(b'"word"') and (piece := connection.recv(65536)):
+                reply += piece
+        answers.append(reply)
     return answers

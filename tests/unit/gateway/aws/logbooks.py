@@ -1,4 +1,4 @@
-"""A logbook with invocations in it, and requests of CloudWatch Logs to it."""
+"""A logbook with invocations, and requests of CloudWatch Logs to it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def note(
 
 
 def ask(book: Logbook, operation: str, body: bytes | None = None, **parameters: Any) -> Any:
-    """Return the answer as botocore reads it: an error is in "Error"."""
+    """Return the answer, parsed by botocore: an error is in "Error"."""
     status, answer = asyncio.run(
         logs.answer(
             book,
@@ -77,12 +77,12 @@ def ask(book: Logbook, operation: str, body: bytes | None = None, **parameters: 
 
 def error(book: Logbook, operation: str, body: bytes | None = None, **parameters: Any) -> str:
     """Return "Code: message" of a request that is refused."""
-    found = ask(book, operation, body, **parameters)["Error"]
-    return f"{found['Code']}: {found['Message']}"
+    error_document = ask(book, operation, body, **parameters)["Error"]
+    return f"{error_document['Code']}: {error_document['Message']}"
 
 
 def printed(answer: Any) -> list[str]:
-    """Return what the functions printed, without what Lambda prints around it."""
+    """Return the messages that functions printed, without START, END and REPORT."""
     around = ("START ", "END ", "REPORT ")
     return [
         event["message"].rstrip("\n")

@@ -1,4 +1,4 @@
-"""Tests of CloudWatch Logs: answers are read by botocore's own parser, or by boto3 as a whole."""
+"""Tests of CloudWatch Logs: botocore's parser reads the answers, or boto3 as a whole."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def get(book: Logbook, **parameters: Any) -> Any:
 
 
 def test_a_stream_is_read(book: Logbook) -> None:
-    """Its events in order, with the time of the invocation's start, and that of its answer."""
+    """Its events in order, with the times of the invocation's start and answer."""
     answer = get(book)
 
     assert ["one", "three"] == printed(answer)
@@ -156,7 +156,7 @@ def test_a_stream_is_read(book: Logbook) -> None:
 
 
 def test_a_stream_is_read_from_its_end(book: Logbook) -> None:
-    """Unless somebody asks for its head: the last two, in order."""
+    """Without startFromHead: the last two events, in order."""
     assert ["END", "REPORT"] == [
         event["message"].split()[0] for event in get(book, limit=2)["events"]
     ]
@@ -173,7 +173,7 @@ def test_the_end_time_is_not_included(book: Logbook) -> None:
 
 
 def test_a_reader_that_is_at_the_end_is_given_its_own_token(book: Logbook) -> None:
-    """Forward until the token does not change, and then what is new."""
+    """Forward until the token does not change; later, events that are new."""
     read: list[str] = []
     more: dict[str, Any] = {}
     for _ in range(10):
@@ -205,7 +205,7 @@ def test_a_stream_is_read_backward(book: Logbook) -> None:
 
 
 def test_a_reader_may_turn_around(book: Logbook) -> None:
-    """What is before a page and what is after it are next to it."""
+    """Both tokens of a page lead to its neighbours."""
     everything = get(book)["events"]
     middle = get(book, startFromHead=True, limit=3)
     middle = get(book, startFromHead=True, limit=3, nextToken=middle["nextForwardToken"])
@@ -218,7 +218,7 @@ def test_a_reader_may_turn_around(book: Logbook) -> None:
 
 
 def test_a_time_without_events_has_tokens(book: Logbook) -> None:
-    """They are never null: who waits for events after a time is given them when they are there."""
+    """Tokens are never null: a reader gets events that come after its time with them."""
     empty = get(book, startTime=NOON_MS + 30_000, startFromHead=True)
     assert [] == empty["events"]
     assert [] == get(book, nextToken=empty["nextForwardToken"], startFromHead=True)["events"]
@@ -228,7 +228,7 @@ def test_a_time_without_events_has_tokens(book: Logbook) -> None:
 
 
 def test_a_page_has_a_megabyte(book: Logbook) -> None:
-    """Or one event that is larger: every page goes on."""
+    """A page has at least one event, also a larger one."""
     note(book, "x" * 700_000 + "\n" + "y" * 700_000 + "\n" + "é" * 600_000 + "\n", NOON + 40)
     pages = []
     more: dict[str, Any] = {"startTime": NOON_MS + 38_000}
@@ -246,7 +246,7 @@ def test_a_page_has_a_megabyte(book: Logbook) -> None:
 
 
 def test_a_group_is_searched(book: Logbook) -> None:
-    """Its workers are interleaved, with ids and without streams that were searched."""
+    """Events of its workers are interleaved, and have ids; searchedLogStreams is empty."""
     answer = ask(book, "FilterLogEvents", logGroupName=GROUP, interleaved=True)
 
     assert ["one", "two", "three"] == printed(answer)
@@ -264,7 +264,7 @@ def test_a_group_is_searched(book: Logbook) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "found"),
+    ("choice", "expected"),
     [
         ({"logStreamNames": [OTHER]}, ["two"]),
         ({"logStreamNames": [STREAM, OTHER]}, ["one", "two", "three"]),
@@ -281,16 +281,16 @@ def test_a_group_is_searched(book: Logbook) -> None:
         ({"startFromHead": True}, ["one", "two", "three"]),
     ],
 )
-def test_what_is_found(book: Logbook, choice: dict[str, Any], found: list[str]) -> None:
+def test_events_are_chosen(book: Logbook, choice: dict[str, Any], expected: list[str]) -> None:
     """By stream, by time (the end is included, unlike in GetLogEvents), by pattern; both ways."""
     answer = ask(book, "FilterLogEvents", logGroupName=GROUP, **choice)
 
-    assert found == printed(answer)
+    assert expected == printed(answer)
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_what_is_found_comes_in_pages(book: Logbook, head: bool) -> None:  # noqa: FBT001 - a case
-    """No event is missing or twice; the token keeps its way, whatever the request says."""
+def test_chosen_events_come_in_pages(book: Logbook, head: bool) -> None:  # noqa: FBT001 - a case
+    """No event is missing or twice; the direction is the token's, and not the request's."""
     whole = ask(book, "FilterLogEvents", logGroupName=GROUP, startFromHead=head)["events"]
     paged = []
     more: dict[str, Any] = {"startFromHead": head}
@@ -307,7 +307,7 @@ def test_what_is_found_comes_in_pages(book: Logbook, head: bool) -> None:  # noq
 
 
 def test_a_follower_misses_nothing_and_sees_nothing_twice(book: Logbook) -> None:
-    """As `aws logs tail --follow` does it: from the newest time it saw, but for ids it saw then."""
+    """As `aws logs tail --follow` reads: from the newest time it saw, without the ids it saw."""
     seen: list[str] = []
     known: set[tuple[int, str]] = set()
     start = NOON_MS - 60_000
@@ -347,18 +347,18 @@ def test_a_follower_misses_nothing_and_sees_nothing_twice(book: Logbook) -> None
     assert [event["message"] for event in whole] == seen
 
 
-# Tags, and what would change something
+# Tags, and operations that would change something
 
 
 def test_a_group_has_no_tags(book: Logbook) -> None:
-    """Asked for by ARN or by name."""
+    """By ARN and by name."""
     assert {"tags": {}} == ask(book, "ListTagsForResource", resourceArn=f"{ARN}{GROUP}")
     assert {"tags": {}} == ask(book, "ListTagsForResource", resourceArn=f"{ARN}{GROUP}:*")
     assert {"tags": {}} == ask(book, "ListTagsLogGroup", logGroupName=GROUP)
 
 
 def test_a_group_that_is_there_cannot_be_made(book: Logbook) -> None:
-    """Nor that of a function which exists: it is there with the first invocation."""
+    """A group that exists, or of an existing function, is a conflict."""
     exists = "ResourceAlreadyExistsException: The specified log group already exists"
 
     assert exists == error(book, "CreateLogGroup", logGroupName="/aws/lambda/idle")
@@ -370,7 +370,7 @@ def test_a_group_that_is_there_cannot_be_made(book: Logbook) -> None:
     ["PutRetentionPolicy", "DeleteLogGroup", "TagResource", "PutLogEvents", "UntagLogGroup"],
 )
 def test_logs_are_read_only(book: Logbook, operation: str) -> None:
-    """An operation that would change something says why it does not."""
+    """An operation that would change something is refused with the reason."""
     assert (
         f"InvalidOperationException: {operation} is not possible: "
         "logs are read-only here, functions alone write them."
@@ -382,7 +382,7 @@ def test_logs_are_read_only(book: Logbook, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ["StartQuery", "Describe", "", "describeloggroups", "x" * 99])
 def test_another_operation_is_unknown(book: Logbook, operation: str) -> None:
-    """And the answer names those that there are."""
+    """The message names the operations that exist."""
     assert error(book, operation).startswith(
         f"UnknownOperationException: There is no operation 'Logs_20140328.{operation}' here. "
         "There are: DescribeLogGroups, "
@@ -393,18 +393,18 @@ def test_another_operation_is_unknown(book: Logbook, operation: str) -> None:
     "target", ["", "DescribeLogGroups", "Lambda.DescribeLogGroups", "TagResource"]
 )
 def test_another_service_is_unknown(book: Logbook, target: str) -> None:
-    """The target has to be whole."""
+    """The target must have the prefix of CloudWatch Logs."""
     status, body = asyncio.run(logs.answer(book, [], target, b"{}", region=REGION, account=ACCOUNT))
 
     assert (400, "UnknownOperationException") == (status, json.loads(body)["__type"])
 
 
-# The whole of boto3, but for the wire
+# boto3, without the network
 
 
 @pytest.fixture
 def client(book: Logbook) -> Iterator[Any]:
-    """Yield a client whose requests are answered there and then."""
+    """Yield a client whose requests are answered without a network."""
     client = boto3.client(
         "logs",
         region_name=REGION,
@@ -435,8 +435,8 @@ def client(book: Logbook) -> Iterator[Any]:
 
 
 def test_boto3_pages_through_it(client: Any) -> None:
-    """Its paginators come to an end."""
-    found = {
+    """Its paginators end."""
+    counts = {
         name: sum(
             len(page[key])
             for page in client.get_paginator(name).paginate(
@@ -450,11 +450,11 @@ def test_boto3_pages_through_it(client: Any) -> None:
         )
     }
 
-    assert {"describe_log_groups": 2, "describe_log_streams": 2, "filter_log_events": 3} == found
+    assert {"describe_log_groups": 2, "describe_log_streams": 2, "filter_log_events": 3} == counts
 
 
 def test_boto3_raises_its_own_exceptions(client: Any) -> None:
-    """Who catches ResourceNotFoundException on AWS catches it here."""
+    """The errors have the exception classes that they have on AWS."""
     with pytest.raises(client.exceptions.ResourceNotFoundException, match="log group"):
         client.get_log_events(logGroupName="x", logStreamName="y")
     with pytest.raises(client.exceptions.InvalidParameterException, match="nextToken"):

@@ -1,4 +1,4 @@
-"""Tests of the parameters of CloudWatch Logs: what is refused, in which words."""
+"""Tests of the parameters of CloudWatch Logs: the values that are refused, and the messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["book"]  # fixtures
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_group_that_is_not_there(
 
 
 def test_a_stream_that_is_not_there(book: Logbook) -> None:
-    """Is said, not answered with nothing."""
+    """A missing stream is an error, and not an empty page."""
     missing = "ResourceNotFoundException: The specified log stream does not exist."
     names = [STREAM, "x"]
 
@@ -174,7 +174,7 @@ FAILED = "failed to satisfy constraint: Member must"
 def test_parameters_that_cannot_be(
     book: Logbook, operation: str, parameters: dict[str, Any], message: str
 ) -> None:
-    """The answer names the parameter, its value and what it must be."""
+    """The message names the parameter, its value and its constraint."""
     assert message == error(book, operation, **parameters)
 
 
@@ -190,10 +190,10 @@ def test_parameters_that_cannot_be(
 @pytest.mark.parametrize(
     "token", ["x", "12", "f/", "f/12", "g/" + "0" * 56, "x:y", "9" * 30 + ":y"]
 )
-def test_tokens_of_somebody_else(
+def test_foreign_tokens_are_refused(
     book: Logbook, operation: str, parameters: dict[str, Any], token: str
 ) -> None:
-    """A token is one that we gave."""
+    """A token that we did not make is refused."""
     assert "InvalidParameterException: The specified nextToken is invalid." == error(
         book, operation, nextToken=token, **parameters
     )
@@ -215,18 +215,18 @@ def test_tokens_of_somebody_else(
     ],
 )
 def test_a_body_that_is_none(book: Logbook, body: bytes) -> None:
-    """What is not JSON, or of another type, is a SerializationException."""
+    """A body that is not JSON, or has a wrong type, is a SerializationException."""
     assert error(book, "DescribeLogGroups", body).startswith("SerializationException: ")
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"limit":null,"other":1}'])
 def test_a_body_without_parameters(book: Logbook, body: bytes) -> None:
-    """Is one; what we do not know changes nothing."""
+    """An empty body has no parameters; unknown ones are ignored."""
     assert 2 == len(ask(book, "DescribeLogGroups", body)["logGroups"])
 
 
 def test_a_disk_that_cannot_be_read_is_our_fault(tmp_path: Path) -> None:
-    """A client may try again."""
+    """A disk error is ours: status 500, and clients retry."""
     (tmp_path / "hello.jsonl").mkdir()
     status, body = asyncio.run(
         logs.answer(

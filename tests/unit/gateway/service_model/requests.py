@@ -95,7 +95,7 @@ EXAMPLES = {
 
 
 def function(**changes: Any) -> dict[str, Any]:
-    """Return the document of a CreateFunction that is fine but for the changes."""
+    """Return the document of a valid CreateFunction, with these changes."""
     code = {"ZipFile": "UEsFBg=="}
     return {"FunctionName": "hello", "Role": ROLE, "Code": code, **changes}
 
@@ -106,7 +106,7 @@ def create(document: object) -> dict[str, Any]:
 
 
 def refused(document: object) -> str:
-    """Return what a CreateFunction with this document breaks, without the count."""
+    """Return the one error of a CreateFunction with this document, without the count."""
     with pytest.raises(ValidationFailed) as caught:
         create(document)
     message = str(caught.value)
@@ -115,22 +115,19 @@ def refused(document: object) -> str:
 
 
 def unreadable(document: object, operation: str = "CreateFunction") -> str:
-    """Return why this document cannot be read."""
+    """Return the error for a document that cannot be read."""
     with pytest.raises(SerializationFailed) as caught:
         parameters(OPERATIONS[operation], {}, {}, {}, document)
     return str(caught.value)
 
 
 def walk(name: str) -> Iterator[str]:
-    """Yield the names of a shape of the model and of all within."""
+    """Yield the names of a shape of the model and of all shapes within it."""
     yield name
     shape = MODEL["shapes"][name]
     inner = [shape[key] for key in ("member", "key", "value") if key in shape]
     for each in [*shape.get("members", {}).values(), *inner]:
         yield from walk(each["shape"])
-
-
-# Patterns: Java's
 
 
 def patterns() -> list[str]:

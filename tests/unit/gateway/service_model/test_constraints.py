@@ -1,4 +1,4 @@
-"""Tests of constraints: what breaks one is told in AWS's words, byte for byte."""
+"""Tests of constraints: the message for a value that breaks one is AWS's, byte for byte."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.gateway.service_model.requests import (
 
 
 def test_a_pattern_is_shown_as_the_model_has_it() -> None:
-    """The message for a name that is none, with AWS's own pattern."""
+    """The message for an invalid name, with AWS's own pattern."""
     pattern = MODEL["shapes"]["FunctionName"]["pattern"]
 
     expected = (
@@ -36,8 +36,8 @@ def test_a_pattern_is_shown_as_the_model_has_it() -> None:
     assert r"(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?" in expected
 
 
-def test_what_is_required_is_not_null() -> None:
-    """What is absent and what is null is the same, and told the same."""
+def test_a_required_member_is_not_null() -> None:
+    """An absent value and null have the same message."""
     expected = "Value null at 'role' failed to satisfy constraint: Member must not be null"
 
     assert expected == refused(function(Role=None))
@@ -156,22 +156,22 @@ def test_what_is_required_is_not_null() -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_a_message_is_in_the_words_of_aws(changes: dict[str, Any], expected: str) -> None:
-    """Value, path, constraint: a script that looks for one of them finds it."""
+    """Value, path and constraint, for each kind of constraint."""
     assert expected == refused(function(**changes))
 
 
 def test_the_runtime_of_a_function_is_left_to_its_operation() -> None:
-    """Lambda has words of its own for a runtime that it does not know; a layer's is held here."""
+    """Lambda has its own message for an unknown runtime, from the operation; not for a layer's."""
     layer = {"LayerName": "layer", "Content": {}, "CompatibleRuntimes": ["python9"]}
-    found = parameters(OPERATIONS["CreateFunction"], {}, {}, {}, function(Runtime="python9"))
+    params = parameters(OPERATIONS["CreateFunction"], {}, {}, {}, function(Runtime="python9"))
 
-    assert "python9" == found["Runtime"]
+    assert "python9" == params["Runtime"]
     with pytest.raises(ValidationFailed, match="Member must satisfy enum value set"):
         parameters(OPERATIONS["PublishLayerVersion"], {"LayerName": "layer"}, {}, {}, layer)
 
 
 def test_all_errors_of_a_request_are_in_one_message() -> None:
-    """In the order of the model's members, whatever the order of the document's."""
+    """In the order of the model's members, for any order in the document."""
     with pytest.raises(ValidationFailed) as caught:
         create({"MemorySize": 64, "Timeout": 0, "FunctionName": "x", "Role": ROLE})
 
@@ -188,7 +188,7 @@ def test_all_errors_of_a_request_are_in_one_message() -> None:
 
 
 def test_a_value_may_break_two_constraints() -> None:
-    """An empty name fits no pattern, and is too short."""
+    """An empty name does not match its pattern, and is too short."""
     with pytest.raises(ValidationFailed) as caught:
         create(function(FunctionName=""))
 
@@ -217,7 +217,7 @@ def test_structures_in_a_list_are_counted_from_one() -> None:
     assert expected == str(caught.value)
 
 
-def test_a_list_in_a_map_is_told_with_all_that_is_asked_of_it() -> None:
+def test_a_list_in_a_map_has_all_its_constraints_in_the_message() -> None:
     """Constraints within constraints are listed from the outside in."""
     endpoints = {"KAFKA_BOOTSTRAP_SERVERS": ["nowhere"]}
     document = {"FunctionName": "hello", "SelfManagedEventSource": {"Endpoints": endpoints}}
@@ -237,7 +237,7 @@ def test_a_list_in_a_map_is_told_with_all_that_is_asked_of_it() -> None:
 
 
 def test_weights_are_numbers_from_0_to_1() -> None:
-    """A number in a map is told like any other value of one."""
+    """The message for a number in a map is that for any value in one."""
     weights = {"7": 1.5}
     document = {"RoutingConfig": {"AdditionalVersionWeights": weights}}
     path = {"FunctionName": "hello", "Name": "live"}
@@ -272,8 +272,8 @@ def test_weights_are_numbers_from_0_to_1() -> None:
         ),
     ],
 )
-def test_a_query_is_held_against_the_model_too(query: dict[str, str], expected: str) -> None:
-    """It makes no difference where in a request a value stands."""
+def test_constraints_hold_in_a_query_too(query: dict[str, str], expected: str) -> None:
+    """Constraints are the same in a query string and in a document."""
     with pytest.raises(ValidationFailed) as caught:
         parameters(OPERATIONS["GetFunction"], {"FunctionName": "hello"}, query, {}, None)
 
@@ -281,19 +281,19 @@ def test_a_query_is_held_against_the_model_too(query: dict[str, str], expected: 
 
 
 @pytest.mark.parametrize("name", ["naïve", "../../etc", "x!", "a b", "hello\u2028", "関数"])
-def test_a_name_that_is_none_gets_no_further(name: str) -> None:
-    """Whatever a path decodes to, only names of functions pass."""
+def test_an_invalid_name_is_refused(name: str) -> None:
+    """Of all names that a path can decode to, only names of functions pass."""
     with pytest.raises(ValidationFailed) as caught:
         parameters(OPERATIONS["GetFunction"], {"FunctionName": name}, {}, {}, None)
 
     assert f"Value '{name}' at 'functionName' failed" in str(caught.value)
 
 
-# Whatever a client sends
+# Long values, and secret ones
 
 
 def test_a_message_shows_the_beginning_of_a_value() -> None:
-    """What is a megabyte long is not sent back."""
+    """A value of a megabyte is not sent back."""
     message = refused(function(FunctionName="x" * 1_000_000))
 
     assert message.startswith("Value 'xxx")
@@ -302,14 +302,14 @@ def test_a_message_shows_the_beginning_of_a_value() -> None:
 
 
 def test_a_list_of_many_is_shown_from_its_beginning() -> None:
-    """However many members a list has, a message stays short."""
+    """The message for a list of many members stays short."""
     message = refused(function(Layers=["x"] * 100_000))
 
     assert message.startswith("Value '[x, x, x, ")
     assert len(message) < 1500
 
 
-def test_a_message_lists_so_many_errors_and_no_more() -> None:
+def test_a_message_lists_50_errors_of_a_list() -> None:
     """A list of a hundred thousand wrong structures is an error of some kilobytes."""
     filters = [{"Pattern": "x" * 4097}] * 100_000
     document = {"FunctionName": "hello", "FilterCriteria": {"Filters": filters}}

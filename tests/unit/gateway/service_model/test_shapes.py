@@ -1,4 +1,4 @@
-"""Tests of shapes and inputs: they are the service model's, and so is what its patterns mean."""
+"""Tests of shapes and inputs: they are the service model's, and patterns mean what Java's mean."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from miniλ.gateway.service_model.shapes import (
 from miniλ.gateway.service_model.validate import parameters
 from tests.unit.gateway.service_model.requests import EXAMPLES, MODEL, patterns, walk
 
-# Operations of which miniλ knows the path only: there is nothing for them to work on.
+# Operations of which miniλ knows the path only, since it has no such resources.
 NOT_OFFERED = {
     # Durable executions
     "CheckpointDurableExecution",
@@ -53,7 +53,7 @@ NOT_OFFERED = {
     "ListFunctionVersionsByCapacityProvider",
     "PutFunctionScalingConfig",
     "UpdateCapacityProvider",
-    # Code signing, but for the one that says there is none
+    # Code signing, without the operation that answers that there is none
     "CreateCodeSigningConfig",
     "DeleteCodeSigningConfig",
     "DeleteFunctionCodeSigningConfig",
@@ -68,7 +68,7 @@ NOT_OFFERED = {
     "PutResourcePolicy",
 }
 
-# Today's documented quotas; the model's ranges are ahead of them.
+# The documented quotas; the model's ranges are ahead of them.
 QUOTAS = {
     "MemorySize": (128, 10240),
     "Timeout": (1, 900),
@@ -80,7 +80,7 @@ QUOTAS = {
 
 
 def ours(shape: Shape, required: bool = False) -> Any:  # noqa: FBT001, FBT002 - of a member
-    """Return a shape as plain data, as `theirs` has it."""
+    """Return a shape of ours as plain data, in the form of `theirs`."""
     bounds: dict[str, Any] = {"required": required}
     for name in ("minimum", "maximum", "pattern"):
         if getattr(shape, name, None) is not None:
@@ -112,65 +112,65 @@ def ours(shape: Shape, required: bool = False) -> Any:  # noqa: FBT001, FBT002 -
 
 
 def theirs(name: str, required: bool = False) -> Any:  # noqa: FBT001, FBT002 - of a member
-    """Return a shape of the model as plain data, with today's quotas."""
+    """Return a shape of the model as plain data, with the documented quotas."""
     shape = MODEL["shapes"][name]
     low, high = QUOTAS.get(name, (shape.get("min"), shape.get("max")))
     bounds = {"minimum": low, "maximum": high, "pattern": shape.get("pattern")}
     bounds["enum"] = shape.get("enum")
-    found: dict[str, Any] = {"type": shape["type"], "required": required}
-    found |= {key: value for key, value in bounds.items() if value is not None}
+    plain: dict[str, Any] = {"type": shape["type"], "required": required}
+    plain |= {key: value for key, value in bounds.items() if value is not None}
     if shape["type"] == "list":
-        found["member"] = theirs(shape["member"]["shape"])
+        plain["member"] = theirs(shape["member"]["shape"])
     elif shape["type"] == "map":
-        found["key"] = theirs(shape["key"]["shape"])
-        found["value"] = theirs(shape["value"]["shape"])
-        found["secret"] = shape.get("sensitive", False)
+        plain["key"] = theirs(shape["key"]["shape"])
+        plain["value"] = theirs(shape["value"]["shape"])
+        plain["secret"] = shape.get("sensitive", False)
     elif shape["type"] == "structure":
-        found["members"] = {
+        plain["members"] = {
             member: theirs(each["shape"], member in shape.get("required", []))
             for member, each in shape["members"].items()
         }
-    return found
+    return plain
 
 
-def our_input(taken: Input) -> list[Any]:
+def our_input(input_: Input) -> list[Any]:
     """Return the members of an input, in order: name, place, name there, shape."""
-    found: list[Any] = []
-    for name, member in taken.members.items():
-        required = name in taken.required
+    members: list[Any] = []
+    for name, member in input_.members.items():
+        required = name in input_.required
         if isinstance(member, Located):
-            found.append((name, member.place, member.name or name, ours(member.shape, required)))
+            members.append((name, member.place, member.name or name, ours(member.shape, required)))
         else:
-            found.append((name, "body", name, ours(member, required)))
-    return found
+            members.append((name, "body", name, ours(member, required)))
+    return members
 
 
 def their_input(operation: str) -> list[Any]:
-    """Return the members of the model's input, as `our_input` has them."""
+    """Return the members of the model's input, in the form of `our_input`."""
     shape = MODEL["shapes"][MODEL["operations"][operation]["input"]["shape"]]
     required = shape.get("required", [])
-    found: list[Any] = []
+    members: list[Any] = []
     for name, member in shape["members"].items():
         place = "payload" if shape.get("payload") == name else member.get("location", "body")
         wire = member.get("locationName", name)
-        found.append((name, place, wire, theirs(member["shape"], name in required)))
-    return found
+        members.append((name, place, wire, theirs(member["shape"], name in required)))
+    return members
 
 
 def test_all_operations_but_the_named_ones_are_offered() -> None:
-    """What is not offered is so by name: 60 operations have an input."""
+    """60 operations have an input, and all others are in `NOT_OFFERED`."""
     assert OPERATIONS.keys() - NOT_OFFERED == INPUTS.keys()
     assert 60 == len(INPUTS)
 
 
 @pytest.mark.parametrize("operation", INPUTS)
 def test_an_input_is_as_the_model_has_it(operation: str) -> None:
-    """Members, their order, places, types, bounds, patterns and values: nothing more or less."""
+    """Members, their order, places, types, bounds, patterns and values, and no others."""
     assert their_input(operation) == our_input(INPUTS[operation])
 
 
 def test_the_quotas_are_narrower_than_the_model() -> None:
-    """Each exception is needed: where the model caught up, it goes."""
+    """Each exception is needed still: a quota that equals the model's range must go."""
     assert QUOTAS == shapes.QUOTAS
     for name, (low, high) in QUOTAS.items():
         shape = MODEL["shapes"][name]
@@ -179,7 +179,7 @@ def test_the_quotas_are_narrower_than_the_model() -> None:
 
 
 def test_only_blobs_and_secret_maps_are_sensitive() -> None:
-    """A message never shows what the model calls sensitive: neither has other messages."""
+    """Nothing else is sensitive in the model, so no message shows a sensitive value."""
     sensitive: set[str] = set()
     for operation in INPUTS:
         for shape in walk(MODEL["operations"][operation]["input"]["shape"]):
@@ -192,7 +192,7 @@ def test_only_blobs_and_secret_maps_are_sensitive() -> None:
 
 @pytest.mark.parametrize("pattern", patterns())
 def test_a_pattern_compiles_without_a_warning(pattern: str) -> None:
-    """Python reads the model's patterns as they are meant."""
+    """Python compiles the model's patterns."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compiled.__wrapped__(pattern)
@@ -200,14 +200,14 @@ def test_a_pattern_compiles_without_a_warning(pattern: str) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_fits_its_pattern(name: str) -> None:
-    """What the tests send as good is good by the model too."""
+    """The examples of the tests are valid by the model too."""
     shape = MODEL["shapes"][name]
 
     assert compiled(shape["pattern"]).fullmatch(EXAMPLES[name]) if "pattern" in shape else True
 
 
 def test_tags_are_letters_numbers_separators_and_some_signs() -> None:
-    r"""\p{L}, \p{Z} and \p{N} mean in Python what they mean in Java, for every character."""
+    r"""\p{L}, \p{Z} and \p{N} match the same characters as in Java, of all characters."""
     fits = compiled(shapes.TagKey.pattern or "").fullmatch
     every = [chr(point) for point in range(0x110000)]
 
@@ -241,14 +241,14 @@ def test_tags_are_letters_numbers_separators_and_some_signs() -> None:
     ],
 )
 def test_a_pattern_means_what_it_means_in_java(pattern: str, value: str, *, fits: bool) -> None:
-    """Digits and spaces are ASCII, a dot stops at every line's end, and the whole value counts."""
+    """Digits and spaces are ASCII, a dot excludes line terminators, the whole value must match."""
     assert fits == (compiled(pattern).fullmatch(value) is not None)
 
 
 @pytest.mark.parametrize("pattern", patterns())
 @pytest.mark.parametrize("piece", ["a", "a.", "a-", "1", "arn:aws:", "arn:aws:x:"])
 def test_no_pattern_takes_the_square_of_a_value(pattern: str, piece: str) -> None:
-    """A third of a megabyte that almost fits: one that backtracks over all of it would hang us."""
+    """A value of a third of a megabyte that almost matches: quadratic backtracking would hang."""
     value = piece * (300_000 // len(piece)) + " /\n$"
 
     fits = compiled(pattern).fullmatch(value) is not None
@@ -256,14 +256,14 @@ def test_no_pattern_takes_the_square_of_a_value(pattern: str, piece: str) -> Non
     assert fits == (pattern == r"[\s\S]*")
 
 
-def test_what_is_not_offered_has_no_parameters() -> None:
-    """Whoever asks for them has not looked whether the operation is offered."""
+def test_an_operation_that_is_not_offered_has_no_parameters() -> None:
+    """Parameters of an operation that is not offered are a KeyError: a bug of the caller."""
     with pytest.raises(KeyError):
         parameters(OPERATIONS["StopDurableExecution"], {}, {}, {}, None)
 
 
 def test_a_pattern_is_compiled_once() -> None:
-    """The second request of its kind sets nothing up."""
+    """The second request compiles nothing."""
     pattern = shapes.NamespacedFunctionName.pattern or ""
 
     assert compiled(pattern) is compiled(pattern)

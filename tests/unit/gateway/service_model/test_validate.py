@@ -67,7 +67,7 @@ def example(name: str, *, everything: bool) -> Any:
 
 
 def there_and_back(operation: str, given_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that we find in what botocore sends."""
+    """Return the parameters that we read from a request that botocore has serialized."""
     serializer = create_serializer("rest-json", include_validation=False)
     model = SERVICE.operation_model(operation)
     request = serializer.serialize_to_request(given_parameters, model)
@@ -77,10 +77,10 @@ def there_and_back(operation: str, given_parameters: dict[str, Any]) -> dict[str
     query = MultiDict(parse_qsl(url.query, keep_blank_values=True))
     headers = CIMultiDict({name: _text(value) for name, value in prepared.headers.items()})
     body = b"" if prepared.body is None else prepared.body
-    found, path = match(prepared.method, url.path, query)
-    assert OPERATIONS[operation] == found
-    document = body if found.blob_body else json.loads(body) if body else None
-    return parameters(found, path, query, headers, document)
+    matched, path = match(prepared.method, url.path, query)
+    assert OPERATIONS[operation] == matched
+    document = body if matched.blob_body else json.loads(body) if body else None
+    return parameters(matched, path, query, headers, document)
 
 
 def _text(value: str | bytes) -> str:
@@ -89,19 +89,17 @@ def _text(value: str | bytes) -> str:
 
 @pytest.mark.parametrize("everything", [True, False], ids=["everything", "required"])
 @pytest.mark.parametrize("operation", INPUTS)
-def test_parameters_come_back_as_botocore_was_given_them(
-    operation: str, *, everything: bool
-) -> None:
-    """ARNs, tags in any script, blobs: what a client says is what we understand."""
+def test_parameters_come_back_as_botocore_got_them(operation: str, *, everything: bool) -> None:
+    """ARNs, tags in any script and blobs come back unchanged."""
     name = MODEL["operations"][operation]["input"]["shape"]
     expected = example(name, everything=everything)
 
-    found = there_and_back(operation, expected)
+    params = there_and_back(operation, expected)
 
     for member, value in expected.items():
         if isinstance(value, dt.datetime):
             expected[member] = value.timestamp()
-    assert expected == found
+    assert expected == params
 
 
 @pytest.mark.parametrize(
@@ -109,60 +107,60 @@ def test_parameters_come_back_as_botocore_was_given_them(
     ["x" * 140, "x" * 104, FUNCTION_ARN + "x" * 80, "123456789012:function:hello:$LATEST"],
 )
 def test_long_names_come_back_whole(name: str) -> None:
-    """Of a name that is an ARN of 140 characters nothing is lost."""
+    """Names of up to 140 characters, and ARNs, are not cut."""
     assert {"FunctionName": name} == there_and_back(
         "GetFunctionConcurrency", {"FunctionName": name}
     )
 
 
 def test_many_tag_keys_come_back_in_order() -> None:
-    """`tagKeys` is there once for each key."""
+    """The query has `tagKeys` once for each key."""
     keys = ["one", "two + three", "λ=4"]
     given_parameters = {"Resource": FUNCTION_ARN, "TagKeys": keys}
 
     assert given_parameters == there_and_back("UntagResource", given_parameters)
 
 
-# Where parameters are
+# Places of parameters
 
 
 def test_a_plain_query_has_one_tag_key() -> None:
-    """Who gives a dict can say a name once only."""
-    found = parameters(
+    """A plain dict can have one value for a name."""
+    params = parameters(
         OPERATIONS["UntagResource"], {"Resource": FUNCTION_ARN}, {"tagKeys": "one"}, {}, None
     )
 
-    assert ["one"] == found["TagKeys"]
+    assert ["one"] == params["TagKeys"]
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Log-Type", "x-amz-log-type", "X-AMZ-LOG-TYPE"])
 @pytest.mark.parametrize("kind", [dict, CIMultiDict])
 def test_a_header_is_found_however_it_is_written(kind: Any, name: str) -> None:
-    """Header names have no case, in a dict neither."""
-    found = parameters(
+    """Header names have no case, in a plain dict as well."""
+    params = parameters(
         OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, kind({name: "Tail"}), None
     )
 
-    assert {"FunctionName": "hello", "LogType": "Tail"} == found
+    assert {"FunctionName": "hello", "LogType": "Tail"} == params
 
 
 def test_a_payload_is_the_body_as_it_came() -> None:
-    """An event is nothing that is looked into here."""
-    found = parameters(OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, {}, b'"\xff')
+    """A payload is not parsed here."""
+    params = parameters(OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, {}, b'"\xff')
 
-    assert b'"\xff' == found["Payload"]
+    assert b'"\xff' == params["Payload"]
 
 
 @pytest.mark.parametrize("body", [None, b""])
 def test_no_body_is_no_payload(body: bytes | None) -> None:
-    """An invocation without an event has no Payload."""
-    found = parameters(OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, {}, body)
+    """An invocation without a body has no Payload."""
+    params = parameters(OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, {}, body)
 
-    assert {"FunctionName": "hello"} == found
+    assert {"FunctionName": "hello"} == params
 
 
-def test_members_that_nobody_knows_are_passed_over() -> None:
-    """A client that is newer than the model is understood, at every depth."""
+def test_unknown_members_are_ignored() -> None:
+    """Members that are not in the model are ignored, at every depth."""
     document = function(Newer=1, VpcConfig={"SubnetIds": [], "Newer": {}})
 
     assert {"SubnetIds": []} == create(document)["VpcConfig"]
@@ -170,44 +168,44 @@ def test_members_that_nobody_knows_are_passed_over() -> None:
 
 
 def test_a_member_of_the_path_is_not_taken_from_the_body() -> None:
-    """Each member has one place: a name in the body does not rename what the path names."""
+    """Each member has one place: a Name in the body does not override the one in the path."""
     operation = OPERATIONS["UpdateAlias"]
     path = {"FunctionName": "hello", "Name": "live"}
 
     assert path == parameters(operation, path, {}, {}, {"Name": "other"})
 
 
-def test_null_is_as_if_absent() -> None:
-    """A null says nothing, at every depth."""
+def test_null_is_like_absent() -> None:
+    """A null is like an absent member, at every depth."""
     document = function(Description=None, VpcConfig={"SubnetIds": None})
 
-    found = create(document)
+    params = create(document)
 
-    assert "Description" not in found
-    assert {} == found["VpcConfig"]
+    assert "Description" not in params
+    assert {} == params["VpcConfig"]
 
 
 @pytest.mark.parametrize("document", [None, {}])
 def test_no_body_is_an_empty_document(document: object) -> None:
-    """All members of a body are absent where there is none."""
-    found = parameters(OPERATIONS["PublishVersion"], {"FunctionName": "hello"}, {}, {}, document)
+    """Without a body all its members are absent."""
+    params = parameters(OPERATIONS["PublishVersion"], {"FunctionName": "hello"}, {}, {}, document)
 
-    assert {"FunctionName": "hello"} == found
+    assert {"FunctionName": "hello"} == params
 
 
-def test_a_body_that_nobody_needs_is_not_looked_at() -> None:
-    """A GET may come with anything behind it."""
-    found = parameters(OPERATIONS["GetFunction"], {"FunctionName": "hello"}, {}, {}, ["x"])
+def test_a_body_without_use_is_ignored() -> None:
+    """A GET may have any body."""
+    params = parameters(OPERATIONS["GetFunction"], {"FunctionName": "hello"}, {}, {}, ["x"])
 
-    assert {"FunctionName": "hello"} == found
+    assert {"FunctionName": "hello"} == params
 
 
 def test_numbers_of_a_query_are_numbers() -> None:
     """MaxItems is an integer, and a layer's version in the path is one too."""
-    found = parameters(OPERATIONS["ListFunctions"], {}, {"MaxItems": "50"}, {}, None)
+    params = parameters(OPERATIONS["ListFunctions"], {}, {"MaxItems": "50"}, {}, None)
     path = {"LayerName": "tools", "VersionNumber": "12345678901"}
 
-    assert {"MaxItems": 50} == found
+    assert {"MaxItems": 50} == params
     assert (
         12345678901
         == (parameters(OPERATIONS["GetLayerVersion"], path, {}, {}, None)["VersionNumber"])
@@ -216,10 +214,10 @@ def test_numbers_of_a_query_are_numbers() -> None:
 
 def test_whole_numbers_may_have_a_point() -> None:
     """1.0 is 1 in JSON."""
-    found = create(function(MemorySize=256.0))["MemorySize"]
+    params = create(function(MemorySize=256.0))["MemorySize"]
 
-    assert 256 == found
-    assert isinstance(found, int)
+    assert 256 == params
+    assert isinstance(params, int)
 
 
 # Types
@@ -261,8 +259,8 @@ def test_whole_numbers_may_have_a_point() -> None:
         ),
     ],
 )
-def test_a_wrong_type_is_told_as_aws_tells_it(changes: dict[str, Any], expected: str) -> None:
-    """What cannot be read is the only error: nobody knows what else it would have been."""
+def test_a_wrong_type_has_the_message_of_aws(changes: dict[str, Any], expected: str) -> None:
+    """A value of the wrong type is the only error of its request."""
     assert expected == unreadable(function(**{"FunctionName": "x!", **changes}))
 
 
@@ -276,21 +274,21 @@ def test_a_wrong_type_is_told_as_aws_tells_it(changes: dict[str, Any], expected:
     ],
 )
 def test_a_document_is_an_object(document: object, expected: str) -> None:
-    """JSON that is no object is no document, also where nothing is required of it."""
+    """JSON other than an object is no document, also for an operation without required members."""
     assert expected == unreadable(document)
     assert expected == unreadable(document, "PublishVersion")
 
 
 @pytest.mark.parametrize("weight", ["1", True, float("nan"), 10**400])
 def test_a_weight_is_a_number(weight: object) -> None:
-    """No string, no truth, and nothing that JSON cannot say."""
+    """Strings, booleans and numbers that JSON does not have are refused."""
     document = {"RoutingConfig": {"AdditionalVersionWeights": {"1": weight}}}
 
     assert "can not be converted to an Double" in unreadable(document, "CreateAlias")
 
 
 def test_a_time_is_a_number_of_seconds() -> None:
-    """A date that is written out is none."""
+    """A date as text is refused."""
     document = {"StartingPositionTimestamp": "2026-07-31"}
 
     assert "STRING_VALUE can not be converted to an Date" == unreadable(
@@ -300,7 +298,7 @@ def test_a_time_is_a_number_of_seconds() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "1.0", "+1", "١", "9" * 5000, "0x1", " 1"])
 def test_a_number_of_a_query_is_digits(text: str) -> None:
-    """What Python would take for a number as well is none on AWS."""
+    """Texts that Python's int() would accept are refused, as on AWS."""
     with pytest.raises(SerializationFailed) as caught:
         parameters(OPERATIONS["ListFunctions"], {}, {"MaxItems": text}, {}, None)
 
@@ -308,7 +306,7 @@ def test_a_number_of_a_query_is_digits(text: str) -> None:
 
 
 def test_a_version_of_a_layer_is_a_long() -> None:
-    """And is told as one."""
+    """Its message says Long."""
     path = {"LayerName": "tools", "VersionNumber": "latest"}
     with pytest.raises(SerializationFailed) as caught:
         parameters(OPERATIONS["GetLayerVersion"], path, {}, {}, None)
@@ -318,7 +316,7 @@ def test_a_version_of_a_layer_is_a_long() -> None:
 
 
 def test_a_header_of_bytes_that_are_no_text_is_refused() -> None:
-    """They come from aiohttp as half characters, which nobody could log or store."""
+    """They come from aiohttp as surrogates, which cannot be encoded for a log or a file."""
     headers = {"X-Amz-Client-Context": "e30\udcff"}
     with pytest.raises(SerializationFailed):
         parameters(OPERATIONS["Invoke"], {"FunctionName": "hello"}, {}, headers, None)
@@ -344,23 +342,23 @@ anything = st.recursive(
 def test_any_request_is_parameters_or_an_error(
     operation: str, data: st.DataObject, query: dict[str, str]
 ) -> None:
-    """Whatever JSON a client sends, the answer is one of two errors or fit to use."""
-    taken = OPERATIONS[operation]
+    """Any JSON has one of two errors, or parameters that can be used."""
+    model_operation = OPERATIONS[operation]
     members = INPUTS[operation].members.items()
     path = {name: "hello" for name, each in members if isinstance(each, Located)}
     names = [name for name, each in members if not isinstance(each, Located)]
     fine = function() if operation == "CreateFunction" else {}
     strategy = st.dictionaries(st.sampled_from(names), anything) if names else st.just({})
-    document = None if taken.blob_body else {**fine, **data.draw(strategy)}
+    document = None if model_operation.blob_body else {**fine, **data.draw(strategy)}
     try:
-        found = parameters(taken, path, query, {}, document)
+        params = parameters(model_operation, path, query, {}, document)
     except (ValidationFailed, SerializationFailed) as exc:
         message = str(exc)
     else:
         message = "fine"
 
-        assert found.keys() <= INPUTS[operation].members.keys()
-        # An event may be empty: it is looked at by who runs it.
-        assert set(INPUTS[operation].required) - {"InvokeArgs"} <= found.keys()
+        assert params.keys() <= INPUTS[operation].members.keys()
+        # A payload may be empty: it is checked when the function is invoked.
+        assert set(INPUTS[operation].required) - {"InvokeArgs"} <= params.keys()
 
     assert message.encode()

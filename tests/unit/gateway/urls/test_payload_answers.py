@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
 
 
-# On a machine that is busy with other things, slow is no finding.
+# A busy machine is no finding: no deadline, and no check for slow data.
 quick = settings(
     deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -122,7 +122,7 @@ def test_an_object_with_a_status_code_is_the_answer(
 
 
 def test_hop_by_hop_headers_and_lengths_are_the_server_s_to_send() -> None:
-    """A function that frames its own answer has no say in it, and still is answered."""
+    """A function's own framing headers are dropped; the rest of its answer is sent."""
     names = [
         "Connection",
         "keep-alive",
@@ -183,8 +183,8 @@ def test_hop_by_hop_headers_and_lengths_are_the_server_s_to_send() -> None:
     ],
     ids=json.dumps,
 )
-def test_what_cannot_be_an_http_answer_is_a_bad_gateway(reply: dict[str, Any]) -> None:
-    """A status, a header or a body that no server could send is 502, and not half of it sent."""
+def test_a_result_that_is_no_http_answer_is_a_bad_gateway(reply: dict[str, Any]) -> None:
+    """A status, a header or a body that HTTP cannot carry is a plain 502."""
     assert payloads.answer(json.dumps(reply).encode()) is BAD_GATEWAY
 
 
@@ -192,13 +192,13 @@ def test_what_cannot_be_an_http_answer_is_a_bad_gateway(reply: dict[str, Any]) -
     "returned",
     [b"", b"hello", b"{", b'{"a": NaN}', b"NaN", b"\x89PNG", b'"\xff"', b"1 2", b"[" * 100_000],
 )
-def test_what_is_no_json_is_a_bad_gateway(returned: bytes) -> None:
+def test_a_result_that_is_no_json_is_a_bad_gateway(returned: bytes) -> None:
     """Lambda infers an answer from valid JSON only."""
     assert payloads.answer(returned) is BAD_GATEWAY
 
 
 def test_the_answers_that_are_not_the_function_s() -> None:
-    """Their texts are AWS's, also the one that is JSON by its type only."""
+    """Their texts are AWS's, also the one that has the type of JSON and is none."""
     denied = ("x-amzn-ErrorType", "AccessDeniedException")
     message = (
         "Forbidden. For troubleshooting Function URL authorization issues, see: "
@@ -217,7 +217,7 @@ class _Received(io.BytesIO):
 
 
 def sent_and_parsed(answer: UrlAnswer) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Return what a client reads of this answer: status, headers and all that comes after."""
+    """Return this answer as a client reads it: status, headers and all bytes after them."""
     head = [f"HTTP/1.1 {answer.status} -"] + [f"{name}: {value}" for name, value in answer.headers]
     wire: Any = _Received("\r\n".join([*head, "", ""]).encode() + answer.body)
     connection: socket.socket = wire
@@ -263,7 +263,7 @@ replies = st.fixed_dictionaries(
 @settings(quick, max_examples=400)
 @given(returned=replies | values)
 def test_any_json_is_an_answer_that_can_be_sent(returned: object) -> None:
-    """What a client reads is what the function said: no header or body began inside another."""
+    """A client reads what the function returned: no value begins a header or the body."""
     answer = payloads.answer(json.dumps(returned).encode())
 
     status, headers, body = sent_and_parsed(answer)
@@ -280,6 +280,6 @@ def test_any_json_is_an_answer_that_can_be_sent(returned: object) -> None:
 @quick
 @given(returned=st.binary(max_size=40) | values.map(lambda each: json.dumps(each).encode()[:-1]))
 def test_any_bytes_are_an_answer(returned: bytes) -> None:
-    """What a worker wrote is never an exception of ours."""
+    """No bytes of a worker raise an exception."""
     assert isinstance(payloads.answer(returned), UrlAnswer)
     assert isinstance(payloads.streamed_head(returned), UrlAnswer)

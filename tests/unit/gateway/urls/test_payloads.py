@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miniλ.gateway.urls import payloads
 
-# On a machine that is busy with other things, slow is no finding.
+# A busy machine is no finding: no deadline, and no check for slow data.
 quick = settings(
     deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -52,7 +52,7 @@ def event(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_event_of_a_plain_request() -> None:
-    """A GET of / by nobody in particular has no body, no cookies and no parameters."""
+    """An unsigned GET of / has no body, no cookies and no parameters."""
     expected = {
         "version": "2.0",
         "routeKey": "$default",
@@ -189,14 +189,14 @@ def test_cookies_are_a_list_and_no_header(
     headers: list[tuple[str, str]], cookies: list[str]
 ) -> None:
     """Each cookie of each Cookie header is one string, and `headers` has none of them."""
-    got = event(headers=headers)
+    decoded = event(headers=headers)
 
-    assert cookies == got["cookies"]
-    assert "cookie" not in got["headers"]
+    assert cookies == decoded["cookies"]
+    assert "cookie" not in decoded["headers"]
 
 
 def test_an_empty_cookie_header_is_no_cookie() -> None:
-    """Where there are no cookies there is no list of them either."""
+    """Without cookies the event has no list of them."""
     assert "cookies" not in event(headers=[("Cookie", " ; ")])
 
 
@@ -213,23 +213,25 @@ def test_an_empty_cookie_header_is_no_cookie() -> None:
 )
 def test_a_query_is_given_raw_and_decoded(query: str, parameters: dict[str, str]) -> None:
     """Parameters are decoded, a repeated one is joined with commas; the raw query stays."""
-    got = event(raw_query=query)
+    decoded = event(raw_query=query)
 
-    assert query == got["rawQueryString"]
-    assert parameters == got["queryStringParameters"]
+    assert query == decoded["rawQueryString"]
+    assert parameters == decoded["queryStringParameters"]
 
 
 def test_a_path_stays_as_it_was_sent() -> None:
-    """%2F is not a slash: who routes by the path decides what it means."""
-    got = event(raw_path="/a%2Fb/c%20d")
+    """%2F stays encoded: a function that routes by the path can tell it from a slash."""
+    decoded = event(raw_path="/a%2Fb/c%20d")
 
-    assert "/a%2Fb/c%20d" == got["rawPath"] == got["requestContext"]["http"]["path"]
+    assert "/a%2Fb/c%20d" == decoded["rawPath"] == decoded["requestContext"]["http"]["path"]
 
 
 def test_hop_by_hop_headers_are_not_the_function_s() -> None:
-    """What the client told the server about this connection says nothing to a function."""
+    """Headers about the connection to the server are not in the event."""
     hops = ["Connection", "Keep-Alive", "Proxy-Authorization", "TE", "Trailer", "Upgrade"]
-    got = event(headers=[(name, "x") for name in [*hops, "Transfer-Encoding", "Content-Length"]])
+    decoded = event(
+        headers=[(name, "x") for name in [*hops, "Transfer-Encoding", "Content-Length"]]
+    )
 
     assert {
         "content-length",
@@ -237,12 +239,12 @@ def test_hop_by_hop_headers_are_not_the_function_s() -> None:
         "x-forwarded-port",
         "x-forwarded-proto",
         "x-amzn-trace-id",
-    } == set(got["headers"])
+    } == set(decoded["headers"])
 
 
 def test_a_client_cannot_say_where_it_comes_from() -> None:
-    """The address that we saw is last in X-Forwarded-For; the rest is ours alone to say."""
-    got = event(
+    """The peer's address is last in X-Forwarded-For; port and scheme are ours."""
+    decoded = event(
         headers=[
             ("X-Forwarded-For", "10.0.0.1"),
             ("X-Forwarded-Proto", "gopher"),
@@ -256,7 +258,7 @@ def test_a_client_cannot_say_where_it_comes_from() -> None:
         "x-forwarded-port": "443",
         "x-forwarded-proto": "https",
         "x-amzn-trace-id": "Root=1-5e6a8e9e-0123456789abcdef01234567",
-    } == got["headers"]
+    } == decoded["headers"]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,9 @@ def test_a_client_cannot_say_where_it_comes_from() -> None:
 )
 def test_a_body_that_says_it_is_text_is_text(content_type: str) -> None:
     """Text, JSON, XML and JavaScript arrive as they are."""
-    got = event(headers=[("Content-Type", content_type)], body='{"ä":"\0"}'.encode())
+    decoded = event(headers=[("Content-Type", content_type)], body='{"ä":"\0"}'.encode())
 
-    assert ('{"ä":"\0"}', False) == (got["body"], got["isBase64Encoded"])
+    assert ('{"ä":"\0"}', False) == (decoded["body"], decoded["isBase64Encoded"])
 
 
 @pytest.mark.parametrize(
@@ -292,25 +294,25 @@ def test_a_body_that_says_it_is_text_is_text(content_type: str) -> None:
     ],
 )
 def test_any_other_body_is_base64(content_type: str) -> None:
-    """Forms and binaries are encoded, and so is what says nothing."""
-    got = event(headers=[("Content-Type", content_type)], body=b"a=1")
+    """Forms, binaries and bodies without a type are base64."""
+    decoded = event(headers=[("Content-Type", content_type)], body=b"a=1")
 
-    assert ("YT0x", True) == (got["body"], got["isBase64Encoded"])
+    assert ("YT0x", True) == (decoded["body"], decoded["isBase64Encoded"])
 
 
 def test_text_that_is_not_utf_8_is_base64() -> None:
-    """No JSON can carry other bytes, whatever their content type says."""
-    got = event(headers=[("Content-Type", "text/plain; charset=latin-1")], body=b"caf\xe9")
+    """JSON cannot carry other bytes, with any content type."""
+    decoded = event(headers=[("Content-Type", "text/plain; charset=latin-1")], body=b"caf\xe9")
 
-    assert ("Y2Fm6Q==", True) == (got["body"], got["isBase64Encoded"])
+    assert ("Y2Fm6Q==", True) == (decoded["body"], decoded["isBase64Encoded"])
 
 
 def test_no_body_is_no_field() -> None:
-    """Of an empty body there is nothing to encode."""
-    got = event(headers=[("Content-Type", "image/png")])
+    """An empty body is not encoded."""
+    decoded = event(headers=[("Content-Type", "image/png")])
 
-    assert "body" not in got
-    assert got["isBase64Encoded"] is False
+    assert "body" not in decoded
+    assert decoded["isBase64Encoded"] is False
 
 
 @pytest.mark.parametrize(
@@ -322,27 +324,29 @@ def test_no_body_is_no_field() -> None:
     ],
 )
 def test_both_times_are_one(now: float, text: str, epoch: int) -> None:
-    """The time in words and the one in milliseconds are on the same side of a second."""
+    """Both forms of the time round to the same second."""
     context = event(now=now)["requestContext"]
 
     assert (text, epoch) == (context["time"], context["timeEpoch"])
 
 
-# What aiohttp gives for bytes that are not UTF-8.
-received = st.text(st.characters(exclude_characters="\r\n\0"), max_size=20).map(
+# Text as aiohttp decodes it from any bytes: those that are not UTF-8 are surrogates.
+text_of_aiohttp = st.text(st.characters(exclude_characters="\r\n\0"), max_size=20).map(
     lambda text: text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
 )
 
 
 @quick
 @given(
-    path=received,
-    query=received,
+    path=text_of_aiohttp,
+    query=text_of_aiohttp,
     headers=st.lists(
-        st.tuples(st.sampled_from(["A", "a", "Cookie", "User-Agent", "X-Forwarded-For"]), received)
+        st.tuples(
+            st.sampled_from(["A", "a", "Cookie", "User-Agent", "X-Forwarded-For"]), text_of_aiohttp
+        )
     ),
-    trace_id=received,
-    domain_name=received,
+    trace_id=text_of_aiohttp,
+    domain_name=text_of_aiohttp,
     body=st.binary(max_size=20),
     content_type=st.sampled_from(["text/plain", "image/png"]),
 )
@@ -359,8 +363,8 @@ def test_any_request_is_an_event(
     body: bytes,
     content_type: str,
 ) -> None:
-    """Whatever bytes a client sends, the event is JSON and the body is in it."""
-    got = event(
+    """For any bytes of a client the event is JSON, and the body is in it."""
+    decoded = event(
         raw_path=path,
         raw_query=query,
         headers=[*headers, ("Content-Type", content_type)],
@@ -369,5 +373,5 @@ def test_any_request_is_an_event(
         body=body,
     )
 
-    text = got.get("body", "")
-    assert body == (base64.b64decode(text) if got["isBase64Encoded"] else text.encode())
+    text = decoded.get("body", "")
+    assert body == (base64.b64decode(text) if decoded["isBase64Encoded"] else text.encode())
