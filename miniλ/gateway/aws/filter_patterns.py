@@ -78,9 +78,9 @@ def _unsupported(pattern: str, what: str) -> InvalidParameterValue:
 
 
 def _terms(pattern: str, text: str) -> Matches:
-    needed: list[str] = []
+    all_of: list[str] = []
     one_of: list[str] = []
-    excluded: list[str] = []
+    none_of: list[str] = []
     place = 0
     while place < len(text):
         match = _TERM.match(text, place)
@@ -89,16 +89,16 @@ def _terms(pattern: str, text: str) -> Matches:
         sign, term = match.groups()
         if term.startswith("%"):
             raise _unsupported(pattern, "regular expressions, %...%,")
-        {"": needed, "?": one_of, "-": excluded}[sign].append(_unquoted(term))
+        {"": all_of, "?": one_of, "-": none_of}[sign].append(_unquoted(term))
         place = match.end()
     # As on AWS, terms with "?" count only if the pattern has no others.
-    if needed or excluded:
+    if all_of or none_of:
         one_of = []
 
     def matches(message: str) -> bool:
         return (
-            all(term in message for term in needed)
-            and not any(term in message for term in excluded)
+            all(term in message for term in all_of)
+            and not any(term in message for term in none_of)
             and (not one_of or any(term in message for term in one_of))
         )
 
@@ -147,11 +147,11 @@ class _Parser:
     def _next(self) -> str:
         return self._tokens[-1][1] if self._tokens else ""
 
-    def _take(self, wanted: str) -> str:
+    def _take(self, expected: str) -> str:
         """Take the next token, which must be this mark or of this kind; return its text."""
         kind, text = self._tokens.pop() if self._tokens else ("end", "")
-        if wanted != (text if kind == "mark" else kind):
-            raise _invalid(self._pattern, f"expected {wanted}, got {text or 'its end'!r}")
+        if expected != (text if kind == "mark" else kind):
+            raise _invalid(self._pattern, f"expected {expected}, got {text or 'its end'!r}")
         return text
 
     def _either(self, depth: int) -> Condition:
@@ -227,11 +227,11 @@ def _text(value: str | float) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _fits(text: str, wanted: str) -> bool:
-    """Return whether a text is the wanted one, in which "*" stands for any text."""
-    first, *middle = wanted.split("*")
+def _fits(text: str, glob: str) -> bool:
+    """Return whether a text matches a glob, in which "*" stands for any text."""
+    first, *middle = glob.split("*")
     if not middle:
-        return text == wanted
+        return text == glob
     last = middle.pop()
     if not (text.startswith(first) and text.endswith(last)):
         return False

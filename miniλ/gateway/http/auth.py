@@ -164,10 +164,10 @@ class Auth:
 
     def _check_scope(self, claim: sigv4.Claim, services: tuple[str, ...]) -> None:
         """Refuse a signature for another region or service: it was made for another server."""
-        wrong = []
+        problems = []
         if claim.region not in {self._place.region, _GLOBAL_REGIONS.get(claim.service)}:
-            wrong.append("Credential should be scoped to a valid region.")
+            problems.append("Credential should be scoped to a valid region.")
         if claim.service not in services:
-            wrong.append(f"Credential should be scoped to correct service: '{services[0]}'.")
-        if wrong:
-            raise AccessDenied(" ".join(wrong), "InvalidSignatureException")
+            problems.append(f"Credential should be scoped to correct service: '{services[0]}'.")
+        if problems:
+            raise AccessDenied(" ".join(problems), "InvalidSignatureException")

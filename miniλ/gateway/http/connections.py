@@ -98,9 +98,9 @@ class Connection(web_protocol.RequestHandler):
             self._push_back(data)
             return
         if self._fast_path is not None and self._is_at_rest():
-            begun = self._fast_path.begin(data)
-            if begun is not None:
-                self._answer_when_done(*begun)
+            invocation = self._fast_path.begin(data)
+            if invocation is not None:
+                self._answer_when_done(*invocation)
                 return
         super().data_received(data)
         if self._messages:

@@ -130,7 +130,7 @@ class FastPath:
             date = formatdate(now, usegmt=True)
             self._date = (now, date)
         body = response.body
-        failed = "X-Amz-Function-Error: Unhandled\r\n" if response.invoked.failed else ""
+        error_header = "X-Amz-Function-Error: Unhandled\r\n" if response.invoked.failed else ""
         return (
             "HTTP/1.1 200 OK\r\n"
             f"Server: {SERVER}\r\n"
@@ -139,7 +139,7 @@ class FastPath:
             "x-amzn-Remapped-Content-Length: 0\r\n"
             f"X-Amz-Executed-Version: {response.executed_version}\r\n"
             f"X-Amzn-Trace-Id: {trace_id.lower()}\r\n"
-            f"{failed}"
+            f"{error_header}"
             f"Content-Length: {len(body)}\r\n"
             f"Date: {date}\r\n\r\n"
         ).encode() + body

@@ -88,10 +88,10 @@ class Keys:
         if key is None:
             return False
         action = action.lower()
-        allowed = [pattern.lower() for pattern in key.allow]
+        patterns = [pattern.lower() for pattern in key.allow]
         if function is None and "*" not in key.functions:
-            return action in allowed
-        return any(_matches(pattern, action) for pattern in allowed) and (
+            return action in patterns
+        return any(_matches(pattern, action) for pattern in patterns) and (
             function is None or any(_matches(pattern, function) for pattern in key.functions)
         )
 

@@ -259,7 +259,7 @@ OPERATIONS: dict[str, Operation] = {
 class _Node:
     """A node in the tree of paths: its operations, and the segments that may follow."""
 
-    __slots__ = ("literal", "operations", "parameter", "queried", "wild")
+    __slots__ = ("by_query", "literal", "operations", "parameter", "wild")
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
@@ -269,7 +269,7 @@ class _Node:
         self.parameter = ""
         self.operations: dict[str, Operation] = {}
         # By method: an operation that a parameter of the query string selects.
-        self.queried: dict[str, tuple[str, str, Operation]] = {}
+        self.by_query: dict[str, tuple[str, str, Operation]] = {}
 
 
 def _tree() -> _Node:
@@ -286,7 +286,7 @@ def _tree() -> _Node:
                 node = node.literal.setdefault(segment, _Node())
         if condition:
             key, _, value = condition.partition("=")
-            node.queried[operation.method] = (key, value, operation)
+            node.by_query[operation.method] = (key, value, operation)
         else:
             node.operations[operation.method] = operation
     return root
@@ -295,49 +295,47 @@ def _tree() -> _Node:
 _ROOT = _tree()
 
 
-def match(
-    method: str, segments_path: str, query: Mapping[str, str]
-) -> tuple[Operation, dict[str, str]]:
+def match(method: str, raw_path: str, query: Mapping[str, str]) -> tuple[Operation, dict[str, str]]:
     """Return the operation of a request and the parameters in its path, decoded.
 
-    `segments_path` is the path as it was sent, still percent-encoded and without the query
+    `raw_path` is the path as it was sent, still percent-encoded and without the query
     string; `query` is decoded. Raises `UnknownOperation` and `MethodNotAllowed`.
     """
     node = _ROOT
     in_path: dict[str, str] = {}
-    first, *segments = segments_path.split("/")
+    first, *segments = raw_path.split("/")
     # A path begins with a slash, and may end with one.
     if segments and not segments[-1]:
         segments.pop()
     if first or not segments:
-        raise _unknown(segments_path)
+        raise _unknown(raw_path)
     for segment in segments:
         after = node.literal.get(segment)
         if after is None:
             name = _decoded(segment)
             if name is None:
-                raise _unknown(segments_path)
+                raise _unknown(raw_path)
             after = node.literal.get(name)
             if after is None:
                 after = node.wild
                 if after is None:
-                    raise _unknown(segments_path)
+                    raise _unknown(raw_path)
                 in_path[node.parameter] = name
         node = after
-    if node.queried and method in node.queried:
-        key, value, operation = node.queried[method]
+    if node.by_query and method in node.by_query:
+        key, value, operation = node.by_query[method]
         if query.get(key) == value:
             return operation, in_path
-    known = node.operations.get(method)
-    if known is None:
+    plain = node.operations.get(method)
+    if plain is None:
         if not node.operations:
-            raise _unknown(segments_path)
+            raise _unknown(raw_path)
         msg = (
-            f"{method[:_SHOWN]} is not allowed for {segments_path[:_SHOWN]}: "
+            f"{method[:_SHOWN]} is not allowed for {raw_path[:_SHOWN]}: "
             f"use {', '.join(sorted(node.operations))}"
         )
         raise MethodNotAllowed(msg)
-    return known, in_path
+    return plain, in_path
 
 
 def _decoded(segment: str) -> str | None:

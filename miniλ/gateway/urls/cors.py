@@ -68,8 +68,8 @@ def applied(config: Cors | None, origin: str | None, headers: Headers) -> Header
     """Return the headers of a function's answer, their CORS headers replaced by the config's."""
     if config is None:
         return headers
-    kept = [pair for pair in headers if not pair[0].lower().startswith("access-control-")]
-    return (*kept, *response_headers(config, origin))
+    others = [pair for pair in headers if not pair[0].lower().startswith("access-control-")]
+    return (*others, *response_headers(config, origin))
 
 
 def _allow(config: Cors, origin: str | None) -> Headers:

@@ -157,10 +157,10 @@ async def _run(
             await result
         else:
             await stream.begins()
-        failed = result.done() and result.result().is_failure
+        is_failure = result.done() and result.result().is_failure
     except LambdaError as exc:
         return _error(incoming, exc)
-    return BAD_GATEWAY if failed else result
+    return BAD_GATEWAY if is_failure else result
 
 
 def _check_public(api: Api, function: str, alias: str) -> None:
