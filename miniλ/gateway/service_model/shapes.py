@@ -109,8 +109,9 @@ QUOTAS: dict[str, tuple[int, int]] = {
 # Functions, versions, aliases
 
 _REGION = r"(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}"
-# Letters of names, of functions, versions, aliases and layers alike.
-_NAME = r"[a-zA-Z0-9-_]+"
+# Names of functions, versions, aliases and layers alike: a character of one, and a whole one.
+_CHARACTER = r"[a-zA-Z0-9-_]"
+_NAME = _CHARACTER + "+"
 _LATEST_OR_ALIAS = r"(\$LATEST|" + _NAME + ")"
 # The beginning of a function's ARN, each part of which may be left out before its name.
 _ARN_OF = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?(" + _REGION + r":)?(\d{12}:)?(function:)?"
@@ -121,7 +122,7 @@ NamespacedFunctionName = String(
     1, 256, _ARN_OF + r"([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|" + _NAME + "))?"
 )
 FunctionUrlFunctionName = String(
-    1, 140, _ARN_OF + r"([a-zA-Z0-9-_]{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
+    1, 140, _ARN_OF + "(" + _CHARACTER + r"{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
 )
 Qualifier = String(1, 128, r"(|[a-zA-Z0-9$_-]+)")
 NumericLatestPublishedOrAliasQualifier = String(1, 128, r"\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+")
@@ -290,7 +291,8 @@ LayerNameOrArn = String(
     2048,
     r"(arn:(aws[a-zA-Z-]*)?:lambda:"
     + _REGION
-    + r":\d{12}:layer:[a-zA-Z0-9-_]{1,140}|[a-zA-Z0-9-_]{1,140})",
+    + r":\d{12}:layer:"
+    + f"{_CHARACTER}{{1,140}}|{_CHARACTER}{{1,140}})",
 )
 LayerVersionArn = String(
     1,
@@ -324,7 +326,7 @@ TaggableResource = String(
     + f"{_NAME}(:{_LATEST_OR_ALIAS})?"
     r"|code-signing-config:csc-[a-z0-9]{17}"
     r"|event-source-mapping:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-    r"|(capacity-provider|network-connector):[a-zA-Z0-9-_]{1,64})",
+    r"|(capacity-provider|network-connector):" + _CHARACTER + "{1,64})",
 )
 TagKey = String(1, 128, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)")
 Tags = MapOf(TagKey, String(0, 256, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"))
@@ -449,6 +451,6 @@ ProvisionedPollerConfig = Structure(
     {
         "MinimumPollers": Integer(1, 200),
         "MaximumPollers": Integer(1, 10000),
-        "PollerGroupName": String(0, 128, r"[a-zA-Z0-9-_]*"),
+        "PollerGroupName": String(0, 128, _CHARACTER + "*"),
     }
 )
