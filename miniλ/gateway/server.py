@@ -46,7 +46,7 @@ from miniλ.gateway import (
 from miniλ.gateway.aws import routes
 from miniλ.gateway.call import Api, Call
 from miniλ.gateway.http import answers, bodies, connections, loopback
-from miniλ.gateway.http.auth import Auth, named
+from miniλ.gateway.http.auth import Auth, unverified
 from miniλ.gateway.http.fast_path import FastPath
 from miniλ.gateway.service_model import inputs, operations, validate
 from miniλ.gateway.urls import configs
@@ -175,8 +175,8 @@ class Gateway:
     def _admit(self, request: web.BaseRequest, path: str, query: str) -> Caller:
         if self._auth is not None:
             return self._auth.admit(request, path, query)
-        loopback.check_visitor(request.headers, self._host)
-        return named(request)
+        loopback.check_caller(request.headers, self._host)
+        return unverified(request)
 
     def _call(
         self, operation: Operation, params: dict[str, Any], visitor: Caller, request_id: str

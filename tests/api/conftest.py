@@ -1,6 +1,6 @@
-"""A real server process and real clients: what the tests of the HTTP API share.
+"""A real server process and real clients, for all tests of the HTTP API.
 
-One server serves all of a file's tests: functions have names of their own, and are deleted.
+All tests of a file share one server: each makes functions with new names, and deletes them.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ _numbers = itertools.count(1)
 def archive(**modules: str) -> bytes:
     """Return a .zip of modules: `archive(app="source")`."""
     memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as written:
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive_file:
         for name, source in modules.items():
-            written.writestr(f"{name}.py", source)
+            archive_file.writestr(f"{name}.py", source)
     return memory.getvalue()
 
 
 class Server:
-    """A `minilambda serve` that runs; `url` is where."""
+    """A running `minilambda serve`, at `url`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], said: dict[str, Any]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], announcement: dict[str, Any]) -> None:
         self.process = process
-        self.url: str = said["address"]
+        self.url: str = announcement["address"]
         self.port = int(self.url.rpartition(":")[2])
-        self.state = Path(said["state"])
+        self.state = Path(announcement["state"])
 
     def client(self, service: str = "lambda", key: str = "test", **options: Any) -> BaseClient:
-        """Return a boto3 client of it that tries everything once."""
+        """Return a boto3 client of it that never retries."""
         options = {
             "retries": {"max_attempts": 0},
             "read_timeout": 60,
@@ -88,7 +88,7 @@ def serving(
     stderr: IO[str] | None = None,
     **environment: str,
 ) -> Iterator[Server]:
-    """Run `minilambda serve` on a free port, and end it. `program` is what Python is to run."""
+    """Run `minilambda serve` on a free port, and end it. `program` are arguments of Python."""
     process = subprocess.Popen(
         [sys.executable, *program, "serve", "--port", "0", "--json", *arguments],
         stdout=subprocess.PIPE,
@@ -116,17 +116,17 @@ def serving(
 
 @pytest.fixture(autouse=True)
 def nothing_survives() -> None:
-    """Not after each test: clients keep connections. What a server leaves is seen at its end."""
+    """Check nothing after each test: clients keep connections. `server` checks at its end."""
 
 
 def left_by(pid: int) -> list[str]:
-    """Return what is left of a server that was this process: states, cgroups."""
+    """Return the state directories and cgroups that a server of this process id has left."""
     own = f"{pid:06x}*"
     base = Path(tempfile.gettempdir()) / f"minilambda-{os.geteuid()}"
-    found = list(base.glob(own))
+    paths = list(base.glob(own))
     for place in hierarchies.places().values():
-        found += Path(place).glob(f"minilambda-{own}")
-    return [str(path) for path in found]
+        paths += Path(place).glob(f"minilambda-{own}")
+    return [str(path) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[BaseClient]:
     """Return a boto3 client of Lambda."""
-    opened = server.client()
-    yield opened
-    opened.close()
+    lambda_client = server.client()
+    yield lambda_client
+    lambda_client.close()
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def make_function(client: BaseClient) -> Iterator[Callable[..., str]]:
 
     Takes CreateFunction's parameters, and `source`, the module `app`; returns the name.
     """
-    made: list[str] = []
+    names: list[str] = []
 
     def make(source: str = ECHO, **parameters: Any) -> str:
         name = parameters.pop("FunctionName", f"f{next(_numbers)}")
@@ -168,14 +168,14 @@ def make_function(client: BaseClient) -> Iterator[Callable[..., str]]:
                 **parameters,
             }
         )
-        made.append(name)
+        names.append(name)
         client.get_waiter("function_active_v2").wait(
             FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
         )
         return name
 
     yield make
-    for name in made:
+    for name in names:
         with contextlib.suppress(client.exceptions.ResourceNotFoundException):
             client.delete_function(FunctionName=name)
 

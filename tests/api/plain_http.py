@@ -1,4 +1,4 @@
-"""HTTP by hand, for what no client of AWS would send; and a server that is looked at closely."""
+"""HTTP by hand, for requests that no client of AWS sends; and servers that must not log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECONDS = 20.0
-# On this machine a server has read by then what it was sent.
+# Seconds after which a server has read what it was sent.
 PAUSE = 0.05
 SERVE = "from miniλ.cli.main import main\nmain()\n"
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -40,12 +40,12 @@ class Answer(NamedTuple):
 
     @property
     def document(self) -> Any:
-        """The body, as the JSON that it is."""
+        """The body, decoded from JSON."""
         return json.loads(self.body)
 
     @property
     def message(self) -> str:
-        """What an error says."""
+        """The message of an error."""
         document = self.document
         return str(document.get("message", document.get("Message")))
 
@@ -68,7 +68,7 @@ def ask(
             connection.putheader("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
             connection.putheader(name, value)
-        # Who is refused while it still sends is not told by its own side: the answer is there.
+        # A server that refuses a request early closes while we send: the answer is readable still.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.endheaders(body, encode_chunked=is_chunked)
         response = connection.getresponse()
@@ -78,12 +78,12 @@ def ask(
 
 
 def invocation(name: str) -> str:
-    """Return the path that a function is invoked by."""
+    """Return the path of Invoke for a function."""
     return f"/2015-03-31/functions/{name}/invocations"
 
 
 def head(path: str, *lines: str, method: str = "POST") -> bytes:
-    """Return the head of a request, with a Host, and lines of one's own."""
+    """Return the head of a request, with a Host and these lines."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode(
         "latin-1"
     )
@@ -106,55 +106,55 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def say(connection: socket.socket, *parts: bytes) -> bytes:
-    """Send parts, each when the one before was read; return what came between them."""
-    said = b""
+    """Send parts, each after the server has read the one before; return what came meanwhile."""
+    reply = b""
     for part in parts:
-        # Who has been refused already is reset; what was said is still there.
+        # A server that has refused the request resets the connection; its answer is readable still.
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             connection.sendall(part)
         if part is not parts[-1]:
             connection.settimeout(PAUSE)
             with contextlib.suppress(TimeoutError):
-                said += connection.recv(65536)
+                reply += connection.recv(65536)
     connection.settimeout(SECONDS)
-    return said
+    return reply
 
 
 def converse(server: Server, *parts: bytes) -> bytes:
-    """Send parts, each when the one before was read, and return all until the server closes."""
+    """Send parts as `say` does, and return all that comes until the server closes."""
     with connect(server) as connection:
-        said = say(connection, *parts)
-        return said + rest(connection)
+        reply = say(connection, *parts)
+        return reply + rest(connection)
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Ask again and again, until something is so."""
+    """Poll a condition until it is true; fail after `SECONDS`."""
     end = time.monotonic() + SECONDS
     while not is_so():
         assert time.monotonic() < end, "it was not so in time"
 
 
 def memory(server: Server, kind: str = "RssAnon") -> int:
-    """Return how much memory a server has, in bytes."""
+    """Return the memory of a server, in bytes."""
     with open(f"/proc/{server.process.pid}/status", encoding="ascii") as status:
-        found = next(line for line in status if line.startswith(f"{kind}:"))
-    return int(found.split()[1]) * 1024
+        line = next(line for line in status if line.startswith(f"{kind}:"))
+    return int(line.split()[1]) * 1024
 
 
 @contextlib.contextmanager
 def watched(*arguments: str, program: str = SERVE, **environment: str) -> Iterator[Server]:
-    """Run `minilambda serve` by a program of one's own; nothing may go wrong in it."""
-    with tempfile.TemporaryFile("w+") as said:
-        with serving(*arguments, program=("-c", program), stderr=said, **environment) as server:
+    """Run `minilambda serve` by this program; it must not write to stderr."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        with serving(*arguments, program=("-c", program), stderr=stderr, **environment) as server:
             yield server
-        said.seek(0)
-        text = said.read()
+        stderr.seek(0)
+        text = stderr.read()
 
         assert "" == text
 
 
 def ended(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Run a server that is not to start; return its exit code and what it says."""
+    """Run a server that must not start; return its exit code and its stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "miniλ", "serve", "--port", "0", "--json", *arguments],
         capture_output=True,
@@ -169,7 +169,7 @@ def ended(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 class Meeting:
-    """Where a function says that it runs, and waits until it may end."""
+    """A socket where functions announce that they run, and wait for the word that they return."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -178,21 +178,21 @@ class Meeting:
         self.guests: list[socket.socket] = []
 
     def await_guest(self) -> socket.socket:
-        """Wait for a function that runs; what is written to it is what it goes on with."""
+        """Wait for a running function; it returns the bytes that the test writes to this socket."""
         guest, _ = self._listener.accept()
         guest.settimeout(SECONDS)
         self.guests.append(guest)
         return guest
 
     def close(self) -> None:
-        """Let everybody go."""
+        """Close all connections: functions that still wait return."""
         for guest in (*self.guests, self._listener):
             guest.close()
 
 
 @pytest.fixture
 def meeting() -> Iterator[Meeting]:
-    """Return a place to meet functions that are made of `GUEST`."""
+    """Return a meeting for functions made of `GUEST`."""
     place = Meeting()
     yield place
     place.close()

@@ -1,4 +1,4 @@
-"""What a client raises when it is refused, as one value to compare."""
+"""Errors that a client raises, as one value to compare."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def refused(operation: Callable[..., Any], **parameters: Any) -> tuple[int, str,
 
 
 def told(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer without what the client adds to it."""
+    """Return an answer without the metadata that boto3 adds to it."""
     return {name: value for name, value in answer.items() if name != "ResponseMetadata"}

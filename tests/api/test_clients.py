@@ -1,6 +1,7 @@
-"""Clients as people have them: the AWS CLI, curl, Terraform's provider, SAM, the Serverless fork.
+"""Clients of the field: the AWS CLI, curl, Terraform's provider, SAM, the Serverless fork.
 
-Terraform and SAM are replayed: what their sources call, in that order, with what they read of it.
+Terraform and SAM are replayed: the calls of their sources, in that order, and the members that they
+read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NPM_SECONDS = 45
 
 @pytest.fixture
 def environment(server: Server, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a client: nobody's keys, our address, a home of its own."""
+    """Return the environment of a client: test keys, our address, a home of its own."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -60,7 +61,7 @@ def ran(command: list[str], environment: dict[str, str], directory: Path, code: 
 
 @pytest.fixture
 def aws(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
-    """Return the AWS CLI as a function: its answer as JSON, or what it complains of."""
+    """Return the AWS CLI as a function: its answer as JSON, or its stderr."""
     program = Path(sys.executable).with_name("aws")
     if not program.exists():
         pytest.skip("aws is not on PATH")
@@ -114,7 +115,7 @@ def test_the_aws_cli_deploys_and_invokes(
 def test_curl_is_enough(
     server: Server, client: BaseClient, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Without a signature or a type: what it sends by itself is taken, also by `Expect`."""
+    """Without a signature or a content type, and with the Expect of a large body."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not on PATH")
     client.create_function(**new("curled", Code={"ZipFile": archive(app=ECHO)}))
@@ -159,7 +160,7 @@ def read(client: BaseClient, name: str) -> dict[str, Any]:
 
 
 def test_terraform_creates_changes_and_deletes(client: BaseClient) -> None:
-    """Apply, apply with other arguments, destroy: each call answers what the provider waits for."""
+    """Apply, apply with other arguments, destroy: each answer is the one the provider waits for."""
     name = "formed"
     client.create_function(
         **new(
@@ -263,7 +264,7 @@ def osls(tmp_path: Path) -> Iterator[str]:
 def test_osls_deploys_a_function(
     osls: str, client: BaseClient, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """`deploy function` gives a function that is there its code and memory; `invoke` runs it."""
+    """`deploy function` changes code and memory of an existing function; `invoke` runs it."""
     service = tmp_path / "service"
     service.mkdir()
     (service / "app.py").write_text(GREET)
@@ -277,8 +278,8 @@ def test_osls_deploys_a_function(
     quiet = {**environment, "SLS_TRACKING_DISABLED": "1", "SLS_NOTIFICATIONS_MODE": "off"}
     ran([osls, "deploy", "function", "-f", "hello"], quiet, service)
     after = updated(client, "shop-dev-hello")
-    said = ran([osls, "invoke", "-f", "hello", "-d", '{"name": "Ada"}'], quiet, service)
+    output = ran([osls, "invoke", "-f", "hello", "-d", '{"name": "Ada"}'], quiet, service)
     client.delete_function(FunctionName="shop-dev-hello")
 
     assert (256, "Successful") == (after["MemorySize"], after["LastUpdateStatus"])
-    assert "Hello, Ada" == json.loads(said)
+    assert "Hello, Ada" == json.loads(output)

@@ -1,4 +1,4 @@
-"""The express lane over HTTP: nobody can tell which way a request took, except by its time."""
+"""The fast path over HTTP: a client can tell it from the other path by its time only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["meeting"]  # a fixture
 
-# Changes nothing, and is not known to the lane.
+# A header that changes nothing, and that the fast path does not know.
 DETOUR = "Accept-Charset: utf-8"
 PLAIN = "def handler(event, context):\n    return 1 / 0 if event == 'fail' else event\n"
 
@@ -52,34 +52,34 @@ def request(name: str, body: bytes, *lines: str) -> bytes:
     return head(invocation(name), f"Content-Length: {len(body)}", *lines) + body
 
 
-def answers(server: Server, sent: bytes, count: int) -> list[tuple[bytes, bytes]]:
-    """Send bytes on one connection and read so many answers: head and body of each."""
-    found: list[tuple[bytes, bytes]] = []
+def answers(server: Server, data: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    """Send bytes on one connection and read this number of answers: head and body of each."""
+    heads_and_bodies: list[tuple[bytes, bytes]] = []
     with connect(server) as connection, connection.makefile("rb") as reader:
-        connection.sendall(sent)
+        connection.sendall(data)
         for _ in range(count):
             lines = [reader.readline()]
             while lines[-1] not in (b"\r\n", b""):
                 lines.append(reader.readline())
             (length,) = [line for line in lines if line.lower().startswith(b"content-length")]
-            found.append((b"".join(lines), reader.read(int(length.split(b":")[1]))))
-    return found
+            heads_and_bodies.append((b"".join(lines), reader.read(int(length.split(b":")[1]))))
+    return heads_and_bodies
 
 
-def headers(said: bytes) -> dict[bytes, bytes]:
-    """Return the headers of an answer, without what differs each time."""
-    lines = [line.split(b": ", 1) for line in said.split(b"\r\n")[1:] if line]
-    found = {name.lower(): value for name, value in lines}
-    assert len(lines) == len(found)
+def headers(answer_head: bytes) -> dict[bytes, bytes]:
+    """Return the headers of an answer, without those that differ each time."""
+    lines = [line.split(b": ", 1) for line in answer_head.split(b"\r\n")[1:] if line]
+    values = {name.lower(): value for name, value in lines}
+    assert len(lines) == len(values)
     for each in (b"date", b"x-amzn-requestid", b"x-amzn-trace-id"):
-        found.pop(each, None)
-    return found
+        values.pop(each, None)
+    return values
 
 
 @pytest.mark.parametrize(
     "body", [b'{"a": 1}', b'"fail"', b"", b"\xc3\xa4", b"{", b'"' + b"x" * 5000 + b'"']
 )
-def test_both_ways_answer_the_same(server: Server, echo: str, body: bytes) -> None:
+def test_both_paths_answer_the_same(server: Server, echo: str, body: bytes) -> None:
     """Status, headers and body: of an answer, of a failure, of an error."""
     for _ in range(2):  # a function that fails is warm again after it
         ask(server, "POST", invocation(echo), b"1")
@@ -94,15 +94,15 @@ def test_both_ways_answer_the_same(server: Server, echo: str, body: bytes) -> No
 
 def test_requests_that_come_together_are_answered_in_order(server: Server, echo: str) -> None:
     """Pipelined, in one piece."""
-    sent = b"".join(request(echo, str(number).encode()) for number in range(5))
+    data = b"".join(request(echo, str(number).encode()) for number in range(5))
 
-    assert [str(n).encode() for n in range(5)] == [body for _, body in answers(server, sent, 5)]
+    assert [str(n).encode() for n in range(5)] == [body for _, body in answers(server, data, 5)]
 
 
-def test_what_comes_meanwhile_waits(
+def test_a_request_during_another_one_waits(
     server: Server, make_function: Callable[..., str], meeting: Meeting
 ) -> None:
-    """A request that arrives while another one is answered has its turn; also a broken one."""
+    """A request that arrives during another one is answered after it; also a broken one."""
     name = warm_guest(server, make_function, meeting)
     body = json.dumps({"port": meeting.port}).encode()
     with connect(server) as connection, connection.makefile("rb") as reader:
@@ -159,14 +159,14 @@ def test_a_client_that_leaves_does_not_stop_it(
     guest.sendall(b"on")
     logs = server.client("logs")
     group = f"/aws/lambda/{name}"
-    found = logs.filter_log_events
-    until(lambda: 2 == len(found(logGroupName=group, filterPattern="REPORT")["events"]))
+    search = logs.filter_log_events
+    until(lambda: 2 == len(search(logGroupName=group, filterPattern="REPORT")["events"]))
     logs.close()
 
     warm_up(server, name, meeting)
 
 
-def test_who_has_said_all_is_answered(
+def test_a_half_closed_client_is_answered(
     server: Server, make_function: Callable[..., str], meeting: Meeting
 ) -> None:
     """A client that closes its own side waits for the answer, and then it is over."""
@@ -181,7 +181,7 @@ def test_who_has_said_all_is_answered(
 
 
 def test_the_end_of_the_server_waits_for_it(meeting: Meeting) -> None:
-    """SIGTERM: what is being answered is answered, and the server exits with 0."""
+    """SIGTERM: a running invocation is answered, and the server exits with 0."""
     with watched() as server:
         client = server.client()
         client.create_function(
@@ -206,7 +206,7 @@ def test_the_end_of_the_server_waits_for_it(meeting: Meeting) -> None:
 
 
 def is_deaf(server: Server) -> bool:
-    """Return whether nobody listens any more."""
+    """Return whether the server has stopped listening."""
     try:
         connect(server).close()
     except ConnectionRefusedError:

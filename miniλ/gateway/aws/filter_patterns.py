@@ -1,16 +1,16 @@
-"""This module is the filter patterns of CloudWatch Logs: which messages FilterLogEvents returns.
+"""Filter patterns of CloudWatch Logs: a pattern becomes a predicate on messages.
 
-    ERROR "not found"            each of them is in the message; case matters
-    ?ERROR ?WARN                 one of them is
-    ERROR -EXPECTED              and this one is not
+    ERROR "not found"            each of these is in the message; case matters
+    ?ERROR ?WARN                 at least one of these is
+    ERROR -EXPECTED              the first is, the second is not
     { $.level = "ERROR" }        the message is JSON, and has this value there
     { ($.ms >= 100 && $.path = "/v1/*") || $.level != INFO }
 
-Rule: a pattern comes from a client and a message from a function. Neither can make matching
-take more than a few passes over the message: no regular expression is made of them.
+Rule: a pattern comes from a client and a message from a function. Matching costs one pass over the
+message for each term, for any pattern and message: neither is ever a regular expression.
 
-Patterns of columns (`[ip, user]`), regular expressions (`%re%`) and the words IS, EXISTS and
-NOT are refused by name. Source: CloudWatch Logs user guide, "Filter pattern syntax".
+Patterns of columns (`[ip, user]`), regular expressions (`%re%`) and the words IS, EXISTS and NOT
+are refused by name. Source: CloudWatch Logs user guide, "Filter pattern syntax".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Matches: TypeAlias = Callable[[str], bool]
     Condition: TypeAlias = Callable[[Any], bool]
 
-# Parentheses within parentheses: far below what Python's stack takes.
+# Nested parentheses: far below the recursion limit of Python.
 MAX_DEPTH = 50
 
 _TERM = re.compile(r'\s*([?-]?)("(?:[^"\\]|\\.)*"|[^\s"]+)')
@@ -56,7 +56,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def parse(pattern: str) -> Matches:
-    """Return what says of a message whether it matches. Raises `InvalidParameterValue`."""
+    """Return the predicate of a pattern: does a message match? Raises `InvalidParameterValue`."""
     text = pattern.strip()
     if text.startswith("["):
         raise _unsupported(pattern, "patterns of columns, [...],")
@@ -78,27 +78,27 @@ def _unsupported(pattern: str, what: str) -> InvalidParameterValue:
 
 
 def _terms(pattern: str, text: str) -> Matches:
-    needed: list[str] = []
+    all_of: list[str] = []
     one_of: list[str] = []
-    excluded: list[str] = []
+    none_of: list[str] = []
     place = 0
     while place < len(text):
-        found = _TERM.match(text, place)
-        if found is None:
+        match = _TERM.match(text, place)
+        if match is None:
             raise _invalid(pattern, f"a quote is not closed in {text[place:]!r}")
-        sign, term = found.groups()
+        sign, term = match.groups()
         if term.startswith("%"):
             raise _unsupported(pattern, "regular expressions, %...%,")
-        {"": needed, "?": one_of, "-": excluded}[sign].append(_unquoted(term))
-        place = found.end()
-    # As AWS has it, terms with "?" count only where there is nothing else.
-    if needed or excluded:
+        {"": all_of, "?": one_of, "-": none_of}[sign].append(_unquoted(term))
+        place = match.end()
+    # As on AWS, terms with "?" count only if the pattern has no others.
+    if all_of or none_of:
         one_of = []
 
     def matches(message: str) -> bool:
         return (
-            all(term in message for term in needed)
-            and not any(term in message for term in excluded)
+            all(term in message for term in all_of)
+            and not any(term in message for term in none_of)
             and (not one_of or any(term in message for term in one_of))
         )
 
@@ -121,19 +121,19 @@ def _holds(condition: Condition, message: str) -> bool:
 
 
 class _Parser:
-    """Reads `{ condition }`: "&&" binds closer than "||"."""
+    """A parser of `{ condition }`, by recursive descent: "&&" binds closer than "||"."""
 
     def __init__(self, pattern: str, text: str) -> None:
         self._pattern = pattern
         self._tokens: list[tuple[str, str]] = []
         place = 0
         while place < len(text):
-            found = _TOKEN.match(text, place)
-            if found is None:
+            match = _TOKEN.match(text, place)
+            if match is None:
                 raise _invalid(pattern, f"it cannot be read from {text[place:]!r} on")
-            kind = found.lastgroup or ""
-            self._tokens.append((kind, found[kind]))
-            place = found.end()
+            kind = match.lastgroup or ""
+            self._tokens.append((kind, match[kind]))
+            place = match.end()
         self._tokens.reverse()
 
     def whole(self) -> Condition:
@@ -147,11 +147,11 @@ class _Parser:
     def _next(self) -> str:
         return self._tokens[-1][1] if self._tokens else ""
 
-    def _take(self, wanted: str) -> str:
-        """Take this mark, or a token of this kind."""
+    def _take(self, expected: str) -> str:
+        """Take the next token, which must be this mark or of this kind; return its text."""
         kind, text = self._tokens.pop() if self._tokens else ("end", "")
-        if wanted != (text if kind == "mark" else kind):
-            raise _invalid(self._pattern, f"expected {wanted}, got {text or 'its end'!r}")
+        if expected != (text if kind == "mark" else kind):
+            raise _invalid(self._pattern, f"expected {expected}, got {text or 'its end'!r}")
         return text
 
     def _either(self, depth: int) -> Condition:
@@ -190,26 +190,26 @@ class _Parser:
         text = _unquoted(value)
         compare = _COMPARE[sign]
 
-        def holds(document: Any) -> bool:  # noqa: ANN401 - whatever JSON was printed
-            found = _at(document, steps)
-            # What is not there, or is no value, is neither equal nor different.
-            if found is None or isinstance(found, dict | list):
+        def holds(document: Any) -> bool:  # noqa: ANN401 - any JSON
+            actual = _at(document, steps)
+            # An absent value, an object and a list are neither equal to a value nor different.
+            if actual is None or isinstance(actual, dict | list):
                 return False
             if number is not None:
-                is_number = isinstance(found, int | float) and not isinstance(found, bool)
-                return is_number and compare(found, number)
-            return _fits(_text(found), text) == (sign == "=")
+                is_number = isinstance(actual, int | float) and not isinstance(actual, bool)
+                return is_number and compare(actual, number)
+            return _fits(_text(actual), text) == (sign == "=")
 
         return holds
 
 
 def _number(word: str) -> int | float | None:
     try:
-        found = _decode(word)
+        value = _decode(word)
     except msgspec.DecodeError:
         return None
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return found if is_number else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number else None
 
 
 def _at(document: Any, steps: list[str | int]) -> Any:  # noqa: ANN401 - see `holds`
@@ -227,11 +227,11 @@ def _text(value: str | float) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _fits(text: str, wanted: str) -> bool:
-    """Say whether the text is the wanted one, in which "*" stands for anything."""
-    first, *middle = wanted.split("*")
+def _fits(text: str, glob: str) -> bool:
+    """Return whether a text matches a glob, in which "*" stands for any text."""
+    first, *middle = glob.split("*")
     if not middle:
-        return text == wanted
+        return text == glob
     last = middle.pop()
     if not (text.startswith(first) and text.endswith(last)):
         return False

@@ -1,12 +1,12 @@
-"""This module is CloudWatch Logs, as far as Lambda's clients read it: POST / in AWS JSON 1.1.
+"""CloudWatch Logs for Lambda's clients, read-only: POST / in AWS JSON 1.1.
 
-Rule: logs are read-only here. What functions print comes from the logbook alone, so an
-operation that would change something is refused, and says so. A group begins with the first
-invocation of its function and stays when the function is deleted.
+Rule: only functions write logs, by what they print (`store.logbook`). An operation that would
+change something is refused with a message that says so. A group begins with the first invocation of
+its function, and outlives the function.
 
-A nextToken of events is a place between two of them, "f/" for those after it and "b/" for those
-before it: at the end of a stream a reader is given the token that it came with. Source: Amazon
-CloudWatch Logs API reference; messages from recorded answers, where they are known.
+A nextToken of events is a position between two events: "f/" for the events after it, "b/" for those
+before it. At the end of a stream a reader gets the token back that it sent. Source: Amazon
+CloudWatch Logs API reference; messages from recorded answers, where there is one.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from miniλ.store.logbook import Logbook, LogGroup, LogStream
 
 TARGET = "Logs_20140328."
-# A page of events has at most this many, and about this size, as PutLogEvents counts it.
+# A page of events: at most this number and size, where an event counts its message and 26 bytes, as
+# in PutLogEvents; a page of groups or streams: at most this number.
 PAGE_EVENTS = 10_000
 PAGE_BYTES = 1024 * 1024
 EVENT_OVERHEAD = 26
 PAGE_DESCRIBED = 50
 
-# The errors of Lambda that CloudWatch Logs has under another name.
+# Lambda's error codes that CloudWatch Logs spells differently.
 _TYPES = {
     "InvalidParameterValueException": "InvalidParameterException",
     "InvalidRequestContentException": "SerializationException",
@@ -55,11 +56,11 @@ T = TypeVar("T")
 
 
 class _Logs(msgspec.Struct, frozen=True):
-    """Whose logs are asked for."""
+    """The logs of one account: its logbook, its functions, and the ARN of its groups."""
 
     logbook: Logbook
     functions: Iterable[str]
-    arn: str  # of any group, without its name
+    arn: str  # of a group, without the name at its end
 
 
 async def answer(
@@ -73,8 +74,8 @@ async def answer(
 ) -> tuple[int, bytes]:
     """Return status and JSON body of one request: its X-Amz-Target header and its body.
 
-    `functions` are the names of those that exist, whether or not they ever ran. Raises nothing:
-    an error is an answer, {"__type", "message"} with status 400, or 500 if it is ours.
+    `functions` are the names of all functions, also of those that never ran. A `LambdaError` is an
+    answer: {"__type", "message"} with status 400, or 500 if it is ours.
     """
     logs = _Logs(logbook, functions, f"arn:aws:logs:{region}:{account}:log-group:")
     try:
@@ -105,7 +106,7 @@ def _read_only(name: str) -> AccessDenied:
 
 
 def _group(logs: _Logs, request: Request) -> str:
-    """Return the name of the group that is asked for; an ARN of another account has no group."""
+    """Return the name of the group in a request; no group has the name of a foreign ARN."""
     name, identifier = request.log_group_name, request.log_group_identifier
     if name is not None and identifier is not None:
         msg = "logGroupName and logGroupIdentifier cannot both be given: leave one of them out."
@@ -125,8 +126,8 @@ async def _describe_log_groups(logs: _Logs, request: Request) -> dict[str, Any]:
         msg = "LogGroup name prefix and LogGroup name pattern are mutually exclusive parameters."
         raise InvalidParameterValue(msg)
     limit = page_size(request, PAGE_DESCRIBED)
-    named = request.log_group_identifiers
-    names = None if named is None else {_group_of(logs, identifier) for identifier in named}
+    identifiers = request.log_group_identifiers
+    names = None if identifiers is None else {_group_of(logs, each) for each in identifiers}
     groups = [
         group
         for group in await logs.logbook.groups()
@@ -176,14 +177,14 @@ def _stream_document(logs: _Logs, group: str, stream: LogStream) -> dict[str, An
         "lastEventTimestamp": stream.last,
         "lastIngestionTime": stream.ingested,
         "arn": f"{logs.arn}{group}:log-stream:{stream.name}",
-        "storedBytes": 0,  # deprecated, and zero on AWS too
+        "storedBytes": 0,  # deprecated, and 0 on AWS too
     }
 
 
 def _page(
     items: list[T], request: Request, limit: int, key: Callable[[T], tuple[int, str]]
 ) -> tuple[list[T], dict[str, str]]:
-    """Return the items after nextToken, which is the key of the last one, and the next token."""
+    """Return a page of items and its nextToken, which is the key of the last item on the page."""
     descending = bool(request.descending)
     items = sorted(items, key=key, reverse=descending)
     if request.next_token is not None:
@@ -210,7 +211,7 @@ async def _get_log_events(logs: _Logs, request: Request) -> dict[str, Any]:
     group = _group(logs, request)
     stream = required("logStreamName", request.log_stream_name)
     limit = page_size(request, PAGE_EVENTS)
-    forward, place = _place(request, forward=bool(request.start_from_head))
+    forward, place = _start(request, forward=bool(request.start_from_head))
     events = await logs.logbook.events(
         group, streams=[stream], start=request.start_time, end=request.end_time
     )
@@ -240,21 +241,21 @@ async def _filter_log_events(logs: _Logs, request: Request) -> dict[str, Any]:
         msg = "logStreamNames and logStreamNamePrefix cannot both be given: leave one of them out."
         raise InvalidParameterValue(msg)
     limit = page_size(request, PAGE_EVENTS)
-    forward, place = _place(request, forward=request.start_from_head is not False)
+    forward, place = _start(request, forward=request.start_from_head is not False)
     events = await logs.logbook.events(
         group,
         streams=names,
         prefix=prefix or "",
         start=request.start_time,
-        # Unlike GetLogEvents, this takes what is of endTime too.
+        # Unlike GetLogEvents, FilterLogEvents includes endTime.
         end=None if request.end_time is None else request.end_time + 1,
         matches=filter_patterns.parse(request.filter_pattern) if request.filter_pattern else None,
     )
     page, more = _page_of_events(events, limit, place, forward=forward)
     token = {}
     if more:
-        there = _token("f", page[-1].position + 1) if forward else _token("b", page[0].position)
-        token = {"nextToken": there}
+        end = _token("f", page[-1].position + 1) if forward else _token("b", page[0].position)
+        token = {"nextToken": end}
     return {
         "events": [
             {
@@ -262,18 +263,18 @@ async def _filter_log_events(logs: _Logs, request: Request) -> dict[str, Any]:
                 "timestamp": event.timestamp,
                 "message": event.message,
                 "ingestionTime": event.ingestion,
-                # Who follows a log knows by it what it has seen already.
+                # A client that follows a log skips ids that it has seen (`aws logs tail`).
                 "eventId": f"{event.position:056d}",
             }
             for event in (page if forward else reversed(page))
         ],
-        "searchedLogStreams": [],  # not supported any more, and empty on AWS too
+        "searchedLogStreams": [],  # deprecated, and empty on AWS too
         **token,
     }
 
 
-def _place(request: Request, *, forward: bool) -> tuple[bool, int | None]:
-    """Return which way to read and from where. A token's own way is before the request's."""
+def _start(request: Request, *, forward: bool) -> tuple[bool, int | None]:
+    """Return whether to read forward, and the start. A token overrides the request's direction."""
     if request.next_token is None:
         return forward, None
     token = _TOKEN.fullmatch(request.next_token)
@@ -282,21 +283,21 @@ def _place(request: Request, *, forward: bool) -> tuple[bool, int | None]:
     return token[1] == "f", int(token[2])
 
 
-def _token(way: str, place: int) -> str:
-    return f"{way}/{place:056d}"
+def _token(direction: str, place: int) -> str:
+    return f"{direction}/{place:056d}"
 
 
 def _page_of_events(
     events: list[LogEvent], limit: int, place: int | None, *, forward: bool
 ) -> tuple[list[LogEvent], bool]:
-    """Return the first or last events from the place on, in order, and whether there are more."""
+    """Return a page of events before or after a place, in order, and whether there are more."""
     if place is not None:
-        there = bisect_left(events, place, key=lambda event: event.position)
-        events = events[there:] if forward else events[:there]
+        index = bisect_left(events, place, key=lambda event: event.position)
+        events = events[index:] if forward else events[:index]
     count = size = 0
     for event in events if forward else reversed(events):
         size += len(event.message.encode()) + EVENT_OVERHEAD
-        # A page has one event at least, however long.
+        # A page has at least one event, of any length.
         if count == limit or (count and size > PAGE_BYTES):
             break
         count += 1
@@ -304,7 +305,7 @@ def _page_of_events(
     return page, count < len(events)
 
 
-# Tags, and what is refused
+# Tags, and operations that are refused
 
 
 async def _list_tags_for_resource(logs: _Logs, request: Request) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""This module is what a client may ask of CloudWatch Logs: parameters, and what they may be.
+"""Parameters of CloudWatch Logs, parsed and checked.
 
-Refusals are in the words that AWS has for them, one at a time. Source of the bounds: the service
-model, API version 2014-03-28.
+The first parameter out of bounds is an error with AWS's message for it. Source of the bounds: the
+service model, API version 2014-03-28.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from miniλ.errors import InvalidParameterValue, InvalidRequestContent
 
 _GROUP_NAME = r"[\.\-_/#A-Za-z0-9]"
 _STREAM_NAME = r"[^:*]*"
-# Parameter: least and greatest length, pattern.
-_TEXTS = {
+# By parameter: least and greatest length, pattern.
+_STRINGS = {
     "logGroupName": (1, 512, _GROUP_NAME + "+"),
     "logGroupNamePrefix": (1, 512, _GROUP_NAME + "+"),
     "logGroupNamePattern": (0, 512, _GROUP_NAME + "*"),
@@ -26,16 +26,16 @@ _TEXTS = {
     "filterPattern": (0, 1024, ".*"),
     "nextToken": (1, 2048, ".*"),
 }
-_MOST_NAMES = {"logGroupIdentifiers": 50, "logStreamNames": 100}
+_MAX_NAMES = {"logGroupIdentifiers": 50, "logStreamNames": 100}
 _ORDERS = ("LogStreamName", "LastEventTime")
 
 
-# A long, as the model has it: JSON knows larger numbers.
+# A long in the model: JSON has larger numbers.
 Milliseconds = Annotated[int, msgspec.Meta(le=2**63 - 1)]
 
 
 class Request(msgspec.Struct, frozen=True, rename="camel"):
-    """The parameters of all operations here. Those that we do not know change nothing."""
+    """The parameters of all operations together. Unknown ones are ignored."""
 
     log_group_name: str | None = None
     log_group_identifier: str | None = None
@@ -61,10 +61,10 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 def parse(body: bytes) -> Request:
-    """Return the parameters in a body, "" being none.
+    """Return the parameters in a body; an empty body has none.
 
-    Raises `InvalidRequestContent` for what is not JSON or of another type, and
-    `InvalidParameterValue` for a value out of bounds.
+    Raises `InvalidRequestContent` for a body that is not JSON and for a value of the wrong type,
+    and `InvalidParameterValue` for a value out of bounds.
     """
     try:
         request = _decode(body or b"{}")
@@ -78,8 +78,8 @@ def parse(body: bytes) -> Request:
 
 
 def _check(name: str, value: object) -> None:
-    if isinstance(value, str) and name in _TEXTS:
-        least, most, pattern = _TEXTS[name]
+    if isinstance(value, str) and name in _STRINGS:
+        least, most, pattern = _STRINGS[name]
         if len(value) < least:
             raise refused(name, value, f"have length greater than or equal to {least}")
         if len(value) > most:
@@ -87,7 +87,7 @@ def _check(name: str, value: object) -> None:
         if not re.fullmatch(pattern, value, re.DOTALL):
             raise refused(name, value, f"satisfy regular expression pattern: {pattern}")
     elif isinstance(value, list):
-        most = _MOST_NAMES[name]
+        most = _MAX_NAMES[name]
         if not 1 <= len(value) <= most:
             raise refused(name, value, f"have length between 1 and {most}")
     elif name in {"startTime", "endTime"} and isinstance(value, int) and value < 0:
@@ -97,7 +97,7 @@ def _check(name: str, value: object) -> None:
 
 
 def refused(name: str, value: object, must: str) -> InvalidParameterValue:
-    """Return the error of a parameter whose value is not what it must."""
+    """Return the error for a parameter whose value breaks a rule: Member must `must`."""
     shown = "null" if value is None else f"'{value}'"
     return InvalidParameterValue(
         f"1 validation error detected: Value {shown} at '{name}' failed to satisfy constraint: "
@@ -106,14 +106,14 @@ def refused(name: str, value: object, must: str) -> InvalidParameterValue:
 
 
 def required(name: str, value: str | None) -> str:
-    """Return a value that has to be there."""
+    """Return the value of a required parameter; raises `InvalidParameterValue` without one."""
     if value is None:
         raise refused(name, None, "not be null")
     return value
 
 
 def page_size(request: Request, most: int) -> int:
-    """Return how many items a page may have; the operation has its own most."""
+    """Return the size of a page: the request's limit, or `most`, the maximum of the operation."""
     value = most if request.limit is None else request.limit
     if value < 1:
         raise refused("limit", value, "have value greater than or equal to 1")

@@ -1,15 +1,15 @@
-"""This module is what is answered beside Lambda's operations, on the same port.
+"""Routes beside Lambda's operations, on the same port.
 
-GET  /                                    who we are, as JSON: also what a health check asks
-GET  /_minilambda/enforcement             what this host holds, per resource
-GET  /_code/SHA256.zip?...                a package, by a link of GetFunction
+GET  /                                    name and version as JSON, for health checks
+GET  /_minilambda/enforcement             the limits that this host enforces, per resource
+GET  /_code/SHA256.zip?...                a package, by a download link of GetFunction
 any  /_url/ID/...                         a function URL; also by Host ID.lambda-url.*
 POST / with X-Amz-Target: Logs_20140328.* CloudWatch Logs, read-only
 POST / with Action=...                    STS GetCallerIdentity, IAM GetRole
 
-Where keys are asked for, the first three take none; logs take one that may read them (an action
-such as logs:FilterLogEvents, and the function they are of); who one is and what a role is called
-anybody with a key may ask, as on AWS.
+With [auth], / and /_code need no key (a link is signed by us), and a function URL has its own
+AuthType. Enforcement, STS and IAM take any key, as on AWS; logs take a key that may read them, by
+action (logs:FilterLogEvents) and by the function that a group is of.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from miniλ.gateway import downloads
 from miniλ.gateway.aws import logs, sts_iam
 from miniλ.gateway.aws.logs_request import parse
 from miniλ.gateway.http import answers, bodies, loopback
-from miniλ.gateway.http.auth import NOBODY, named
+from miniλ.gateway.http.auth import ANONYMOUS, unverified
 from miniλ.gateway.urls import serve
 from miniλ.model import MAX_PAYLOAD
 from miniλ.store import packages
@@ -48,14 +48,14 @@ _URL_HOST = re.compile(r"([a-z0-9]{32})\.lambda-url\.")
 
 
 def is_url(request: web.BaseRequest) -> bool:
-    """Return whether a request is to a host that is a function URL's, whatever its path is."""
+    """Return whether a request is to the host of a function URL; its path does not matter then."""
     return ".lambda-url." in request.headers.get("Host", "")
 
 
 async def answer(
     api: Api, auth: Auth | None, host: str, request: web.BaseRequest, request_id: str
 ) -> web.StreamResponse:
-    """Answer a request that is none of Lambda's operations. `host` is what we listen on."""
+    """Answer a request that is not for an operation of Lambda. `host` is what we listen on."""
     path, _, query = request.raw_path.partition("?")
     by_host = _URL_HOST.match(request.headers.get("Host", "")) if is_url(request) else None
     if by_host is not None:
@@ -64,7 +64,7 @@ async def answer(
         url_id, slash, rest = path.removeprefix(URL_PREFIX).partition("/")
         return await _serve_url(api, auth, request, url_id, slash + rest or "/")
     if auth is None:
-        loopback.check_visitor(request.headers, host)
+        loopback.check_caller(request.headers, host)
     if path.startswith(downloads.PREFIX):
         return await _download(api, request, path, query, request_id)
     if path == "/" and request.method == "POST":
@@ -77,7 +77,7 @@ async def answer(
         raise MethodNotAllowed(msg)
     if path == ENFORCEMENT:
         if auth is not None:
-            # What this host cannot hold is for those who may run something here.
+            # The limits that this host cannot enforce are shown only to callers with a key.
             verify = auth.admit(request, path, query).verify
             if verify is not None:
                 verify(sigv4.EMPTY_SHA256)
@@ -89,16 +89,16 @@ async def answer(
 async def _serve_url(
     api: Api, auth: Auth | None, request: web.BaseRequest, url_id: str, path: str
 ) -> web.StreamResponse:
-    """Answer a function URL. A signature, where there is one, is of the path as it was sent."""
-    sent, _, query = request.raw_path.partition("?")
-    visitor: Caller = NOBODY
-    signed = "Authorization" in request.headers or "X-Amz-Signature=" in query
-    if signed and serve.asks_who(api, url_id):
-        visitor = named(request) if auth is None else auth.admit(request, sent, query)
+    """Answer a function URL. A signature covers the path as it was sent, `/_url/ID` included."""
+    raw_path, _, query = request.raw_path.partition("?")
+    caller: Caller = ANONYMOUS
+    has_signature = "Authorization" in request.headers or "X-Amz-Signature=" in query
+    if has_signature and serve.needs_signature(api, url_id):
+        caller = unverified(request) if auth is None else auth.admit(request, raw_path, query)
     body = await bodies.read(request, MAX_PAYLOAD, "InvokeFunctionUrl")
-    if visitor.verify is not None:
-        visitor.verify(hashlib.sha256(body).hexdigest())
-    return await serve.serve(api, request, url_id, path, query, body, visitor)
+    if caller.verify is not None:
+        caller.verify(hashlib.sha256(body).hexdigest())
+    return await serve.serve(api, request, url_id, path, query, body, caller)
 
 
 async def _download(
@@ -106,42 +106,42 @@ async def _download(
 ) -> web.StreamResponse:
     sha256 = api.links.check(path, dict(parse_qsl(query)))
     store = api.supervisor.code_store
-    kept = store / f"{sha256}.zip"
+    archive = store / f"{sha256}.zip"
     headers = {"Content-Type": "application/zip", "x-amzn-RequestId": request_id}
-    if kept.is_file():
-        return web.FileResponse(kept, headers=headers)
+    if archive.is_file():
+        return web.FileResponse(archive, headers=headers)
     if not (store / sha256).is_dir():
         msg = "The package is not there any more: ask GetFunction for another link"
         raise ResourceNotFound(msg)
-    # A function of a directory has no archive before somebody asks for one.
-    made = api.uploads / f"{uuid.uuid4().hex}.zip"
+    # A function that was created from a directory has no archive: one is made for this request.
+    temporary = api.uploads / f"{uuid.uuid4().hex}.zip"
     try:
-        await asyncio.to_thread(packages.archive, store / sha256, made)
-        response = web.FileResponse(made, headers=headers)
+        await asyncio.to_thread(packages.archive, store / sha256, temporary)
+        response = web.FileResponse(temporary, headers=headers)
         await response.prepare(request)
         await response.write_eof()
     finally:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return response
 
 
 async def _call(
     api: Api, auth: Auth | None, request: web.BaseRequest, query: str, request_id: str
 ) -> web.StreamResponse:
-    """Answer CloudWatch Logs, STS and IAM."""
+    """Answer a call of CloudWatch Logs, STS or IAM."""
     target = request.headers.get("X-Amz-Target", "")
     try:
         services = ("logs",) if target else ("sts", "iam")
-        visitor = named(request) if auth is None else auth.admit(request, "/", query, services)
+        caller = unverified(request) if auth is None else auth.admit(request, "/", query, services)
         body = await bodies.read(request, MAX_CALL, "service")
-        if visitor.verify is not None:
-            visitor.verify(hashlib.sha256(body).hexdigest())
+        if caller.verify is not None:
+            caller.verify(hashlib.sha256(body).hexdigest())
             if target:
-                _check_logs(visitor, target, body)
+                _check_logs(caller, target, body)
     except LambdaError as exc:
         return (answers.target_error if target else answers.query_error)(exc, request_id)
     place = api.functions.place
-    account = visitor.account or place.account
+    account = caller.account or place.account
     headers = {"x-amzn-RequestId": request_id}
     if target:
         names = [function.name for function in api.functions.all()]
@@ -155,19 +155,19 @@ async def _call(
             form,
             account=account,
             region=place.region,
-            key_id=visitor.key_id,
+            key_id=caller.key_id,
             request_id=request_id,
         )
         headers["Content-Type"] = "text/xml"
     return web.Response(status=status, body=content, headers=headers)
 
 
-def _check_logs(visitor: Caller, target: str, body: bytes) -> None:
-    """Refuse to show logs to a key that may not see them, or not those of this function."""
-    asked = parse(body)
+def _check_logs(caller: Caller, target: str, body: bytes) -> None:
+    """Refuse a key that may not do this with the logs of each function in the request."""
+    params = parse(body)
     action = f"logs:{target.removeprefix(logs.TARGET)}"
-    said = (asked.log_group_name, asked.log_group_identifier, asked.resource_arn)
-    groups = [text.rpartition("log-group:")[2].removesuffix(":*") for text in said if text]
+    mentioned = (params.log_group_name, params.log_group_identifier, params.resource_arn)
+    groups = [text.rpartition("log-group:")[2].removesuffix(":*") for text in mentioned if text]
     for group in groups or [""]:
         name = group.removeprefix(GROUP_PREFIX) if group.startswith(GROUP_PREFIX) else None
-        visitor.check_action(action, name)
+        caller.check_action(action, name)

@@ -1,7 +1,8 @@
-"""This module is as much of STS and IAM as Lambda's clients call: who am I, is there this role.
+"""STS and IAM as far as Lambda's clients call them: GetCallerIdentity and GetRole.
 
-Nobody has rights here but by the operator's keys, so everybody is the account's root, and every
-role exists and trusts Lambda. POST / with a form, AWS's query protocol; answers are XML.
+What a caller may do is in the operator's keys file, and there are no users or roles. So each caller
+is the root of its account, and every role exists and trusts Lambda. POST / with a form, AWS's query
+protocol; answers are XML.
 Source: API references of AWS STS, GetCallerIdentity, and AWS IAM, GetRole.
 """
 
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 _STS = "https://sts.amazonaws.com/doc/2011-06-15/"
 _IAM = "https://iam.amazonaws.com/doc/2010-05-08/"
 _ROLE_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]+")
-_MOST_NAME = 64
-# What XML 1.0 has no way to write.
+_MAX_ROLE_NAME = 64
+# Characters that XML 1.0 cannot represent.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TRUST = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Allow",'
     '"Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}'
 )
-# A role has always been there: since the day that Lambda has.
+# All roles are as old as Lambda: the day that it was announced.
 _CREATED = "2014-11-13T00:00:00Z"
 
 
 def answer(
     form: Mapping[str, str], *, account: str, region: str, key_id: str, request_id: str
 ) -> tuple[int, bytes]:
-    """Return status and XML of one request. `key_id` is of the access key it was signed with."""
-    del region  # STS says the same everywhere, and IAM is everywhere
+    """Return status and XML of one request. `key_id` is the access key that signed it."""
+    del region  # answers of STS and IAM are the same in every region
     action = form.get("Action", "")
     if action == "GetCallerIdentity":
         return 200, _caller(account, key_id, request_id)
@@ -45,7 +46,7 @@ def answer(
     if not action:
         message = "The request must contain the parameter Action"
         return _error(namespace, "MissingAction", message, request_id)
-    # The first of what was sent tells what it is.
+    # The beginning of an action is enough to recognise it by.
     message = f"The action {action[:128]} is not valid for this endpoint."
     return _error(namespace, "InvalidAction", message, request_id)
 
@@ -53,7 +54,7 @@ def answer(
 def _caller(account: str, key_id: str, request_id: str) -> bytes:
     result = (
         f"<Arn>arn:aws:iam::{_text(account)}:root</Arn>"
-        # The root user's id is the account's; who signed is more to an operator.
+        # On AWS the id of root is the account's; the key id tells an operator more.
         f"<UserId>{_text(key_id or account)}</UserId>"
         f"<Account>{_text(account)}</Account>"
     )
@@ -61,9 +62,9 @@ def _caller(account: str, key_id: str, request_id: str) -> bytes:
 
 
 def _role(name: str | None, account: str, request_id: str) -> tuple[int, bytes]:
-    refused = _refused(name)
-    if name is None or refused:
-        return _error(_IAM, "ValidationError", refused, request_id)
+    problem = _problem(name)
+    if name is None or problem:
+        return _error(_IAM, "ValidationError", problem, request_id)
     digest = hashlib.sha256(f"{account}/{name}".encode()).digest()
     role_id = "AROA" + base64.b32encode(digest).decode()[:17]
     result = (
@@ -80,9 +81,9 @@ def _role(name: str | None, account: str, request_id: str) -> tuple[int, bytes]:
     return 200, _result(_IAM, "GetRole", result, request_id)
 
 
-def _refused(name: str | None) -> str:
-    """Return what is wrong with a role's name in IAM's words, "" if nothing is."""
-    if name is not None and 1 <= len(name) <= _MOST_NAME:
+def _problem(name: str | None) -> str:
+    """Return IAM's message for the name of a role that it would refuse, else ""."""
+    if name is not None and 1 <= len(name) <= _MAX_ROLE_NAME:
         if _ROLE_NAME.fullmatch(name):
             return ""
         return (
@@ -94,7 +95,7 @@ def _refused(name: str | None) -> str:
     elif not name:
         value, member = "''", "have length greater than or equal to 1"
     else:
-        value, member = f"'{name[:1024]}'", f"have length less than or equal to {_MOST_NAME}"
+        value, member = f"'{name[:1024]}'", f"have length less than or equal to {_MAX_ROLE_NAME}"
     return (
         f"1 validation error detected: Value {value} at 'roleName' failed to satisfy constraint: "
         f"Member must {member}"

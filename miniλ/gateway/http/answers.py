@@ -1,10 +1,10 @@
-"""This module is answers: what goes back over HTTP, documents and errors, as AWS writes them.
+"""Answers over HTTP: documents and errors, as AWS writes them.
 
 An error is its status, its code in X-Amzn-ErrorType and a JSON body. Whether the text is called
-`message` or `Message` is each error's own, as the service model has it: clients look there.
-Services beside Lambda have protocols of their own, and errors in them.
+`message` or `Message` depends on the error, as in the service model: clients read that member.
+Services beside Lambda have protocols of their own, and their own form of an error.
 
-Rule: a message repeats what a client sent, and may be sent whatever that was.
+Rule: a message may repeat any bytes that a client sent, and can still be encoded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from aiohttp import web
 from miniλ.errors import LambdaError, ResourceNotFound, ServiceError, Throttled, ValidationFailed
 
 JSON = "application/json"
-# How long who was throttled is asked to wait: somebody else's invocation is over by then, or not.
+# The Server header. AWS sends none; aiohttp would send its own name and version.
+SERVER = "minilambda"
+# Seconds after which a throttled client may retry: a guess, as no end of an invocation is known.
 RETRY_AFTER = "1"
 
 _encode = msgspec.json.Encoder().encode
 # `Message` in the model; all others say `message`.
 _CAPITAL = (ResourceNotFound, ServiceError)
 _CAPITAL_CODES = frozenset({"ResourceInUseException"})
-# The codes of signatures, as services of the query protocol have them.
+# Codes of signature errors, as services of the query protocol spell them.
 _QUERY_CODES = {
     "AccessDeniedException": "AccessDenied",
     "IncompleteSignatureException": "IncompleteSignature",
@@ -36,7 +38,7 @@ _QUERY_CODES = {
 
 
 def document(status: int, content: object, request_id: str) -> web.Response:
-    """Return a successful answer; None is no body at all."""
+    """Return a successful answer; None is an answer without a body."""
     headers = {"x-amzn-RequestId": request_id}
     if content is None:
         return web.Response(status=status, headers=headers)
@@ -44,48 +46,48 @@ def document(status: int, content: object, request_id: str) -> web.Response:
     return web.Response(status=status, body=_encode(content), headers=headers)
 
 
-def error(failed: LambdaError, request_id: str) -> web.Response:
-    """Return the answer for an error of ours."""
+def error(exc: LambdaError, request_id: str) -> web.Response:
+    """Return the answer for an error, as Lambda writes it (REST JSON)."""
     content: dict[str, Any] = {}
     headers = {
         "x-amzn-RequestId": request_id,
-        "x-amzn-ErrorType": failed.code,
+        "x-amzn-ErrorType": exc.code,
         "Content-Type": JSON,
     }
-    text = _text(failed)
-    if isinstance(failed, ValidationFailed):
+    text = _text(exc)
+    if isinstance(exc, ValidationFailed):
         content["message"] = text
-    elif isinstance(failed, Throttled):
-        content = {"Reason": failed.reason, "Type": "User", "message": "Rate Exceeded."}
+    elif isinstance(exc, Throttled):
+        content = {"Reason": exc.reason, "Type": "User", "message": "Rate Exceeded."}
         headers["Retry-After"] = RETRY_AFTER
     else:
-        content["Type"] = "Service" if failed.is_ours else "User"
-        capital = isinstance(failed, _CAPITAL) or failed.code in _CAPITAL_CODES
+        content["Type"] = "Service" if exc.is_ours else "User"
+        capital = isinstance(exc, _CAPITAL) or exc.code in _CAPITAL_CODES
         content["Message" if capital else "message"] = text
-    return web.Response(status=failed.status, body=_encode(content), headers=headers)
+    return web.Response(status=exc.status, body=_encode(content), headers=headers)
 
 
-def target_error(failed: LambdaError, request_id: str) -> web.Response:
-    """Return the answer for an error as services with X-Amz-Target have it (JSON 1.1)."""
-    status = 500 if failed.is_ours else 400
-    content = {"__type": failed.code, "message": _text(failed)}
+def target_error(exc: LambdaError, request_id: str) -> web.Response:
+    """Return the answer for an error, as services with X-Amz-Target write it (JSON 1.1)."""
+    status = 500 if exc.is_ours else 400
+    content = {"__type": exc.code, "message": _text(exc)}
     headers = {"x-amzn-RequestId": request_id, "Content-Type": "application/x-amz-json-1.1"}
     return web.Response(status=status, body=_encode(content), headers=headers)
 
 
-def query_error(failed: LambdaError, request_id: str) -> web.Response:
-    """Return the answer for an error as STS and IAM have it (the query protocol)."""
-    code = _QUERY_CODES.get(failed.code, failed.code)
-    sender = "Receiver" if failed.is_ours else "Sender"
+def query_error(exc: LambdaError, request_id: str) -> web.Response:
+    """Return the answer for an error, as STS and IAM write it (the query protocol)."""
+    code = _QUERY_CODES.get(exc.code, exc.code)
+    sender = "Receiver" if exc.is_ours else "Sender"
     content = (
         f"<ErrorResponse><Error><Type>{sender}</Type><Code>{code}</Code>"
-        f"<Message>{escape(_text(failed))}</Message></Error>"
+        f"<Message>{escape(_text(exc))}</Message></Error>"
         f"<RequestId>{request_id}</RequestId></ErrorResponse>"
     )
     headers = {"x-amzn-RequestId": request_id, "Content-Type": "text/xml"}
-    return web.Response(status=failed.status, body=content.encode(), headers=headers)
+    return web.Response(status=exc.status, body=content.encode(), headers=headers)
 
 
-def _text(failed: LambdaError) -> str:
-    # Bytes of a header that are no UTF-8 arrive as half characters, which nobody can write.
-    return str(failed).encode("utf-8", "backslashreplace").decode()
+def _text(exc: LambdaError) -> str:
+    # aiohttp decodes bytes of a header that are not UTF-8 as surrogates, which UTF-8 cannot encode.
+    return str(exc).encode("utf-8", "backslashreplace").decode()

@@ -1,12 +1,12 @@
-"""This module is auth: who asks, and whether their signature says so too.
+"""The caller of a request: the key that it names, and whether its signature proves it.
 
-With [auth] in the settings every request is signed (AWS Signature Version 4) by a key of the keys
-file. What a request claims is looked at before its body is read. That the claim is true can be
-said then only if it has the body's hash in it; else after, since the signature is over the body
-as well. Nothing is done in between.
+With [auth] in the settings every request is signed (AWS Signature Version 4) with a key of the keys
+file. What a request claims is checked before its body is read. Whether the claim is true is known
+at that point only if it contains the body's hash; otherwise after the body was read, since the
+signature covers the body. No operation starts before that.
 
-Without it nobody is asked: then a key id of 12 digits still names the account, as clients of
-emulators are used to.
+Without [auth] no signature is asked for or verified. A key id of 12 digits still names the account
+of the caller, a convention of Lambda emulators.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from miniλ.store.registry import Registry
 
 LAMBDA = ("lambda",)
-# Where these are everywhere, clients sign for the region that they began in.
-_EVERYWHERE = {"iam": "us-east-1", "sts": "us-east-1"}
+# Global services: clients sign for this region, or for the one that they are configured with.
+_GLOBAL_REGIONS = {"iam": "us-east-1", "sts": "us-east-1"}
 
 _CREDENTIAL = re.compile(r"Credential=([0-9]{12})/")
 
 
 class Caller:
-    """Who asks: a key id and its account, "" where nobody was asked.
+    """The caller of a request: a key id and its account, both "" without a signature.
 
-    `verify` is to be called with the sha256 (hex) of the body, before anything is done; None
-    where there is nothing to verify.
+    `verify` must be called with the sha256 (hex) of the body before an operation starts. It is
+    None for a caller without a claim to prove, whose checks all pass: any caller without [auth].
     """
 
     __slots__ = ("_keys", "_place", "account", "key_id", "verify")
@@ -61,9 +61,10 @@ class Caller:
         self._place = place
 
     def check_may(self, operation: str, function: str | None) -> None:
-        """Refuse an operation that the keys file does not allow this key; by the model's name.
+        """Refuse an operation, by the model's name, that the keys file does not allow this key.
 
-        `function` is as a client says it, an ARN perhaps; None is no one function.
+        `function` is as the client wrote it, perhaps an ARN; None for an operation that is not of
+        one function. Raises `AccessDenied`.
         """
         if self._place is None:
             return
@@ -73,13 +74,13 @@ class Caller:
         self.check_action(keys.action_of(operation), name)
 
     def check_params(self, operation: str, params: Mapping[str, Any], registry: Registry) -> None:
-        """Refuse an operation whose function is not in its path, by what its parameters say."""
+        """Refuse an operation whose path has no function, by the functions of its parameters."""
         if self._keys is not None:
-            for function in _about(params, registry):
+            for function in _functions_of(params, registry):
                 self.check_may(operation, function)
 
     def check_action(self, action: str, name: str | None) -> None:
-        """Refuse an action, by IAM's name, on a function, by its own name; None as above."""
+        """Refuse an action, by IAM's name, on a function, by its plain name; None as above."""
         if self._keys is None or self._place is None or self._keys.may(self.key_id, action, name):
             return
         raise keys.denied(
@@ -90,33 +91,33 @@ class Caller:
         )
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
 
 
-def _about(params: Mapping[str, Any], registry: Registry) -> list[str | None]:
-    """Return the functions that parameters are about: by name, by ARN, by a mapping to one.
+def _functions_of(params: Mapping[str, Any], registry: Registry) -> list[str | None]:
+    """Return the functions that parameters mention: by name, by ARN, or by a mapping's id.
 
-    None is in it for what is of no one function, or does not exist.
+    None stands for parameters of no one function, and for a mapping that does not exist.
     """
-    found: list[str | None] = []
+    functions: list[str | None] = []
     if "FunctionName" in params:
-        found.append(params["FunctionName"])
+        functions.append(params["FunctionName"])
     resource = params.get("Resource", "")
     if ":function:" in resource:
-        found.append(resource)
+        functions.append(resource)
     mapping_id = params.get("UUID", "")
     if ":event-source-mapping:" in resource:
         mapping_id = resource.rpartition(":")[2]
     if mapping_id:
         mapping = registry.get(MAPPING, mapping_id)
-        found.append(None if mapping is None else mapping["FunctionArn"])
-    return found or [None]
+        functions.append(None if mapping is None else mapping["FunctionArn"])
+    return functions or [None]
 
 
-def named(request: web.BaseRequest) -> Caller:
-    """Return who says who they are, where nobody is asked for a proof."""
-    found = _CREDENTIAL.search(request.headers.get("Authorization", ""))
-    return NOBODY if found is None else Caller(found[1], found[1])
+def unverified(request: web.BaseRequest) -> Caller:
+    """Return the caller that a request names, without proof: for a gateway without [auth]."""
+    match = _CREDENTIAL.search(request.headers.get("Authorization", ""))
+    return ANONYMOUS if match is None else Caller(match[1], match[1])
 
 
 class Auth:
@@ -131,9 +132,10 @@ class Auth:
     def admit(
         self, request: web.BaseRequest, path: str, query: str, services: tuple[str, ...] = LAMBDA
     ) -> Caller:
-        """Return who a request claims to be from. Raises `AccessDenied`.
+        """Return the caller that a request claims to be from. Raises `AccessDenied`.
 
-        `services`: those that a request to this path may be signed for.
+        `services` are those that a request to this path may be signed for. The claim is proved
+        when `Caller.verify` has been called.
         """
         headers = list(request.headers.items())
         claim = sigv4.parse(query, headers)
@@ -153,7 +155,7 @@ class Auth:
             )
 
         if secret is None:
-            # The same work and the same words whatever the body is, and nothing of it is read.
+            # An unknown key: the same work and message for any body, and none of it is read.
             verify(claim.payload or sigv4.EMPTY_SHA256)
         elif claim.payload is not None:
             verify(None)
@@ -161,11 +163,11 @@ class Auth:
         return Caller(claim.key_id, account, self._keys, self._place, verify)
 
     def _check_scope(self, claim: sigv4.Claim, services: tuple[str, ...]) -> None:
-        """Refuse what was signed for another region or service: it was not meant for us."""
-        wrong = []
-        if claim.region not in {self._place.region, _EVERYWHERE.get(claim.service)}:
-            wrong.append("Credential should be scoped to a valid region.")
+        """Refuse a signature for another region or service: it was made for another server."""
+        problems = []
+        if claim.region not in {self._place.region, _GLOBAL_REGIONS.get(claim.service)}:
+            problems.append("Credential should be scoped to a valid region.")
         if claim.service not in services:
-            wrong.append(f"Credential should be scoped to correct service: '{services[0]}'.")
-        if wrong:
-            raise AccessDenied(" ".join(wrong), "InvalidSignatureException")
+            problems.append(f"Credential should be scoped to correct service: '{services[0]}'.")
+        if problems:
+            raise AccessDenied(" ".join(problems), "InvalidSignatureException")

@@ -1,7 +1,8 @@
-"""This module is bodies: what a request brings, read as far as it may be, as fast as it must be.
+"""Bodies of requests, within their limits of size and rate.
 
-A body has so many seconds, and more for what has come; it is counted while it arrives, and refused
-before that where it says itself that it is too large.
+A body has `BODY_SECONDS`, and one second more for each `BODY_RATE` bytes that have arrived. Its
+bytes are counted while they arrive. A Content-Length above the limit is refused before any of the
+body is read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# A body may take this long, and a second more for each so many bytes that have come.
+# Seconds for a body, and how many bytes of it earn one second more.
 BODY_SECONDS = 20.0
 BODY_RATE = 64 * 1024
 
@@ -26,33 +27,34 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BrokenBody(web_protocol.RequestPayloadError, TimeoutError):
-    """A body that breaks the rules of HTTP before its end; str() says which.
+    """A body that violates HTTP before its end; str() says how.
 
-    It is a TimeoutError for aiohttp, which reads on after an answer, and is calm about these only.
+    It is a TimeoutError for aiohttp's sake: after an answer aiohttp reads the rest of the body, and
+    logs a traceback for any other exception from there.
     """
 
 
-async def read(request: web.BaseRequest, limit: int, what: str) -> bytes:
+async def read(request: web.BaseRequest, limit: int, operation: str) -> bytes:
     """Return the body of a request, of `limit` bytes at most.
 
-    `what` is the operation, for the message. Raises `EntityTooLarge`, before anything is read
-    where the client said the length, `RequestTimedOut`, and `InvalidRequestContent` where nobody
-    can say where the body ends.
+    `operation` is for the message. Raises `EntityTooLarge`, before anything is read where the
+    client sent a length; `RequestTimedOut`; and `InvalidRequestContent` for a body whose end is
+    ambiguous.
     """
     content = request.content
     if content.is_eof():
-        # Nearly always: a small body comes with its head.
-        _check_declared(request, limit, what)
+        # The usual case: a small body arrives with its head.
+        _check_declared(request, limit, operation)
         body = content.read_nowait(-1) if content.total_bytes else b""
         if len(body) > limit:
-            raise too_large(limit, what)
+            raise too_large(limit, operation)
         return body
     pieces: list[bytes] = []
-    await _receive(request, limit, what, pieces.append)
+    await _receive(request, limit, operation, pieces.append)
     return b"".join(pieces)
 
 
-async def save(request: web.BaseRequest, limit: int, what: str, target: Path) -> str:
+async def save(request: web.BaseRequest, limit: int, operation: str, target: Path) -> str:
     """Write the body of a request to a file as it arrives, and return its sha256 as hex.
 
     Raises as `read` does.
@@ -64,26 +66,26 @@ async def save(request: web.BaseRequest, limit: int, what: str, target: Path) ->
             file.write(piece)
             digest.update(piece)
 
-        await _receive(request, limit, what, take)
+        await _receive(request, limit, operation, take)
     return digest.hexdigest()
 
 
 async def _receive(
-    request: web.BaseRequest, limit: int, what: str, take: Callable[[bytes], object]
+    request: web.BaseRequest, limit: int, operation: str, take: Callable[[bytes], object]
 ) -> None:
-    """Give the body of a request to `take`, piece by piece, as long as it comes fast enough."""
-    _check_declared(request, limit, what)
+    """Pass the body of a request to `take`, piece by piece, while it keeps to its rate."""
+    _check_declared(request, limit, operation)
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS) as patience:
-            began = asyncio.get_running_loop().time()
-            await _expected(request)
+        async with asyncio.timeout(BODY_SECONDS) as deadline:
+            start = asyncio.get_running_loop().time()
+            await _send_continue(request)
             while piece := await request.content.readany():
                 size += len(piece)
                 if size > limit:
-                    raise too_large(limit, what)
+                    raise too_large(limit, operation)
                 take(piece)
-                patience.reschedule(began + BODY_SECONDS + size / BODY_RATE)
+                deadline.reschedule(start + BODY_SECONDS + size / BODY_RATE)
     except web_protocol.RequestPayloadError as exc:
         msg = f"The request's body is broken after {size} bytes: {first_line(exc)}"
         raise InvalidRequestContent(msg) from exc
@@ -92,32 +94,34 @@ async def _receive(
         raise RequestTimedOut(msg) from exc
 
 
-def _check_declared(request: web.BaseRequest, limit: int, what: str) -> None:
-    """Refuse a body that says itself that it is too large, or is in a coding of others' making."""
+def _check_declared(request: web.BaseRequest, limit: int, operation: str) -> None:
+    """Refuse a body whose headers declare too large a length, or a coding other than chunked."""
     length = request.content_length
     if length is not None and length > limit:
-        raise too_large(limit, what)
+        raise too_large(limit, operation)
     coding = request.headers.get("Transfer-Encoding")
     if coding is not None and (coding.lower() != "chunked" or request.version < HttpVersion11):
-        # Whoever passed it on may have read it in another way (RFC 9112, 6.1).
+        # A proxy in between may have read it differently: request smuggling (RFC 9112, 6.1).
         msg = f"Transfer-Encoding must be chunked, in HTTP/1.1, got {coding[:80]!r}"
         request.content.set_exception(BrokenBody(msg))
         raise InvalidRequestContent(msg)
 
 
-async def _expected(request: web.BaseRequest) -> None:
-    """Let a client send that first asks whether it may (curl does, from 1 MB on)."""
+async def _send_continue(request: web.BaseRequest) -> None:
+    """Send 100 Continue to a client that waits for it before its body (curl, from 1 MB on)."""
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(_CONTINUE)
-        # What was written is no part of the answer.
+        # `finish_response` takes any output for the beginning of an answer; this is none.
         request.writer.output_size = 0
 
 
-def too_large(limit: int, what: str) -> EntityTooLarge:
+def too_large(limit: int, operation: str) -> EntityTooLarge:
     """Return the error for a request above what its operation takes."""
-    return EntityTooLarge(f"Request must be smaller than {limit} bytes for the {what} operation")
+    return EntityTooLarge(
+        f"Request must be smaller than {limit} bytes for the {operation} operation"
+    )
 
 
 def first_line(text: object) -> str:
-    """Return what the parser says without the bytes that it shows."""
+    """Return a message of aiohttp's parser without the bytes of the request that follow it."""
     return str(text).partition("\n")[0].rstrip(":")

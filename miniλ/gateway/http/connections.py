@@ -1,12 +1,16 @@
-"""This module is the edges: connections that are slow, too many, or never ask for anything.
+"""Connections: how many there are, how slow each may be, and what is not HTTP.
 
-aiohttp reads requests, and gives each as long as it likes. Here a connection has so many seconds
-for the head of a request, and there is an end to how many there are; bodies are `bodies`'.
+aiohttp parses requests, and gives each client unlimited time. Here the head of a request has
+`HEAD_SECONDS`, an idle connection `IDLE_SECONDS` and a client that does not read `READER_SECONDS`,
+and there are at most `MAX_CONNECTIONS`. Bodies have limits of their own: see `bodies`.
 
-Rule 1: nothing is set up per request. One look, every second, goes through the connections.
+Rule 1: nothing is scheduled per request. All connections are polled every `POLL_SECONDS`.
 
-Rule 2: a request has one answer. Where half of one is out, or nobody knows where the request
-ends, the connection ends, and nothing that follows on it is read.
+Rule 2: a request has one answer. When an answer breaks off, or the end of a request is ambiguous,
+the connection ends, and nothing that follows on it is read.
+
+A connection reads private attributes of aiohttp's: tests/unit/gateway/http/test_aiohttp.py lists
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import msgspec
 from aiohttp import web, web_protocol
 from aiohttp.http import RawRequestMessage
 
+from miniλ.gateway.http.answers import SERVER
 from miniλ.gateway.http.bodies import BrokenBody, first_line
 
 if TYPE_CHECKING:
@@ -32,118 +37,120 @@ if TYPE_CHECKING:
 
 # From the first byte of a request to the end of its headers.
 HEAD_SECONDS = 10.0
-# A connection that asks for nothing is kept as long as clients usually keep theirs.
+# From the end of an answer to the next request: as long as clients usually keep a connection.
 IDLE_SECONDS = 120.0
-# Who takes nothing of an answer for so long does not want it.
+# A client that reads nothing of its answer for this long is dropped.
 READER_SECONDS = 30.0
-# What comes after an answer that did not wait for it is read so long, so that the client hears it.
+# After an answer that did not wait for all of the body, the rest is read for this long: closing a
+# socket with unread data is a reset (RFC 9112, 9.6), and the client would lose the answer.
 LINGER_SECONDS = 2.0
-LOOK_SECONDS = 1.0
-# Half of the descriptors that we may have are for others: workers have three each.
-MOST_CONNECTIONS = 4096
-# When there are so many, this share of them makes room: those that ask for nothing.
-ROOM = 1 / 16
+POLL_SECONDS = 1.0
+# At most, and no more than half of the descriptors of the process: a worker takes three.
+MAX_CONNECTIONS = 4096
+# With all of them taken, this share is closed at once: the idle ones, longest idle first.
+EVICTED_SHARE = 1 / 16
 
-# Who answers. AWS does not say; aiohttp would say aiohttp.
-SERVER = "minilambda"
-
-# On, for 0 s: closing is a reset (socket(7), SO_LINGER).
+# On, for 0 s: close sends a reset and drops unsent data (socket(7), SO_LINGER).
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Connection(web_protocol.RequestHandler):
-    """A connection that knows since when it waits: for the rest of a head, for its reader."""
+    """A connection with deadlines: for the head of a request, and for the reader of an answer."""
 
     __slots__ = (
-        "_answering",
-        "_express",
-        "_held",
+        "_backlog",
+        "_fast_path",
+        "_invocation",
         "body",
-        "is_half",
-        "unread",
-        "unread_since",
-        "waits_since",
+        "head_since",
+        "is_half_closed",
+        "unsent",
+        "unsent_since",
     )
 
     def __init__(self, server: Server, **options: Any) -> None:  # noqa: ANN401 - as aiohttp's
-        self._express = server.express
-        # The invocation that the express lane has begun, and what has come since.
-        self._answering: asyncio.Future[Response] | None = None
-        self._held = b""
-        self.waits_since = self.unread_since = 0.0
-        self.unread = 0
-        # Of the last request that came.
+        self._fast_path = server.fast_path
+        # The invocation that the fast path has begun, and the bytes that came since.
+        self._invocation: asyncio.Future[Response] | None = None
+        self._backlog = b""
+        # When a head began that has not ended, 0 for none; and when `unsent` last changed.
+        self.head_since = self.unsent_since = 0.0
+        # Bytes of answers that wait in the transport for the client to read.
+        self.unsent = 0
+        # The body of the latest request.
         self.body: StreamReader | None = None
-        # Whether the client has said all that it will say.
-        self.is_half = False
+        # Whether the client has closed its half: it sends nothing more, and may still read.
+        self.is_half_closed = False
         super().__init__(server, **options)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, unless there are too many that are being answered."""
+        """Accept a connection, unless all places are taken by connections with a request."""
         server = self._manager
         if isinstance(server, Server) and not server.has_room():
-            server.refused += 1
             self._force_close = True
             transport.close()
             return
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read; note when the head of a request has begun, and has not ended."""
-        if self._answering is not None:
-            self._hold(data)
+        """Read; note when a head begins that these bytes do not end."""
+        if self._invocation is not None:
+            self._push_back(data)
             return
-        if self._express is not None and self._is_at_rest():
-            begun = self._express.begin(data)
-            if begun is not None:
-                self._answer_when_done(*begun)
+        if self._fast_path is not None and self._is_at_rest():
+            invocation = self._fast_path.begin(data)
+            if invocation is not None:
+                self._answer_when_done(*invocation)
                 return
         super().data_received(data)
         if self._messages:
-            self._note(*self._messages[-1])
-        if not self.is_unasked:
-            self.waits_since = 0.0
-        elif not self.waits_since:
-            self.waits_since = self._loop.time()
+            self._check_message(*self._messages[-1])
+        if not self.is_idle:
+            self.head_since = 0.0
+        elif not self.head_since:
+            self.head_since = self._loop.time()
 
-    def _note(self, message: object, body: StreamReader) -> None:
+    def _check_message(self, message: object, body: StreamReader) -> None:
         if self.body is None or self.body.is_eof() or isinstance(message, RawRequestMessage):
             self.body = body
             return
-        # What is no HTTP is in the midst of a body. Whoever waits for that hears of it, and has
-        # the only answer.
+        # The parser failed within a body. The operation that reads the body gets the error, and
+        # its answer is the only one.
         self._messages.pop()
         self.body.set_exception(BrokenBody(getattr(message, "message", "")))
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's returns nothing
-        """Answer also who has said all that they will say, as `nc -N` does; then it is over."""
-        if self._answering is not None:
-            self.is_half = True
+        """Keep the connection for the answer if the client has sent a whole request (`nc -N`)."""
+        if self._invocation is not None:
+            self.is_half_closed = True
             return True
-        if self.is_unasked or self.body is None or not self.body.is_eof():
-            return False  # the transport closes, and who waits for a body hears of it
-        self.is_half = True
+        if self.is_idle or self.body is None or not self.body.is_eof():
+            return False  # the transport closes, and an operation that reads the body gets an error
+        self.is_half_closed = True
         return True
 
     @property
-    def is_unasked(self) -> bool:
-        """Whether there is no request here: none is being answered, none is about to be."""
-        if self._answering is not None or self._close or self._force_close:
+    def is_idle(self) -> bool:
+        """Whether no request is here: none is being answered, and none is about to be.
+
+        Half a head is no request. A connection that is closing is not idle.
+        """
+        if self._invocation is not None or self._close or self._force_close:
             return False
         waiter = self._waiter
         if waiter is None:
-            # Nobody has looked yet, or one is being answered.
+            # aiohttp's task has not started yet, or it is answering a request.
             return self.body is None
         return not waiter.done()
 
-    # The express lane: see `express`. While it answers, aiohttp waits for a request as before.
+    # The fast path, see `fast_path`. Meanwhile aiohttp waits for a request, as when idle.
 
     def _is_at_rest(self) -> bool:
-        """Return whether a request may begin here: no other has, and all answers were taken."""
+        """Return whether bytes would begin a request, after answers that the client has read."""
         transport = self.transport
         return (
-            self.is_unasked
-            and not self.waits_since
+            self.is_idle
+            and not self.head_since
             and transport is not None
             and not transport.get_write_buffer_size()
         )
@@ -151,81 +158,81 @@ class Connection(web_protocol.RequestHandler):
     def _answer_when_done(
         self, future: asyncio.Future[Response], request_id: str, trace_id: str
     ) -> None:
-        self._answering = future
+        self._invocation = future
         future.add_done_callback(lambda done: self._answer(done, request_id, trace_id))
 
     def _answer(self, future: asyncio.Future[Response], request_id: str, trace_id: str) -> None:
-        self._answering = None
+        self._invocation = None
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         transport = self.transport
         if transport is None:
             return  # the client has left: the function ran to its end
-        if future.cancelled() or future.exception() is not None or self._express is None:
+        if future.cancelled() or future.exception() is not None or self._fast_path is None:
             self.drop()
             return
         try:
-            content = self._express.answer(future.result(), request_id, trace_id)
+            content = self._fast_path.answer(future.result(), request_id, trace_id)
         except Exception:
-            self.drop()  # rather than a client that waits for ever
+            self.drop()  # otherwise the client would wait for ever
             raise
         transport.write(content)
-        if self.is_half or self._close:
+        if self.is_half_closed or self._close:
             self.close()
             transport.close()
             return
-        held, self._held = self._held, b""
-        if held:
+        backlog, self._backlog = self._backlog, b""
+        if backlog:
             transport.resume_reading()
-            self.data_received(held)
+            self.data_received(backlog)
 
     def _process_keepalive(self) -> None:
-        if self._answering is None:
+        if self._invocation is None:
             super()._process_keepalive()
         else:
-            # Not idle, however long the function takes, though aiohttp has nothing to do.
+            # aiohttp sees an idle connection; it is not, for as long as the function runs.
             self._keepalive_handle = self._loop.call_later(
                 self._keepalive_timeout, self._process_keepalive
             )
 
-    def _hold(self, data: bytes) -> None:
-        """Keep what came too early, and take no more."""
-        if not self._held and self.transport is not None:
+    def _push_back(self, data: bytes) -> None:
+        """Keep bytes that came before the answer, and stop reading: back-pressure."""
+        if not self._backlog and self.transport is not None:
             self.transport.pause_reading()
-        self._held += data
+        self._backlog += data
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """Wait for what is being answered, and end."""
-        if self._answering is not None:
-            await asyncio.wait([self._answering], timeout=timeout)
+        """Wait for the request that is being answered, then close."""
+        if self._invocation is not None:
+            await asyncio.wait([self._invocation], timeout=timeout)
         await super().shutdown(timeout)
 
     @property
-    def since(self) -> float:
-        """When it was made or its last request was over, whichever is later."""
+    def idle_since(self) -> float:
+        """When it was made or its last answer ended, plus `IDLE_SECONDS`: only to be compared."""
         return self._next_keepalive_close_time
 
     def is_late(self, now: float) -> bool:
-        """Return whether its client has had its time: to send a head, to read an answer."""
-        if self.waits_since and now - self.waits_since > HEAD_SECONDS:
+        """Return whether its client has used up its time: to send a head, or to read an answer."""
+        if self.head_since and now - self.head_since > HEAD_SECONDS:
             return True
         transport = self.transport
-        unread = transport.get_write_buffer_size() if transport is not None else 0
-        if not unread or unread != self.unread:
-            self.unread, self.unread_since = unread, now
+        unsent = transport.get_write_buffer_size() if transport is not None else 0
+        if not unsent or unsent != self.unsent:
+            self.unsent, self.unsent_since = unsent, now
             return False
-        return now - self.unread_since > READER_SECONDS
+        return now - self.unsent_since > READER_SECONDS
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send what is left of an answer."""
+        """Send an answer, or the rest of one."""
         if request.writer.output_size and not resp.prepared:
-            # Whoever began another answer failed: this one would be taken for its rest.
+            # Part of an answer is out, and `resp` is a second one: it would look like the rest.
             msg = "An answer broke off"
             raise ConnectionAbortedError(msg)
         resp.headers.setdefault("Server", SERVER)
         is_broken = request.content.exception() is not None
-        if is_broken or (self.is_half and not self._messages):
+        if is_broken or (self.is_half_closed and not self._messages):
             resp.force_close()
             self.close()
         return await super().finish_response(request, resp, start_time)
@@ -237,9 +244,12 @@ class Connection(web_protocol.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, and mistakes of ours, as JSON; the connection ends with it."""
+        """Return the answer to bytes that are not HTTP, and to errors of ours, as JSON.
+
+        The connection ends with it.
+        """
         if isinstance(exc, ConnectionError):
-            raise exc  # there is nobody to be answered
+            raise exc  # the client has left
         if exc is not None and status >= 500:  # noqa: PLR2004 - HTTP's own border
             self.log_exception("A request failed: %s %s", request.method, request.path)
         code = "BadRequestException" if status < 500 else "ServiceException"  # noqa: PLR2004 - as above
@@ -253,9 +263,9 @@ class Connection(web_protocol.RequestHandler):
         return answer
 
     def drop(self) -> None:
-        """End it now, whoever waits for whom."""
+        """Close at once, with a reset; unsent data is dropped."""
         if self.transport is not None:
-            # Else the kernel keeps what it was given until somebody reads it.
+            # Without it the kernel would keep unsent data until the client reads it.
             self.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER
             )
@@ -264,55 +274,54 @@ class Connection(web_protocol.RequestHandler):
 
 
 class Server(web.Server):
-    """aiohttp's low-level server, with an end to patience."""
+    """aiohttp's low-level server, with limits on the number of connections and their time."""
 
-    def __init__(self, handler: Any, express: FastPath | None = None) -> None:  # noqa: ANN401 - a coroutine function of a request
-        self.express = express
+    def __init__(self, handler: Any, fast_path: FastPath | None = None) -> None:  # noqa: ANN401 - a coroutine function of a request
+        self.fast_path = fast_path
         self._options = {
             "keepalive_timeout": IDLE_SECONDS,
             "access_log": None,
             "lingering_time": LINGER_SECONDS,
-            # What is compressed stays so: nothing here asks for it, and a bomb stays small.
+            # A compressed body stays so: no operation takes one, and a zip bomb stays small.
             "auto_decompress": False,
         }
         super().__init__(handler)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.most = max(8, min(MOST_CONNECTIONS, descriptors // 2))
-        self.refused = 0
-        self._look = self._loop.call_later(LOOK_SECONDS, self._look_around)
+        self.max_connections = max(8, min(MAX_CONNECTIONS, descriptors // 2))
+        self._timer = self._loop.call_later(POLL_SECONDS, self._poll)
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
         return Connection(self, loop=self._loop, **self._options)
 
     def has_room(self) -> bool:
-        """Return whether there is room for one more, made where all is taken.
+        """Return whether there is a place for one more connection, after closing idle ones.
 
-        Who asks for nothing goes, longest first: otherwise those who only connect would keep out
-        those who ask. Some at a time, so that it is not looked for each time.
+        Longest idle first: otherwise clients that only connect would keep out clients with a
+        request. `EVICTED_SHARE` of the places at once, so that the next ones come without a search.
         """
-        if len(self._connections) < self.most:
+        if len(self._connections) < self.max_connections:
             return True
-        unasked = [each for each in self._of_ours() if each.is_unasked]
-        number = max(1, int(self.most * ROOM))
-        for connection in heapq.nsmallest(number, unasked, key=lambda each: each.since):
+        idle = [each for each in self._all() if each.is_idle]
+        number = max(1, int(self.max_connections * EVICTED_SHARE))
+        for connection in heapq.nsmallest(number, idle, key=lambda each: each.idle_since):
             del self._connections[connection]
             connection.force_close()
-        return len(self._connections) < self.most
+        return len(self._connections) < self.max_connections
 
-    def _of_ours(self) -> list[Connection]:
+    def _all(self) -> list[Connection]:
         return [each for each in self._connections if isinstance(each, Connection)]
 
-    def _look_around(self) -> None:
+    def _poll(self) -> None:
         now = self._loop.time()
-        for connection in self._of_ours():
+        for connection in self._all():
             if connection.is_late(now):
                 connection.drop()
-            elif connection.is_half and connection.is_unasked:
+            elif connection.is_half_closed and connection.is_idle:
                 connection.force_close()
-        self._look = self._loop.call_later(LOOK_SECONDS, self._look_around)
+        self._timer = self._loop.call_later(POLL_SECONDS, self._poll)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's
-        """End all connections."""
-        self._look.cancel()
+        """Close all connections, each after its answer."""
+        self._timer.cancel()
         await super().shutdown(timeout)

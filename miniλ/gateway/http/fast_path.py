@@ -1,14 +1,15 @@
-"""This module is the express lane: a warm, plain invocation, from bytes to bytes.
+"""The fast path: a warm, plain invocation, from bytes to bytes.
 
-Most requests to a server of functions are the same: POST this event to that function, on a
-connection that is kept, and a worker is idle. What aiohttp does for each request in general costs
-as much as all of the rest then, so these are taken before it sees them.
+Most requests to a gateway are alike: POST a payload to a function, on a kept connection, while a
+worker of it is idle. For these, aiohttp's general work per request costs as much as all the rest
+together, so they are answered before aiohttp sees them.
 
-Rule 1: only what is certain. A request is taken if it came whole and alone, in a grammar that is
-far narrower than HTTP's, with headers that are known to change nothing; if its event is JSON; and
-if a worker is idle. Everything else is aiohttp's, and `invocations`' to answer.
+Rule 1: only what is certain. A request is taken if all of it came in one read and nothing after it,
+in a grammar far narrower than HTTP's, with headers that are known to change nothing; if its payload
+is JSON; and if a worker is idle. Every other request is for aiohttp and `invocations`.
 
-Rule 2: an answer is the same, byte for byte in what it says, whichever way it took.
+Rule 2: an answer is the same, byte for byte in what it says, on either path.
+tests/api/test_fast_path.py compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from miniλ import traces
 from miniλ.errors import LambdaError
-from miniλ.gateway.http.connections import SERVER
+from miniλ.gateway.http.answers import SERVER
 from miniλ.invoker import check_payload, new_request_id
 from miniλ.model import FUNCTION_NAME
 from miniλ.worker.equipment import InvocationContext
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from miniλ.model import Response
     from miniλ.supervisor import Supervisor
 
-# What comes at once, as a rule; a larger request is in no hurry.
-MOST = 64 * 1024
-# Heads of clients that say the same each time are looked at once.
-KNOWN_HEADS, KNOWN_BYTES = 1024, 1024
+# A larger request seldom comes in one read, and its payload costs more than its head.
+MAX_REQUEST = 64 * 1024
+# A client sends the same head each time: parsed heads are cached, this many of at most these bytes.
+CACHED_HEADS, MAX_CACHED_HEAD = 1024, 1024
 
 _HEAD = re.compile(
     rb"POST /2015-03-31/functions/(%b)/invocations HTTP/1\.1\r\n"
@@ -43,12 +44,12 @@ _HEAD = re.compile(
 )
 _HOST = re.compile(rb"(?:127\.0\.0\.1|localhost)(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,7}")
-# Signed by a key id that names an account: see `auth`.
+# A key id that names an account (see `auth`): the function gets an ARN of that account.
 _ACCOUNT = re.compile(rb"Credential=[0-9]{12}/")
-# Headers that say what is so without them.
-_AS_USUAL = {b"x-amz-invocation-type": b"RequestResponse", b"x-amz-log-type": b"None"}
-# Headers that change nothing about an invocation where nobody is asked for a key.
-_IDLE_TALK = frozenset(
+# Headers with the value that the API takes for an absent one.
+_DEFAULTS = {b"x-amz-invocation-type": b"RequestResponse", b"x-amz-log-type": b"None"}
+# Headers that change nothing about an invocation without [auth].
+_NEUTRAL = frozenset(
     {
         b"accept",
         b"accept-encoding",
@@ -68,35 +69,36 @@ _IDLE_TALK = frozenset(
 )
 
 
-class _Plain(NamedTuple):
-    """What the head of a plain invocation says."""
+class _PlainInvocation(NamedTuple):
+    """The head of a plain invocation: its function, and the length of its payload."""
 
     function: str
     length: int
 
 
 class FastPath:
-    """The express lane of one gateway, where nobody is asked for a key."""
+    """The fast path of one gateway; only for a gateway without [auth]."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._live = supervisor.functions.live
-        self._heads: dict[bytes, _Plain | None] = {}
+        self._heads: dict[bytes, _PlainInvocation | None] = {}
+        # The current second, and the Date header of it.
         self._date = (0, "")
 
     def begin(self, data: bytes) -> tuple[asyncio.Future[Response], str, str] | None:
         """Begin the invocation that these bytes are: its future, request id and trace id.
 
-        None if they are anything else, or no worker is idle.
+        None if they are any other request, or if no worker is idle.
         """
         end = data.find(b"\r\n\r\n") + 4
-        if end < 4 or len(data) > MOST:  # noqa: PLR2004 - not found
+        if end < 4 or len(data) > MAX_REQUEST:  # noqa: PLR2004 - not found
             return None
         head = data[:end]
         try:
             plain = self._heads[head]
         except KeyError:
-            plain = self._learn(head)
+            plain = self._parse_and_cache(head)
         if plain is None or len(data) - end != plain.length:
             return None
         function = self._live.get(plain.function)
@@ -112,11 +114,11 @@ class FastPath:
         future = self._supervisor.run_warm(function, payload, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 
-    def _learn(self, head: bytes) -> _Plain | None:
-        if len(self._heads) >= KNOWN_HEADS:
+    def _parse_and_cache(self, head: bytes) -> _PlainInvocation | None:
+        if len(self._heads) >= CACHED_HEADS:
             self._heads.clear()
         plain = _parse(head)
-        if len(head) <= KNOWN_BYTES:
+        if len(head) <= MAX_CACHED_HEAD:
             self._heads[head] = plain
         return plain
 
@@ -128,7 +130,7 @@ class FastPath:
             date = formatdate(now, usegmt=True)
             self._date = (now, date)
         body = response.body
-        failed = "X-Amz-Function-Error: Unhandled\r\n" if response.invoked.failed else ""
+        error_header = "X-Amz-Function-Error: Unhandled\r\n" if response.invoked.failed else ""
         return (
             "HTTP/1.1 200 OK\r\n"
             f"Server: {SERVER}\r\n"
@@ -137,30 +139,30 @@ class FastPath:
             "x-amzn-Remapped-Content-Length: 0\r\n"
             f"X-Amz-Executed-Version: {response.executed_version}\r\n"
             f"X-Amzn-Trace-Id: {trace_id.lower()}\r\n"
-            f"{failed}"
+            f"{error_header}"
             f"Content-Length: {len(body)}\r\n"
             f"Date: {date}\r\n\r\n"
         ).encode() + body
 
 
-def _parse(head: bytes) -> _Plain | None:
-    """Return what a head says, or None if it may say more than that."""
-    found = _HEAD.fullmatch(head)
-    if found is None:
+def _parse(head: bytes) -> _PlainInvocation | None:
+    """Return the invocation of a head; None if the head may mean anything more than that."""
+    match = _HEAD.fullmatch(head)
+    if match is None:
         return None
     headers: dict[bytes, bytes] = {}
-    for line in found[2].split(b"\r\n")[:-1]:
+    for line in match[2].split(b"\r\n")[:-1]:
         name, _, value = line.partition(b": ")
         headers[name.lower()] = value
-    lines = found[2].count(b"\r\n")
+    lines = match[2].count(b"\r\n")
     if len(headers) != lines:
-        return None
+        return None  # a header that is there twice
     for name, value in headers.items():
-        if name not in _IDLE_TALK and _AS_USUAL.get(name) != value:
+        if name not in _NEUTRAL and _DEFAULTS.get(name) != value:
             return None
     if not _HOST.fullmatch(headers.get(b"host", b"")):
         return None
     if _ACCOUNT.search(headers.get(b"authorization", b"")):
         return None
     length = headers.get(b"content-length", b"")
-    return _Plain(found[1].decode(), int(length)) if _LENGTH.fullmatch(length) else None
+    return _PlainInvocation(match[1].decode(), int(length)) if _LENGTH.fullmatch(length) else None

@@ -1,19 +1,20 @@
-"""This module is the keys file: who may ask, and what each of them may do.
+"""The keys file: access keys, and what each of them may do.
 
     [keys.AKIAEXAMPLE]
     secret = "..."
     allow = ["lambda:Get*", "lambda:InvokeFunction"]  # IAM's actions, any case; * and ? match
     functions = ["orders-*"]                          # names of functions; all without this line
-    account = "123456789012"                          # whose account it is; optional
+    account = "123456789012"                          # the account that it acts in; optional
 
-Rule 1: what is not allowed is denied. There is no "deny", so the order does not matter.
+Rule 1: an action that no pattern allows is denied. There is no "deny", so the order of patterns
+does not matter.
 
 Rule 2: an operation that is of no one function (ListFunctions, layers, GetAccountSettings) shows
-or changes things of all of them. A key for some functions may call it only where `allow` has its
-exact name: a pattern is not enough.
+or changes all functions. A key for some functions may call it only if `allow` has its exact name:
+a pattern is not enough.
 
-Rule 3: the secrets are for us only. A file that others can read is refused, and nothing in here
-prints one.
+Rule 3: secrets stay in this process. A file that other users can read is refused, and no message
+or repr has a secret: tests/unit/gateway/http/test_keys.py checks both.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _ACTIONS = {
     "GetLayerVersionByArn": "GetLayerVersion",
 }
 
-# What fits into a credential's scope, which is parted by slashes and commas.
+# Characters that fit into a credential's scope, whose parts end at slashes and commas.
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 
@@ -51,7 +52,7 @@ Account: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{12}\Z")]
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One access key, as its table in the file."""
+    """One access key: its table in the file."""
 
     secret: Annotated[str, msgspec.Meta(min_length=1)]
     allow: tuple[Action, ...]
@@ -74,28 +75,28 @@ class Keys:
         return f"<Keys {', '.join(sorted(self._keys))}>"
 
     def secret(self, key_id: str) -> str | None:
-        """Return the secret of a key id, None where there is no such key."""
+        """Return the secret of a key id; None for an unknown key."""
         key = self._keys.get(key_id)
         return None if key is None else key.secret
 
     def may(self, key_id: str, action: str, function: str | None) -> bool:
-        """Say whether a key may do this, as in `may("AKIA", "lambda:GetFunction", "orders-in")`.
+        """Return whether a key may do this: `may("AKIA", "lambda:GetFunction", "orders-in")`.
 
-        `function` is a name without account or qualifier, None for what is of no one function.
+        `function` is a name without account or qualifier; None for an action of no one function.
         """
         key = self._keys.get(key_id)
         if key is None:
             return False
         action = action.lower()
-        allowed = [pattern.lower() for pattern in key.allow]
+        patterns = [pattern.lower() for pattern in key.allow]
         if function is None and "*" not in key.functions:
-            return action in allowed
-        return any(_matches(pattern, action) for pattern in allowed) and (
+            return action in patterns
+        return any(_matches(pattern, action) for pattern in patterns) and (
             function is None or any(_matches(pattern, function) for pattern in key.functions)
         )
 
     def account_of(self, key_id: str) -> str | None:
-        """Return the account of a key: the file's word, or a key id that is an account's."""
+        """Return the account of a key: by the file, else a key id of 12 digits, else None."""
         key = self._keys.get(key_id)
         if key is not None and key.account is not None:
             return key.account
@@ -108,7 +109,7 @@ def action_of(operation: str) -> str:
 
 
 def denied(key_id: str, action: str, function: str | None, place: Place) -> AccessDenied:
-    """Return the error for what a key may not do, in IAM's words."""
+    """Return the error for an action that a key may not do, in IAM's words."""
     resource = place.function(function) if function else "*"
     return AccessDenied(
         f"User: arn:aws:iam::{place.account}:user/{key_id} is not authorized to perform: {action} "
@@ -117,9 +118,9 @@ def denied(key_id: str, action: str, function: str | None, place: Place) -> Acce
 
 
 def load(path: Path) -> Keys:
-    """Return the keys of a TOML file that nobody else may read.
+    """Return the keys of a TOML file, which must be readable by its owner only.
 
-    Raises `InvalidParameterValue` that names the file, the key and what is allowed.
+    Raises `InvalidParameterValue` that names the file, the key and the values that are allowed.
     """
     try:
         document = tomllib.loads(_read(path).decode())
@@ -149,16 +150,16 @@ def _key(path: Path, key_id: str, table: object) -> Key:
 
 
 def _read(path: Path) -> bytes:
-    # Opened first and looked at then: it cannot be another file any more.
-    with open(path, "rb", opener=_at_once) as file:
-        found = os.fstat(file.fileno())
-        mode = stat.S_IMODE(found.st_mode)
-        if not stat.S_ISREG(found.st_mode):
+    # Opened first, checked by descriptor: the path cannot be switched to another file in between.
+    with open(path, "rb", opener=_nonblocking) as file:
+        status = os.fstat(file.fileno())
+        mode = stat.S_IMODE(status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
             msg = f"The keys file {path} is not a regular file"
             raise InvalidParameterValue(msg)
-        if found.st_uid not in {os.geteuid(), 0}:
+        if status.st_uid not in {os.geteuid(), 0}:
             msg = (
-                f"The keys file {path} belongs to user {found.st_uid}, who can change it: "
+                f"The keys file {path} belongs to user {status.st_uid}, who can change it: "
                 f"chown {os.geteuid()} {path}"
             )
             raise InvalidParameterValue(msg)
@@ -168,12 +169,12 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def _at_once(path: str, flags: int) -> int:
-    # A named pipe would wait for its writer.
+def _nonblocking(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a named pipe waits for its writer (open(2)).
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # IAM's patterns have * and ? only; fnmatch's brackets are not among them.
+    # IAM's patterns have * and ? only; fnmatch would read brackets too.
     expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(expression, name, re.DOTALL) is not None

@@ -1,16 +1,16 @@
-"""This module is the constraints: whether a value is what its shape allows, in AWS's words.
+"""Constraints: does a value keep to its shape, and AWS's message if not.
 
-Rule 1: all that is wrong is said, in the order of the model's members. The members of a list and
-the keys and values of a map are one constraint of it, told with all that is asked of them; only
+Rule 1: a message has all errors, in the order of the model's members. The members of a list, and
+the keys and values of a map, are one constraint of it together, which lists all of their own; only
 structures in a list have paths of their own (`filterCriteria.filters.1.member.pattern`).
 
-Rule 2: nothing in a request makes this slow or the answer long. No pattern of the model takes more
-than a moment for any value, a list of a million wrong structures has no more errors than a page can
-hold, and a message shows the beginning of a value.
+Rule 2: no value makes checking slow or the message long. A pattern of the model takes linear time
+for any value, a list of a million wrong structures has `_MAX_ERRORS` errors, and a message shows
+the first `_SHOWN` characters of a value.
 
-Source of the words: a recorded answer of AWS (a pattern of a member), and what its users report of
-the rest: no recording says how a list, a map or two errors at once are told today. Lengths are
-counted in characters.
+Source of the messages: a recorded answer of AWS (a pattern of a member), and reports of AWS's users
+for the others: there is no recording of today's message for a list, a map or two errors at once.
+Lengths are in characters.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from miniλ.gateway.service_model.shapes import (
+    Double,
+    Integer,
     ListOf,
     MapOf,
-    Number,
     OneOf,
     Shape,
+    String,
     Structure,
-    Text,
-    Whole,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# How much of a value a message shows: an ARN fits, a document does not.
+# Characters of a value that a message shows: an ARN fits, a document does not.
 _SHOWN = 512
-# The structures of a list are looked at until there are so many errors.
-_ENOUGH = 50
+# The structures of a list are checked until there are this many errors.
+_MAX_ERRORS = 50
 
-# What a constraint says of itself, and whether a value holds it.
+# A constraint: its text in a message, and the predicate of a value that keeps it.
 _Constraint: TypeAlias = "tuple[str, Callable[[Any], bool]]"
 
 
 def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # noqa: ANN401 - JSON
-    """Add what is wrong with a value to the errors.
+    """Append the errors of a value to `errors`.
 
-    The value has the type that its shape asks for. `where` is its path in the request, as
-    messages have it: environment.variables.
+    The value must have the type of its shape already. `where` is its path in the request, in the
+    form of a message: environment.variables.
     """
     for words, holds in _constraints(shape):
         if not holds(value):
-            secret = isinstance(shape, MapOf) and shape.secret
-            said = "" if secret else f" '{shown(value)}'"
-            errors.append(f"Value{said} at '{where}' failed to satisfy constraint: {words}")
+            is_secret = isinstance(shape, MapOf) and shape.secret
+            text = "" if is_secret else f" '{shown(value)}'"
+            errors.append(f"Value{text} at '{where}' failed to satisfy constraint: {words}")
     match shape:
         case Structure(members=members, required=required):
             for name, member in members.items():
@@ -63,7 +63,7 @@ def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # n
                     errors.append(must_be(inner))
         case ListOf(member=Structure()):
             for number, each in enumerate(value, 1):
-                if len(errors) >= _ENOUGH:
+                if len(errors) >= _MAX_ERRORS:
                     break
                 inner = f"{where}.{number}.member"
                 if each is None:
@@ -73,12 +73,12 @@ def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # n
 
 
 def must_be(where: str) -> str:
-    """Return the error for what is required and not there."""
+    """Return the error for a required value that is absent."""
     return f"Value null at '{where}' failed to satisfy constraint: Member must not be null"
 
 
 def in_messages(name: str) -> str:
-    """Return a member's name as messages have it: FunctionName is functionName there."""
+    """Return a member's name in the form of a message: functionName for FunctionName."""
     return name[0].lower() + name[1:]
 
 
@@ -86,13 +86,13 @@ def in_messages(name: str) -> str:
 def _constraints(shape: Shape) -> tuple[_Constraint, ...]:
     """Return the constraints of a value in the order that AWS lists them, patterns first."""
     match shape:
-        case Text(minimum=low, maximum=high, pattern=pattern):
+        case String(minimum=low, maximum=high, pattern=pattern):
             fits = () if pattern is None else (_fits(pattern),)
             return (*fits, *_length(low, high))
         case OneOf(values=values, open=False):
             words = f"Member must satisfy enum value set: [{', '.join(values)}]"
             return ((words, frozenset(values).__contains__),)
-        case Whole(minimum=low, maximum=high) | Number(minimum=low, maximum=high):
+        case Integer(minimum=low, maximum=high) | Double(minimum=low, maximum=high):
             return _range(low, high)
         case ListOf(member=member, minimum=low, maximum=high):
             if isinstance(member, Structure):
@@ -111,7 +111,7 @@ def _constraints(shape: Shape) -> tuple[_Constraint, ...]:
 
 
 def _length(low: int | None, high: int | None) -> tuple[_Constraint, ...]:
-    # "Greater than or equal to 0" is never broken, but said where all constraints are.
+    # A minimum of 0 always holds, and is still listed among the constraints of a member.
     bounds: list[_Constraint] = []
     if low is not None:
         words = f"Member must have length greater than or equal to {low}"
@@ -152,14 +152,14 @@ def _all_words(shape: Shape) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as Java writes it, cut where it is long."""
+    """Return a value as Java prints it, cut after `_SHOWN` characters."""
     match value:
         case None:
             text = "null"
         case bool():
             text = "true" if value else "false"
         case list():
-            # More of them than characters cannot be shown.
+            # Each takes at least one character.
             text = f"[{', '.join(map(shown, value[:_SHOWN]))}]"
         case dict():
             pairs = (f"{key}={shown(each)}" for key, each in list(value.items())[:_SHOWN])
@@ -169,11 +169,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-# A dot, if it is none of an escape or a class: Java's stops at every line's end, Python's at \n.
+# An escape, a class, or a plain dot: Java's dot stops at every line terminator, Python's at \n.
 _PIECES = re.compile(r"\\.|\[(?:\\.|[^\]])*\]|\.")
 _NOT_LINE_END = "[^\n\r\x85\u2028\u2029]"
-# Letters, numbers, separators. The model has the first two only together and beside "_", and
-# \w is just these three.
+# Letters, numbers, separators. The model has the first two only together, and beside "_": together
+# the three are \w.
 _CATEGORIES = {
     r"\p{L}": r"\w",
     r"\p{N}": "",
@@ -183,9 +183,9 @@ _CATEGORIES = {
 
 @functools.cache
 def compiled(pattern: str) -> re.Pattern[str]:
-    r"""Return a pattern of the model, which is Java's, as Python's.
+    r"""Return a pattern of the model, in Java's syntax, compiled for Python.
 
-    In Java \d and \s are ASCII, \p is Unicode, and a dot is what `_PIECES` says.
+    In Java \d and \s are ASCII, \p is Unicode, and a dot excludes all line terminators.
     """
     flags = re.ASCII
     for category, members in _CATEGORIES.items():

@@ -1,12 +1,12 @@
-"""This module is the inputs: what each operation takes, and where in a request it stands.
+"""Inputs: the parameters of each operation, and the place of each in a request.
 
-Rule 1: a member without a place is in the JSON document of the body, by its own name. `uri` and
-`query` ones have their own name too, where none is given.
+Rule 1: a member without a place is in the JSON document of the body, by its own name. A `uri` or
+`query` member has its own name too, unless another is there.
 
-Rule 2: members stand in the model's order, which is the order that errors are listed in.
+Rule 2: members are in the order of the model, in which a message lists errors.
 
-The 60 operations in here are those that miniλ offers. The others (durable executions, capacity
-providers, code signing, resource policies) are known to `operations` by path only.
+These are the 60 operations that miniλ offers. `operations` knows the others (durable executions,
+capacity providers, code signing, resource policies) by path only.
 
 Source: the service model of 2015-03-31 that AWS's clients have (botocore 1.44.8).
 """
@@ -18,13 +18,21 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from miniλ.gateway.service_model import shapes
-from miniλ.gateway.service_model.shapes import Blob, Flag, ListOf, Shape, Text, Time, Whole
+from miniλ.gateway.service_model.shapes import (
+    Blob,
+    Boolean,
+    Integer,
+    ListOf,
+    Shape,
+    String,
+    Timestamp,
+)
 
 Place: TypeAlias = Literal["uri", "querystring", "header", "payload"]
 
 
 class Located(msgspec.Struct, frozen=True, eq=False):
-    """A member that is not in the JSON document: where it is, and by which name if another."""
+    """A member outside the JSON document: its place, and its name there ("" for its own)."""
 
     place: Place
     shape: Shape
@@ -32,33 +40,33 @@ class Located(msgspec.Struct, frozen=True, eq=False):
 
 
 class Input(msgspec.Struct, frozen=True, eq=False):
-    """What an operation takes: its members by name, and the names of those that must be there."""
+    """The input of an operation: its members by name, and the names of the required ones."""
 
     members: dict[str, Shape | Located]
     required: tuple[str, ...] = ()
 
 
 def uri(shape: Shape) -> Located:
-    """Return a member that is a segment of the path."""
+    """Return a member in a segment of the path."""
     return Located("uri", shape)
 
 
 def query(shape: Shape, name: str = "") -> Located:
-    """Return a member that is in the query string."""
+    """Return a member in the query string."""
     return Located("querystring", shape, name)
 
 
 def header(name: str, shape: Shape) -> Located:
-    """Return a member that is a header."""
+    """Return a member in a header."""
     return Located("header", shape, name)
 
 
 def payload(shape: Shape) -> Located:
-    """Return a member that is the body, as it came."""
+    """Return a member that is the whole body, as bytes."""
     return Located("payload", shape)
 
 
-# What many operations begin or end with.
+# Members that several operations share.
 
 Members: TypeAlias = dict[str, Shape | Located]
 
@@ -84,8 +92,8 @@ _FOR: Members = {
 _MAPPING: Members = {"UUID": uri(shapes.UUIDString)}
 _RESOURCE: Members = {"Resource": uri(shapes.TaggableResource)}
 # Some lists come in pages of up to 10,000, others in pages of up to 50.
-_PAGES: Members = {"Marker": query(Text()), "MaxItems": query(Whole(1, 10000))}
-_SMALL_PAGES: Members = {"Marker": query(Text()), "MaxItems": query(Whole(1, 50))}
+_PAGES: Members = {"Marker": query(String()), "MaxItems": query(Integer(1, 10000))}
+_SMALL_PAGES: Members = {"Marker": query(String()), "MaxItems": query(Integer(1, 50))}
 
 _URL_CONFIG: Members = {
     "AuthType": shapes.FunctionUrlAuthType,
@@ -93,8 +101,8 @@ _URL_CONFIG: Members = {
     "InvokeMode": shapes.InvokeMode,
 }
 _EVENT_INVOKE_CONFIG: Members = {
-    "MaximumRetryAttempts": Whole(0, 2),
-    "MaximumEventAgeInSeconds": Whole(60, 21600),
+    "MaximumRetryAttempts": Integer(0, 2),
+    "MaximumEventAgeInSeconds": Integer(60, 21600),
     "DestinationConfig": shapes.DestinationConfig,
 }
 
@@ -110,7 +118,7 @@ INPUTS: dict[str, Input] = {
             "Description": shapes.Description,
             "Timeout": shapes.Timeout,
             "MemorySize": shapes.MemorySize,
-            "Publish": Flag(),
+            "Publish": Boolean(),
             "PublishTo": shapes.FunctionVersionLatestPublished,
             "VpcConfig": shapes.VpcConfig,
             "PackageType": shapes.PackageType,
@@ -145,12 +153,12 @@ INPUTS: dict[str, Input] = {
             "S3Key": shapes.S3Key,
             "S3ObjectVersion": shapes.S3ObjectVersion,
             "S3ObjectStorageMode": shapes.S3ObjectStorageMode,
-            "ImageUri": Text(),
+            "ImageUri": String(),
             "Architectures": shapes.ArchitecturesList,
-            "Publish": Flag(),
+            "Publish": Boolean(),
             "PublishTo": shapes.FunctionVersionLatestPublished,
-            "DryRun": Flag(),
-            "RevisionId": Text(),
+            "DryRun": Boolean(),
+            "RevisionId": String(),
             "SourceKMSKeyArn": shapes.KMSKeyArn,
         },
         required=("FunctionName",),
@@ -169,7 +177,7 @@ INPUTS: dict[str, Input] = {
             "DeadLetterConfig": shapes.DeadLetterConfig,
             "KMSKeyArn": shapes.KMSKeyArn,
             "TracingConfig": shapes.TracingConfig,
-            "RevisionId": Text(),
+            "RevisionId": String(),
             "Layers": shapes.LayerList,
             "FileSystemConfigs": shapes.FileSystemConfigList,
             "ImageConfig": shapes.ImageConfig,
@@ -199,7 +207,7 @@ INPUTS: dict[str, Input] = {
             **_ANY_FUNCTION,
             "InvocationType": header("X-Amz-Invocation-Type", shapes.InvocationType),
             "LogType": header("X-Amz-Log-Type", shapes.LogType),
-            "ClientContext": header("X-Amz-Client-Context", Text()),
+            "ClientContext": header("X-Amz-Client-Context", String()),
             "DurableExecutionName": header(
                 "X-Amz-Durable-Execution-Name", shapes.DurableExecutionName
             ),
@@ -213,7 +221,7 @@ INPUTS: dict[str, Input] = {
         {
             **_ANY_FUNCTION,
             "LogType": header("X-Amz-Log-Type", shapes.LogType),
-            "ClientContext": header("X-Amz-Client-Context", Text()),
+            "ClientContext": header("X-Amz-Client-Context", String()),
             "Qualifier": query(shapes.NumericLatestPublishedOrAliasQualifier),
             "Payload": payload(Blob()),
             "TenantId": header("X-Amz-Tenant-Id", shapes.TenantId),
@@ -231,9 +239,9 @@ INPUTS: dict[str, Input] = {
     "PublishVersion": Input(
         {
             **_FUNCTION,
-            "CodeSha256": Text(),
+            "CodeSha256": String(),
             "Description": shapes.Description,
-            "RevisionId": Text(),
+            "RevisionId": String(),
             "PublishTo": shapes.FunctionVersionLatestPublished,
         },
         required=("FunctionName",),
@@ -256,7 +264,7 @@ INPUTS: dict[str, Input] = {
             "FunctionVersion": shapes.VersionWithLatestPublished,
             "Description": shapes.Description,
             "RoutingConfig": shapes.AliasRoutingConfiguration,
-            "RevisionId": Text(),
+            "RevisionId": String(),
         },
         required=("FunctionName", "Name"),
     ),
@@ -272,12 +280,12 @@ INPUTS: dict[str, Input] = {
     # Concurrency and runtime management
     "GetFunctionConcurrency": Input(_FUNCTION, required=("FunctionName",)),
     "PutFunctionConcurrency": Input(
-        {**_FUNCTION, "ReservedConcurrentExecutions": Whole(0)},
+        {**_FUNCTION, "ReservedConcurrentExecutions": Integer(0)},
         required=("FunctionName", "ReservedConcurrentExecutions"),
     ),
     "DeleteFunctionConcurrency": Input(_FUNCTION, required=("FunctionName",)),
     "PutProvisionedConcurrencyConfig": Input(
-        {**_VERSION, "ProvisionedConcurrentExecutions": Whole(1)},
+        {**_VERSION, "ProvisionedConcurrentExecutions": Integer(1)},
         required=("FunctionName", "Qualifier", "ProvisionedConcurrentExecutions"),
     ),
     "GetProvisionedConcurrencyConfig": Input(_VERSION, required=("FunctionName", "Qualifier")),
@@ -330,7 +338,7 @@ INPUTS: dict[str, Input] = {
             "Content": shapes.LayerVersionContentInput,
             "CompatibleArchitectures": ListOf(shapes.Architecture, 0, 2),
             "CompatibleRuntimes": ListOf(shapes.Runtime, 0, 15),
-            "LicenseInfo": Text(0, 512, r".*"),
+            "LicenseInfo": String(0, 512, r".*"),
         },
         required=("LayerName", "Content"),
     ),
@@ -343,10 +351,10 @@ INPUTS: dict[str, Input] = {
         {
             **_LAYER_VERSION,
             "StatementId": shapes.StatementId,
-            "Action": Text(0, 22, r"lambda:GetLayerVersion"),
-            "Principal": Text(0, 10000, r"\d{12}|\*|arn:(aws[a-zA-Z-]*):iam::\d{12}:root"),
+            "Action": String(0, 22, r"lambda:GetLayerVersion"),
+            "Principal": String(0, 10000, r"\d{12}|\*|arn:(aws[a-zA-Z-]*):iam::\d{12}:root"),
             "OrganizationId": shapes.OrganizationId,
-            "RevisionId": query(Text()),
+            "RevisionId": query(String()),
         },
         required=("LayerName", "VersionNumber", "StatementId", "Action", "Principal"),
     ),
@@ -355,7 +363,7 @@ INPUTS: dict[str, Input] = {
         {
             **_LAYER_VERSION,
             "StatementId": uri(shapes.StatementId),
-            "RevisionId": query(Text()),
+            "RevisionId": query(String()),
         },
         required=("LayerName", "VersionNumber", "StatementId"),
     ),
@@ -364,16 +372,16 @@ INPUTS: dict[str, Input] = {
         {
             **_ANY_FUNCTION,
             "StatementId": shapes.StatementId,
-            "Action": Text(0, 10000, r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"),
-            "Principal": Text(0, 2048, r"[^\s]+"),
+            "Action": String(0, 10000, r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"),
+            "Principal": String(0, 2048, r"[^\s]+"),
             "SourceArn": shapes.Arn,
             "FunctionUrlAuthType": shapes.FunctionUrlAuthType,
-            "InvokedViaFunctionUrl": Flag(),
-            "SourceAccount": Text(0, 12, r"\d{12}"),
-            "EventSourceToken": Text(0, 256, r"[a-zA-Z0-9._\-]+"),
+            "InvokedViaFunctionUrl": Boolean(),
+            "SourceAccount": String(0, 12, r"\d{12}"),
+            "EventSourceToken": String(0, 256, r"[a-zA-Z0-9._\-]+"),
             "Qualifier": query(shapes.NumericLatestPublishedOrAliasQualifier),
-            "RevisionId": Text(),
-            "PrincipalOrgID": Text(12, 34, r"o-[a-z0-9]{10,32}"),
+            "RevisionId": String(),
+            "PrincipalOrgID": String(12, 34, r"o-[a-z0-9]{10,32}"),
         },
         required=("FunctionName", "StatementId", "Action", "Principal"),
     ),
@@ -383,7 +391,7 @@ INPUTS: dict[str, Input] = {
             **_ANY_FUNCTION,
             "StatementId": uri(shapes.NamespacedStatementId),
             "Qualifier": query(shapes.NumericLatestPublishedOrAliasQualifier),
-            "RevisionId": query(Text()),
+            "RevisionId": query(String()),
         },
         required=("FunctionName", "StatementId"),
     ),
@@ -398,23 +406,23 @@ INPUTS: dict[str, Input] = {
         {
             "EventSourceArn": shapes.Arn,
             "FunctionName": shapes.NamespacedFunctionName,
-            "Enabled": Flag(),
-            "BatchSize": Whole(1, 10000),
+            "Enabled": Boolean(),
+            "BatchSize": Integer(1, 10000),
             "FilterCriteria": shapes.FilterCriteria,
             "KMSKeyArn": shapes.KMSKeyArn,
             "MetricsConfig": shapes.EventSourceMappingMetricsConfig,
             "LoggingConfig": shapes.EventSourceMappingLoggingConfig,
             "ScalingConfig": shapes.ScalingConfig,
-            "MaximumBatchingWindowInSeconds": Whole(0, 300),
-            "ParallelizationFactor": Whole(1, 10),
+            "MaximumBatchingWindowInSeconds": Integer(0, 300),
+            "ParallelizationFactor": Integer(1, 10),
             "StartingPosition": shapes.EventSourcePosition,
-            "StartingPositionTimestamp": Time(),
+            "StartingPositionTimestamp": Timestamp(),
             "DestinationConfig": shapes.DestinationConfig,
-            "MaximumRecordAgeInSeconds": Whole(-1, 604800),
-            "BisectBatchOnFunctionError": Flag(),
-            "MaximumRetryAttempts": Whole(-1, 10000),
+            "MaximumRecordAgeInSeconds": Integer(-1, 604800),
+            "BisectBatchOnFunctionError": Boolean(),
+            "MaximumRetryAttempts": Integer(-1, 10000),
             "Tags": shapes.Tags,
-            "TumblingWindowInSeconds": Whole(0, 900),
+            "TumblingWindowInSeconds": Integer(0, 900),
             "Topics": shapes.Topics,
             "Queues": shapes.Queues,
             "SourceAccessConfigurations": shapes.SourceAccessConfigurations,
@@ -432,20 +440,20 @@ INPUTS: dict[str, Input] = {
         {
             **_MAPPING,
             "FunctionName": shapes.NamespacedFunctionName,
-            "Enabled": Flag(),
-            "BatchSize": Whole(1, 10000),
+            "Enabled": Boolean(),
+            "BatchSize": Integer(1, 10000),
             "FilterCriteria": shapes.FilterCriteria,
             "KMSKeyArn": shapes.KMSKeyArn,
             "MetricsConfig": shapes.EventSourceMappingMetricsConfig,
             "LoggingConfig": shapes.EventSourceMappingLoggingConfig,
             "ScalingConfig": shapes.ScalingConfig,
-            "MaximumBatchingWindowInSeconds": Whole(0, 300),
-            "ParallelizationFactor": Whole(1, 10),
+            "MaximumBatchingWindowInSeconds": Integer(0, 300),
+            "ParallelizationFactor": Integer(1, 10),
             "DestinationConfig": shapes.DestinationConfig,
-            "MaximumRecordAgeInSeconds": Whole(-1, 604800),
-            "BisectBatchOnFunctionError": Flag(),
-            "MaximumRetryAttempts": Whole(-1, 10000),
-            "TumblingWindowInSeconds": Whole(0, 900),
+            "MaximumRecordAgeInSeconds": Integer(-1, 604800),
+            "BisectBatchOnFunctionError": Boolean(),
+            "MaximumRetryAttempts": Integer(-1, 10000),
+            "TumblingWindowInSeconds": Integer(0, 900),
             "SourceAccessConfigurations": shapes.SourceAccessConfigurations,
             "FunctionResponseTypes": shapes.FunctionResponseTypeList,
             "AmazonManagedKafkaEventSourceConfig": shapes.AmazonManagedKafkaEventSourceConfig,

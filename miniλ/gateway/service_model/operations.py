@@ -1,13 +1,13 @@
-"""This module is the operations: which method and path of the HTTP API is which of Lambda's.
+"""The operation of a request, by the method and path of Lambda's HTTP API.
 
-Rule 1: a path comes in as the client sent it. It is split at "/" first and each segment is decoded
-once afterwards, so an encoded slash is part of a name and never a way into another path.
+Rule 1: a path comes in as the client sent it. It is split at "/" first, and each segment is decoded
+once after that: an encoded slash is part of a name, and never leads into another path.
 
-Rule 2: what cannot be a name (nothing, "..", control characters, bytes that are not UTF-8) is no
-path of ours. Whether a name is one that Lambda takes is for `validate` to say.
+Rule 2: a path with a segment that cannot be a name (empty, "..", control characters, bytes that are
+not UTF-8) is unknown. Whether a name is one that Lambda takes is for `validate`.
 
 Source of paths, methods and statuses: the service model of 2015-03-31 that AWS's clients have
-(botocore 1.44.8): 91 operations. A test compares all of them.
+(botocore 1.44.8): 91 operations. tests/unit/gateway/service_model/test_operations.py compares them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from miniλ.errors import MethodNotAllowed, UnknownOperation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# By path, as the model writes it, and method: the operation and the status of its success.
+# By path, as in the model, and method: the operation and the status of its success.
 _PATHS: dict[str, dict[str, tuple[str, int]]] = {
     "/2014-11-13/functions/{FunctionName}/invoke-async": {
         "POST": ("InvokeAsync", 202),
@@ -43,7 +43,7 @@ _PATHS: dict[str, dict[str, tuple[str, int]]] = {
     },
     "/2015-03-31/functions/{FunctionName}": {
         "GET": ("GetFunction", 200),
-        # Newer models say 200; the answers recorded of AWS are 204, without a body.
+        # Newer models say 200; recorded answers of AWS are 204, without a body.
         "DELETE": ("DeleteFunction", 204),
     },
     "/2015-03-31/functions/{FunctionName}/aliases": {
@@ -223,23 +223,23 @@ _PATHS: dict[str, dict[str, tuple[str, int]]] = {
     },
 }
 
-# Whose body is not a JSON document: it is taken as it came, as one member of the input.
+# Operations whose body is not a JSON document, but one member of the input as bytes.
 _BLOB_BODIES = frozenset(
     {"Invoke", "InvokeAsync", "InvokeWithResponseStream", "SendDurableExecutionCallbackSuccess"}
 )
 
-# What no segment may hold once it is decoded; an escape that is none would be left as it is.
+# Characters that no decoded segment may have; and a % that begins no escape, which urllib keeps.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HALF_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
-# How much of a path that is none of ours goes into a message.
+# At most this number of characters of an unknown path are in a message.
 _SHOWN = 200
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One operation: `path` as the model has it, `status` of a success.
+    """One operation: its `path` as in the model, and the `status` of its success.
 
-    `blob_body`: the body is the payload itself, and not JSON.
+    With `blob_body` the body is a payload, and not a JSON document.
     """
 
     name: str
@@ -257,18 +257,19 @@ OPERATIONS: dict[str, Operation] = {
 
 
 class _Node:
-    """A place in a path: what may follow, and what is here."""
+    """A node in the tree of paths: its operations, and the segments that may follow."""
 
-    __slots__ = ("literal", "operations", "parameter", "queried", "wild")
+    __slots__ = ("by_query", "literal", "operations", "parameter", "wild")
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
-        # Any other segment, and what it is called. No path of the model has both.
+        # The node of any other segment, and the parameter that this segment is. No node of the
+        # model has both kinds of segments.
         self.wild: _Node | None = None
         self.parameter = ""
         self.operations: dict[str, Operation] = {}
-        # Operations that a parameter of the query string tells from the one beside them.
-        self.queried: dict[str, tuple[str, str, Operation]] = {}
+        # By method: an operation that a parameter of the query string selects.
+        self.by_query: dict[str, tuple[str, str, Operation]] = {}
 
 
 def _tree() -> _Node:
@@ -285,7 +286,7 @@ def _tree() -> _Node:
                 node = node.literal.setdefault(segment, _Node())
         if condition:
             key, _, value = condition.partition("=")
-            node.queried[operation.method] = (key, value, operation)
+            node.by_query[operation.method] = (key, value, operation)
         else:
             node.operations[operation.method] = operation
     return root
@@ -294,63 +295,61 @@ def _tree() -> _Node:
 _ROOT = _tree()
 
 
-def match(
-    method: str, segments_path: str, query: Mapping[str, str]
-) -> tuple[Operation, dict[str, str]]:
+def match(method: str, raw_path: str, query: Mapping[str, str]) -> tuple[Operation, dict[str, str]]:
     """Return the operation of a request and the parameters in its path, decoded.
 
-    `segments_path` is the path as it was sent, still percent-encoded and without the query
+    `raw_path` is the path as it was sent, still percent-encoded and without the query
     string; `query` is decoded. Raises `UnknownOperation` and `MethodNotAllowed`.
     """
     node = _ROOT
-    found: dict[str, str] = {}
-    first, *segments = segments_path.split("/")
+    in_path: dict[str, str] = {}
+    first, *segments = raw_path.split("/")
     # A path begins with a slash, and may end with one.
     if segments and not segments[-1]:
         segments.pop()
     if first or not segments:
-        raise _unknown(segments_path)
+        raise _unknown(raw_path)
     for segment in segments:
         after = node.literal.get(segment)
         if after is None:
             name = _decoded(segment)
             if name is None:
-                raise _unknown(segments_path)
+                raise _unknown(raw_path)
             after = node.literal.get(name)
             if after is None:
                 after = node.wild
                 if after is None:
-                    raise _unknown(segments_path)
-                found[node.parameter] = name
+                    raise _unknown(raw_path)
+                in_path[node.parameter] = name
         node = after
-    if node.queried and method in node.queried:
-        key, value, operation = node.queried[method]
+    if node.by_query and method in node.by_query:
+        key, value, operation = node.by_query[method]
         if query.get(key) == value:
-            return operation, found
-    known = node.operations.get(method)
-    if known is None:
+            return operation, in_path
+    plain = node.operations.get(method)
+    if plain is None:
         if not node.operations:
-            raise _unknown(segments_path)
+            raise _unknown(raw_path)
         msg = (
-            f"{method[:_SHOWN]} is not allowed for {segments_path[:_SHOWN]}: "
+            f"{method[:_SHOWN]} is not allowed for {raw_path[:_SHOWN]}: "
             f"use {', '.join(sorted(node.operations))}"
         )
         raise MethodNotAllowed(msg)
-    return known, found
+    return plain, in_path
 
 
 def _decoded(segment: str) -> str | None:
-    """Return what a segment stands for, or None if it cannot be a name."""
+    """Return a segment decoded, or None if it cannot be a name."""
     if "%" in segment:
         if _HALF_ESCAPE.search(segment):
             return None
         try:
             segment = unquote_to_bytes(segment).decode()
-        except UnicodeError:  # also of a segment that holds half a character as it is
+        except UnicodeError:  # also for a segment that has a surrogate as it is
             return None
     if segment in {"", ".", ".."}:
         return None
-    # Nearly every name is printable, and saying so is quicker than looking for what is not.
+    # Nearly every name is printable: a faster check than the regular expression.
     if not segment.isprintable() and _FORBIDDEN.search(segment):
         return None
     return segment

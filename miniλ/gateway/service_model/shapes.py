@@ -1,16 +1,17 @@
-r"""This module is the shapes: what a value in a request may be, as Lambda's service model says.
+r"""Shapes of Lambda's service model: the type, bounds and pattern of each value in a request.
 
-Rule 1: a shape is data. `validate` knows what a shape means, `inputs` says which operation takes
-which of them, where.
+Rule 1: a shape is data. `constraints` and `validate` give it its meaning; `inputs` says which
+operation takes which shape, and where.
 
-Rule 2: names and numbers are the model's. Where it has moved ahead of the documented quotas, the
-quotas hold: `QUOTAS` lists all such shapes.
+Rule 2: names and numbers are the model's. Where the model is ahead of the documented quotas, the
+quotas count: `QUOTAS` lists all such shapes.
 
-Rule 3: patterns are the model's too, that is Java's, and are shown to clients as they stand here.
-A pattern is held against the whole value.
+Rule 3: patterns are the model's too, in Java's syntax, and messages show them as they stand here. A
+pattern must match the whole value.
 
-Source: the service model of 2015-03-31 that AWS's clients have (botocore 1.44.8). A test compares
-every shape of `inputs` with it, in both directions.
+Source: the service model of 2015-03-31 that AWS's clients have (botocore 1.44.8).
+tests/unit/gateway/service_model/test_shapes.py compares every shape of `inputs` with it, in both
+directions.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import msgspec
 
 from miniλ.model import EPHEMERAL_MB, MEMORY_MB, TIMEOUT_SECONDS
 
-# The notation. A shape is itself and equal to nothing else: what was worked out of it is found
-# by it (`validate`), and hashing a tree of them would cost more than that saves.
+# The notation. Shapes compare by identity: they are keys of caches (`constraints`), and hashing a
+# tree of shapes by value would cost more than the caches save.
 
 
-class Text(msgspec.Struct, frozen=True, eq=False):
-    """A string of `minimum` to `maximum` characters that the whole `pattern` fits."""
+class String(msgspec.Struct, frozen=True, eq=False):
+    """A string of `minimum` to `maximum` characters that matches `pattern` as a whole."""
 
     minimum: int | None = None
     maximum: int | None = None
@@ -34,37 +35,37 @@ class Text(msgspec.Struct, frozen=True, eq=False):
 
 
 class OneOf(msgspec.Struct, frozen=True, eq=False):
-    """One of these strings. An `open` one lets others pass: its operation has words for them."""
+    """An enum: one of these strings. An `open` one accepts others, for its operation to refuse."""
 
     values: tuple[str, ...]
     open: bool = False
 
 
-class Whole(msgspec.Struct, frozen=True, eq=False):
-    """A whole number of `minimum` to `maximum`, of 32 bits or of 64."""
+class Integer(msgspec.Struct, frozen=True, eq=False):
+    """An integer of `minimum` to `maximum`, of 32 bits or, for the model's long, of 64."""
 
     minimum: int | None = None
     maximum: int | None = None
     bits: int = 32
 
 
-class Number(msgspec.Struct, frozen=True, eq=False):
-    """A number of `minimum` to `maximum`."""
+class Double(msgspec.Struct, frozen=True, eq=False):
+    """A floating-point number of `minimum` to `maximum`."""
 
     minimum: float | None = None
     maximum: float | None = None
 
 
-class Flag(msgspec.Struct, frozen=True, eq=False):
+class Boolean(msgspec.Struct, frozen=True, eq=False):
     """True or false."""
 
 
-class Time(msgspec.Struct, frozen=True, eq=False):
-    """A point in time; in JSON the seconds since 1970."""
+class Timestamp(msgspec.Struct, frozen=True, eq=False):
+    """A point in time; in JSON seconds since 1970."""
 
 
 class Blob(msgspec.Struct, frozen=True, eq=False):
-    """Bytes; in JSON they are base64."""
+    """Bytes; in JSON base64."""
 
 
 class ListOf(msgspec.Struct, frozen=True, eq=False):
@@ -76,9 +77,9 @@ class ListOf(msgspec.Struct, frozen=True, eq=False):
 
 
 class MapOf(msgspec.Struct, frozen=True, eq=False):
-    """A map of `minimum` to `maximum` keys. A `secret` one is not shown in messages."""
+    """A map of `minimum` to `maximum` keys. Messages do not show the value of a `secret` one."""
 
-    key: Text | OneOf
+    key: String | OneOf
     value: Shape
     minimum: int | None = None
     maximum: int | None = None
@@ -86,16 +87,18 @@ class MapOf(msgspec.Struct, frozen=True, eq=False):
 
 
 class Structure(msgspec.Struct, frozen=True, eq=False):
-    """A structure: its members by name, and the names of those that must be there."""
+    """A structure: its members by name, and the names of the required ones."""
 
     members: dict[str, Shape]
     required: tuple[str, ...] = ()
 
 
-Shape: TypeAlias = Text | OneOf | Whole | Number | Flag | Time | Blob | ListOf | MapOf | Structure
+Shape: TypeAlias = (
+    String | OneOf | Integer | Double | Boolean | Timestamp | Blob | ListOf | MapOf | Structure
+)
 
 
-# Where the model's range is wider than today's quota; see `miniλ.model`.
+# Shapes whose range in the model is wider than the documented quota; see `miniλ.model`.
 QUOTAS: dict[str, tuple[int, int]] = {
     "MemorySize": MEMORY_MB,
     "Timeout": TIMEOUT_SECONDS,
@@ -106,32 +109,36 @@ QUOTAS: dict[str, tuple[int, int]] = {
 # Functions, versions, aliases
 
 _REGION = r"(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}"
-# A name may come with any beginning of its ARN.
-_FUNCTION = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?(" + _REGION + r":)?(\d{12}:)?(function:)?"
+# Names of functions, versions, aliases and layers alike: a character of one, and a whole one.
+_CHARACTER = r"[a-zA-Z0-9-_]"
+_NAME = _CHARACTER + "+"
+_LATEST_OR_ALIAS = r"(\$LATEST|" + _NAME + ")"
+# The beginning of a function's ARN, each part of which may be left out before its name.
+_ARN_OF = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?(" + _REGION + r":)?(\d{12}:)?(function:)?"
 
-FunctionName = Text(1, 140, _FUNCTION + r"([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?")
-UnqualifiedFunctionName = Text(1, 140, _FUNCTION + r"([a-zA-Z0-9-_]+)")
-NamespacedFunctionName = Text(
-    1, 256, _FUNCTION + r"([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?"
+FunctionName = String(1, 140, f"{_ARN_OF}({_NAME})(:{_LATEST_OR_ALIAS})?")
+UnqualifiedFunctionName = String(1, 140, f"{_ARN_OF}({_NAME})")
+NamespacedFunctionName = String(
+    1, 256, _ARN_OF + r"([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|" + _NAME + "))?"
 )
-FunctionUrlFunctionName = Text(
-    1, 140, _FUNCTION + r"([a-zA-Z0-9-_]{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
+FunctionUrlFunctionName = String(
+    1, 140, _ARN_OF + "(" + _CHARACTER + r"{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
 )
-Qualifier = Text(1, 128, r"(|[a-zA-Z0-9$_-]+)")
-NumericLatestPublishedOrAliasQualifier = Text(1, 128, r"\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+")
-FunctionUrlQualifier = Text(1, 128, r"((?!^\d+$)^[0-9a-zA-Z-_]+$)")
-Alias = Text(1, 128, r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)")
-VersionWithLatestPublished = Text(1, 1024, r"(\$LATEST(\.PUBLISHED)?|[0-9]+)")
+Qualifier = String(1, 128, r"(|[a-zA-Z0-9$_-]+)")
+NumericLatestPublishedOrAliasQualifier = String(1, 128, r"\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+")
+FunctionUrlQualifier = String(1, 128, r"((?!^\d+$)^[0-9a-zA-Z-_]+$)")
+Alias = String(1, 128, f"(?!^[0-9]+$)({_NAME})")
+VersionWithLatestPublished = String(1, 1024, r"(\$LATEST(\.PUBLISHED)?|[0-9]+)")
 FunctionVersion = OneOf(("ALL",))
 FunctionVersionLatestPublished = OneOf(("LATEST_PUBLISHED",))
-MasterRegion = Text(1, 50, r"ALL|" + _REGION)
-Description = Text(0, 256)
+MasterRegion = String(1, 50, r"ALL|" + _REGION)
+Description = String(0, 256)
 AliasRoutingConfiguration = Structure(
-    {"AdditionalVersionWeights": MapOf(Text(1, 1024, r"[0-9]+"), Number(0.0, 1.0))}
+    {"AdditionalVersionWeights": MapOf(String(1, 1024, r"[0-9]+"), Double(0.0, 1.0))}
 )
 
 
-# What is said of code and configuration
+# Code and configuration
 
 Runtime = OneOf(
     (
@@ -150,21 +157,21 @@ Runtime = OneOf(
 FunctionRuntime = OneOf(Runtime.values, open=True)
 Architecture = OneOf(("x86_64", "arm64"))
 ArchitecturesList = ListOf(Architecture, 1, 1)
-MemorySize = Whole(*QUOTAS["MemorySize"])
-Timeout = Whole(*QUOTAS["Timeout"])
-EphemeralStorage = Structure({"Size": Whole(*QUOTAS["EphemeralStorageSize"])}, ("Size",))
-Handler = Text(0, 128, r"[^\s]+")
-RoleArn = Text(0, 10000, r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+")
-KMSKeyArn = Text(0, 10000, r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()")
-ResourceArn = Text(0, 10000, r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()")
-CodeSigningConfigArn = Text(
+MemorySize = Integer(*QUOTAS["MemorySize"])
+Timeout = Integer(*QUOTAS["Timeout"])
+EphemeralStorage = Structure({"Size": Integer(*QUOTAS["EphemeralStorageSize"])}, ("Size",))
+Handler = String(0, 128, r"[^\s]+")
+RoleArn = String(0, 10000, r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+")
+KMSKeyArn = String(0, 10000, r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()")
+ResourceArn = String(0, 10000, r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()")
+CodeSigningConfigArn = String(
     0,
     200,
     r"arn:(aws[a-zA-Z-]*)?:lambda:" + _REGION + r":\d{12}:code-signing-config:csc-[a-z0-9]{17}",
 )
-S3Bucket = Text(3, 63, r"[0-9A-Za-z\.\-_]*(?<!\.)")
-S3Key = Text(1, 1024, r".*")
-S3ObjectVersion = Text(1, 1024, r".*")
+S3Bucket = String(3, 63, r"[0-9A-Za-z\.\-_]*(?<!\.)")
+S3Key = String(1, 1024, r".*")
+S3ObjectVersion = String(1, 1024, r".*")
 S3ObjectStorageMode = OneOf(("COPY", "REFERENCE"))
 FunctionCode = Structure(
     {
@@ -173,26 +180,26 @@ FunctionCode = Structure(
         "S3Key": S3Key,
         "S3ObjectVersion": S3ObjectVersion,
         "S3ObjectStorageMode": S3ObjectStorageMode,
-        "ImageUri": Text(),
+        "ImageUri": String(),
         "SourceKMSKeyArn": KMSKeyArn,
     }
 )
 PackageType = OneOf(("Zip", "Image"))
 Environment = Structure(
-    {"Variables": MapOf(Text(pattern=r"[a-zA-Z]([a-zA-Z0-9_])+"), Text(), secret=True)}
+    {"Variables": MapOf(String(pattern=r"[a-zA-Z]([a-zA-Z0-9_])+"), String(), secret=True)}
 )
 VpcConfig = Structure(
     {
-        "SubnetIds": ListOf(Text(0, 1024, r"subnet-[0-9a-z]*"), 0, 16),
-        "SecurityGroupIds": ListOf(Text(0, 1024, r"sg-[0-9a-zA-Z]*"), 0, 5),
-        "Ipv6AllowedForDualStack": Flag(),
+        "SubnetIds": ListOf(String(0, 1024, r"subnet-[0-9a-z]*"), 0, 16),
+        "SecurityGroupIds": ListOf(String(0, 1024, r"sg-[0-9a-zA-Z]*"), 0, 5),
+        "Ipv6AllowedForDualStack": Boolean(),
     }
 )
 DeadLetterConfig = Structure({"TargetArn": ResourceArn})
 TracingConfig = Structure({"Mode": OneOf(("Active", "PassThrough"))})
 FileSystemConfig = Structure(
     {
-        "Arn": Text(
+        "Arn": String(
             0,
             256,
             r"arn:aws[a-zA-Z-]*:elasticfilesystem:"
@@ -200,7 +207,7 @@ FileSystemConfig = Structure(
             + r":\d{12}:access-point/fsap-[a-f0-9]{17}$|^arn:aws[-a-z]*:s3files:[0-9a-z-:]+"
             r":file-system/fs-[0-9a-f]{17,40}/access-point/fsap-[0-9a-f]{17,40}",
         ),
-        "LocalMountPath": Text(0, 160, r"/mnt/[a-zA-Z0-9-_.]+"),
+        "LocalMountPath": String(0, 160, r"/mnt/[a-zA-Z0-9-_.]+"),
         "S3FilesConfig": Structure({"DirectS3Read": OneOf(("ENABLED", "DISABLED", "AUTO"))}),
     },
     ("Arn", "LocalMountPath"),
@@ -208,9 +215,9 @@ FileSystemConfig = Structure(
 FileSystemConfigList = ListOf(FileSystemConfig, 0, 1)
 ImageConfig = Structure(
     {
-        "EntryPoint": ListOf(Text(), 0, 1500),
-        "Command": ListOf(Text(), 0, 1500),
-        "WorkingDirectory": Text(0, 1000),
+        "EntryPoint": ListOf(String(), 0, 1500),
+        "Command": ListOf(String(), 0, 1500),
+        "WorkingDirectory": String(0, 1000),
     }
 )
 SnapStart = Structure({"ApplyOn": OneOf(("PublishedVersions", "None"))})
@@ -219,7 +226,7 @@ LoggingConfig = Structure(
         "LogFormat": OneOf(("JSON", "Text")),
         "ApplicationLogLevel": OneOf(("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")),
         "SystemLogLevel": OneOf(("DEBUG", "INFO", "WARN")),
-        "LogGroup": Text(1, 512, r"[\.\-_/#A-Za-z0-9]+"),
+        "LogGroup": String(1, 512, r"[\.\-_/#A-Za-z0-9]+"),
     }
 )
 TenancyConfig = Structure({"TenantIsolationMode": OneOf(("PER_TENANT",))}, ("TenantIsolationMode",))
@@ -227,15 +234,13 @@ CapacityProviderConfig = Structure(
     {
         "LambdaManagedInstancesCapacityProviderConfig": Structure(
             {
-                "CapacityProviderArn": Text(
+                "CapacityProviderArn": String(
                     1,
                     140,
-                    r"arn:aws[a-zA-Z-]*:lambda:"
-                    + _REGION
-                    + r":\d{12}:capacity-provider:[a-zA-Z0-9-_]+",
+                    r"arn:aws[a-zA-Z-]*:lambda:" + _REGION + r":\d{12}:capacity-provider:" + _NAME,
                 ),
-                "PerExecutionEnvironmentMaxConcurrency": Whole(1, 1600),
-                "ExecutionEnvironmentMemoryGiBPerVCpu": Number(2, 8),
+                "PerExecutionEnvironmentMaxConcurrency": Integer(1, 1600),
+                "ExecutionEnvironmentMemoryGiBPerVCpu": Double(2, 8),
             },
             ("CapacityProviderArn",),
         )
@@ -245,20 +250,20 @@ CapacityProviderConfig = Structure(
 DurableConfig = Structure(
     {
         "KMSKeyArn": KMSKeyArn,
-        "RetentionPeriodInDays": Whole(1, 90),
-        "ExecutionTimeout": Whole(1, 31622400),
+        "RetentionPeriodInDays": Integer(1, 90),
+        "ExecutionTimeout": Integer(1, 31622400),
     }
 )
 FunctionRuntimeConfig = Structure(
     {
-        "RuntimeArn": Text(48, 2048, r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:runtime/.+"),
-        "RuntimeAlias": Text(1, 128),
+        "RuntimeArn": String(48, 2048, r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:runtime/.+"),
+        "RuntimeAlias": String(1, 128),
     },
     ("RuntimeArn", "RuntimeAlias"),
 )
-AcceleratorConfig = Structure({"AcceleratorMemorySize": Whole()}, ("AcceleratorMemorySize",))
+AcceleratorConfig = Structure({"AcceleratorMemorySize": Integer()}, ("AcceleratorMemorySize",))
 UpdateRuntimeOn = OneOf(("Auto", "Manual", "FunctionUpdate"))
-RuntimeVersionArn = Text(
+RuntimeVersionArn = String(
     26,
     2048,
     r"((arn:(aws[a-zA-Z-]*):lambda:"
@@ -275,28 +280,29 @@ RecursiveLoop = OneOf(("Allow", "Terminate"))
 InvocationType = OneOf(("Event", "RequestResponse", "DryRun"))
 ResponseStreamingInvocationType = OneOf(("RequestResponse", "DryRun"))
 LogType = OneOf(("None", "Tail"))
-DurableExecutionName = Text(1, 64, r"[a-zA-Z0-9-_]+")
-TenantId = Text(1, 256, r"[a-zA-Z0-9\._:\/=+\-@ ]+")
+DurableExecutionName = String(1, 64, _NAME)
+TenantId = String(1, 256, r"[a-zA-Z0-9\._:\/=+\-@ ]+")
 
 
 # Layers
 
-LayerNameOrArn = Text(
+LayerNameOrArn = String(
     1,
     2048,
     r"(arn:(aws[a-zA-Z-]*)?:lambda:"
     + _REGION
-    + r":\d{12}:layer:[a-zA-Z0-9-_]{1,140}|[a-zA-Z0-9-_]{1,140})",
+    + r":\d{12}:layer:"
+    + f"{_CHARACTER}{{1,140}}|{_CHARACTER}{{1,140}})",
 )
-LayerVersionArn = Text(
+LayerVersionArn = String(
     1,
     2048,
     r"((arn:(aws[a-zA-Z-]*)?:lambda:"
     + _REGION
-    + r":\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)"
-    + r"|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+))",
+    + r":\d{12}:layer:"
+    + f"{_NAME}:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:{_NAME}))",
 )
-LayerVersionNumber = Whole(bits=64)
+LayerVersionNumber = Integer(bits=64)
 LayerList = ListOf(LayerVersionArn)
 LayerVersionContentInput = Structure(
     {
@@ -309,60 +315,61 @@ LayerVersionContentInput = Structure(
 )
 
 
-# Who may: tags, policies, URLs
+# Tags, policies, URLs
 
-TaggableResource = Text(
+TaggableResource = String(
     1,
     10000,
     r"arn:(aws[a-zA-Z-]*):lambda:"
     + _REGION
-    + r":\d{12}:(function:[a-zA-Z0-9-_]+(:(\$LATEST|[a-zA-Z0-9-_]+))?"
+    + r":\d{12}:(function:"
+    + f"{_NAME}(:{_LATEST_OR_ALIAS})?"
     r"|code-signing-config:csc-[a-z0-9]{17}"
     r"|event-source-mapping:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-    r"|(capacity-provider|network-connector):[a-zA-Z0-9-_]{1,64})",
+    r"|(capacity-provider|network-connector):" + _CHARACTER + "{1,64})",
 )
-TagKey = Text(1, 128, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)")
-Tags = MapOf(TagKey, Text(0, 256, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"))
-StatementId = Text(1, 100, r"([a-zA-Z0-9-_]+)")
-NamespacedStatementId = Text(1, 100, r"([a-zA-Z0-9-_.]+)")
+TagKey = String(1, 128, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)")
+Tags = MapOf(TagKey, String(0, 256, r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"))
+StatementId = String(1, 100, f"({_NAME})")
+NamespacedStatementId = String(1, 100, r"([a-zA-Z0-9-_.]+)")
 _ARN = r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:(" + _REGION + r")?:(\d{12})?:(.*)"
-Arn = Text(0, 10000, _ARN)
-OrganizationId = Text(0, 34, r"o-[a-z0-9]{10,32}")
+Arn = String(0, 10000, _ARN)
+OrganizationId = String(0, 34, r"o-[a-z0-9]{10,32}")
 FunctionUrlAuthType = OneOf(("NONE", "AWS_IAM"))
 InvokeMode = OneOf(("BUFFERED", "RESPONSE_STREAM"))
-HeadersList = ListOf(Text(0, 1024, r".*"), 0, 100)
+HeadersList = ListOf(String(0, 1024, r".*"), 0, 100)
 Cors = Structure(
     {
-        "AllowCredentials": Flag(),
+        "AllowCredentials": Boolean(),
         "AllowHeaders": HeadersList,
-        "AllowMethods": ListOf(Text(0, 6, r".*"), 0, 6),
-        "AllowOrigins": ListOf(Text(1, 253, r".*"), 0, 100),
+        "AllowMethods": ListOf(String(0, 6, r".*"), 0, 6),
+        "AllowOrigins": ListOf(String(1, 253, r".*"), 0, 100),
         "ExposeHeaders": HeadersList,
-        "MaxAge": Whole(0, 86400),
+        "MaxAge": Integer(0, 86400),
     }
 )
 
 
-# Where results go, and where events come from
+# Destinations and event sources
 
-DestinationArn = Text(0, 350, r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|" + _ARN)
+DestinationArn = String(0, 350, r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|" + _ARN)
 DestinationConfig = Structure(
     {
         "OnSuccess": Structure({"Destination": DestinationArn}),
         "OnFailure": Structure({"Destination": DestinationArn}),
     }
 )
-UUIDString = Text(36, 36)
-FilterCriteria = Structure({"Filters": ListOf(Structure({"Pattern": Text(0, 4096, r"[\s\S]*")}))})
+UUIDString = String(36, 36)
+FilterCriteria = Structure({"Filters": ListOf(Structure({"Pattern": String(0, 4096, r"[\s\S]*")}))})
 EventSourceMappingMetricsConfig = Structure(
     {"Metrics": ListOf(OneOf(("EventCount", "ErrorCount", "KafkaMetrics")), 0, 3)}
 )
 EventSourceMappingLoggingConfig = Structure({"SystemLogLevel": OneOf(("DEBUG", "INFO", "WARN"))})
 EventSourcePosition = OneOf(("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"))
-ScalingConfig = Structure({"MaximumConcurrency": Whole(2, 1000)})
-Topics = ListOf(Text(1, 249, r"[^.]([a-zA-Z0-9\-_.]+)"), 1, 1)
-Queues = ListOf(Text(1, 1000, r"[\s\S]*"), 1, 1)
-URI = Text(1, 200, r"[ a-zA-Z0-9-\/*:_+=.@-]*")
+ScalingConfig = Structure({"MaximumConcurrency": Integer(2, 1000)})
+Topics = ListOf(String(1, 249, r"[^.]([a-zA-Z0-9\-_.]+)"), 1, 1)
+Queues = ListOf(String(1, 1000, r"[\s\S]*"), 1, 1)
+URI = String(1, 200, r"[ a-zA-Z0-9-\/*:_+=.@-]*")
 SourceAccessConfigurations = ListOf(
     Structure(
         {
@@ -391,7 +398,7 @@ SourceAccessConfigurations = ListOf(
     0,
     23,
 )
-Endpoint = Text(
+Endpoint = String(
     1,
     300,
     r"(([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])\.)*"
@@ -403,7 +410,7 @@ SelfManagedEventSource = Structure(
 FunctionResponseTypeList = ListOf(OneOf(("ReportBatchItemFailures",)), 0, 1)
 KafkaSchemaRegistryConfig = Structure(
     {
-        "SchemaRegistryURI": Text(1, 10000, r"[a-zA-Z0-9-\/*:_+=.@-]*"),
+        "SchemaRegistryURI": String(1, 10000, r"[a-zA-Z0-9-\/*:_+=.@-]*"),
         "EventRecordFormat": OneOf(("JSON", "SOURCE")),
         "AccessConfigs": ListOf(
             Structure(
@@ -435,15 +442,15 @@ SelfManagedKafkaEventSourceConfig = Structure(
 )
 DocumentDBEventSourceConfig = Structure(
     {
-        "DatabaseName": Text(1, 63, r"[^ /\.$\x22]*"),
-        "CollectionName": Text(1, 57, r"(^(?!(system\x2e)))(^[_a-zA-Z0-9])([^$]*)"),
+        "DatabaseName": String(1, 63, r"[^ /\.$\x22]*"),
+        "CollectionName": String(1, 57, r"(^(?!(system\x2e)))(^[_a-zA-Z0-9])([^$]*)"),
         "FullDocument": OneOf(("UpdateLookup", "Default")),
     }
 )
 ProvisionedPollerConfig = Structure(
     {
-        "MinimumPollers": Whole(1, 200),
-        "MaximumPollers": Whole(1, 10000),
-        "PollerGroupName": Text(0, 128, r"[a-zA-Z0-9-_]*"),
+        "MinimumPollers": Integer(1, 200),
+        "MaximumPollers": Integer(1, 10000),
+        "PollerGroupName": String(0, 128, _CHARACTER + "*"),
     }
 )

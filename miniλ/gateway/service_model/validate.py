@@ -1,14 +1,14 @@
-"""This module is the validation: a request in, the parameters of its operation out.
+"""Validation: a request in, the parameters of its operation out.
 
-Rule 1: what has the wrong type cannot be read, and is the only error of its request
-(`SerializationFailed`). What can be read and breaks constraints is told with everything else that
-does (`ValidationFailed`), in the order of the model's members, in AWS's words.
+Rule 1: a value of the wrong type cannot be read, and is the only error of its request
+(`SerializationFailed`). Values that break constraints are all in one error (`ValidationFailed`), in
+the order of the model's members, with AWS's messages.
 
-Rule 2: a null in JSON is as if it were not there; a member that the model does not know is passed
-over. So is a body where an operation has no use for one.
+Rule 2: a null in JSON is like an absent member; a member that is not in the model is ignored, and
+so is the body of an operation that takes none.
 
-Source of the words for a wrong type: three that AWS's users report (a string for a number, a number
-for a string, a structure for a value); the others are said in the same manner.
+Source of the messages for a wrong type: three that AWS's users report (a string for a number, a
+number for a string, a structure for a value); the others follow their form.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from miniλ.gateway.service_model.constraints import check, in_messages, must_be
 from miniλ.gateway.service_model.inputs import INPUTS, Located
 from miniλ.gateway.service_model.shapes import (
     Blob,
-    Flag,
+    Boolean,
+    Double,
+    Integer,
     ListOf,
     MapOf,
-    Number,
     OneOf,
     Shape,
+    String,
     Structure,
-    Text,
-    Time,
-    Whole,
+    Timestamp,
 )
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
     from miniλ.gateway.service_model.operations import Operation
 
-# What Java, and so a message, calls a shape; a number of JSON goes by its class.
+# The name of a shape in Java, and so in a message; a number of JSON is shown by its Java class.
 _JAVA: dict[type[Shape], str] = {
-    Text: "String",
+    String: "String",
     OneOf: "String",
-    Whole: "Integer",
-    Number: "Double",
-    Flag: "Boolean",
-    Time: "Date",
+    Integer: "Integer",
+    Double: "Double",
+    Boolean: "Boolean",
+    Timestamp: "Date",
     Blob: "Blob",
     ListOf: "List",
     MapOf: "Map",
@@ -64,17 +64,17 @@ def parameters(
     headers: Mapping[str, str],
     document: object,
 ) -> dict[str, Any]:
-    """Return the parameters of a request by the model's names; who is absent is absent.
+    """Return the parameters of a request by the model's names; absent ones are left out.
 
     `path` is from `operations.match`. `query` and `headers` are aiohttp's multidicts or plain
-    dicts. `document` is the decoded JSON of the body or, where the operation has a `blob_body`,
-    the body itself; None stands for no body, or for a blob that is read elsewhere. Blobs come back
-    as bytes, times as seconds since 1970. Raises `ValidationFailed` and `SerializationFailed`;
-    KeyError if the operation is none of `inputs.INPUTS`.
+    dicts. `document` is the decoded JSON of the body or, for an operation with a `blob_body`, the
+    body itself; None stands for no body, or for a blob that is read elsewhere. Blobs are returned
+    as bytes, timestamps as seconds since 1970. Raises `ValidationFailed` and `SerializationFailed`;
+    KeyError for an operation that is not in `inputs.INPUTS`.
     """
-    if type(headers) is dict:  # aiohttp's compare names as they should be
+    if type(headers) is dict:  # names in a multidict of aiohttp have no case
         headers = {name.lower(): value for name, value in headers.items()}
-    found: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     errors: list[str] = []
     body: Mapping[str, object] | None = None
     for name, where, place, wire, shape, is_required in _members(operation.name):
@@ -95,7 +95,7 @@ def parameters(
             if value is not None:
                 value = _of_json(shape, value)
         if value is not None:
-            found[name] = value
+            params[name] = value
             check(shape, value, where, errors)
         elif is_required and place != "payload":
             errors.append(must_be(where))
@@ -103,11 +103,11 @@ def parameters(
         count = "1 validation error" if len(errors) == 1 else f"{len(errors)} validation errors"
         msg = f"{count} detected: {'; '.join(errors)}"
         raise ValidationFailed(msg)
-    return found
+    return params
 
 
 class _Member(NamedTuple):
-    """A member of an input, as `parameters` needs it: worked out once for each operation."""
+    """A member of an input, in the form that `parameters` needs: computed once per operation."""
 
     name: str
     where: str
@@ -138,21 +138,21 @@ def _wire(name: str, member: Shape | Located) -> str:
     return member.name.lower() if member.place == "header" else member.name or name
 
 
-# Types: what came, as what it is
+# From JSON and text to a value of the shape's type
 
 
 def _of_text(shape: Shape, text: str) -> object:
     """Return a value of the path, the query string or a header."""
     match shape:
-        case Whole():
+        case Integer():
             if not re.fullmatch(r"-?[0-9]{1,19}", text):
-                raise _unlike(text, shape)
-            return _whole(shape, int(text))
-        case Flag():
+                raise _wrong_type(text, shape)
+            return _integer(shape, int(text))
+        case Boolean():
             if text not in {"true", "false"}:
-                raise _unlike(text, shape)
+                raise _wrong_type(text, shape)
             return text == "true"
-    return _text(shape, text)
+    return _string(shape, text)
 
 
 def _of_query(shape: Shape, wire: str, query: Mapping[str, str]) -> object:
@@ -170,18 +170,18 @@ def _object(document: object) -> Mapping[str, object]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise _unlike(document, Structure({}))
+        raise _wrong_type(document, Structure({}))
     return document
 
 
 def _of_json(shape: Shape, value: object) -> object:
-    """Return a value of the document; raises for the first that its member cannot have."""
+    """Return a value of the document; raises for the first one of the wrong type."""
     match shape:
         case ListOf(member=member) if isinstance(value, list):
             return [None if each is None else _of_json(member, each) for each in value]
         case MapOf(key=key, value=of) if isinstance(value, dict):
             return {
-                _text(key, name): None if each is None else _of_json(of, each)
+                _string(key, name): None if each is None else _of_json(of, each)
                 for name, each in value.items()
             }
         case Structure(members=members) if isinstance(value, dict):
@@ -195,49 +195,49 @@ def _of_json(shape: Shape, value: object) -> object:
 
 def _scalar(shape: Shape, value: object) -> object:
     match shape:
-        case Text() | OneOf():
-            return _text(shape, value)
-        case Whole():
-            return _whole(shape, value)
-        case Number() | Time():
-            return _number(shape, value)
-        case Flag() if isinstance(value, bool):
+        case String() | OneOf():
+            return _string(shape, value)
+        case Integer():
+            return _integer(shape, value)
+        case Double() | Timestamp():
+            return _float(shape, value)
+        case Boolean() if isinstance(value, bool):
             return value
         case Blob() if isinstance(value, str):
             return _bytes(value)
-    raise _unlike(value, shape)
+    raise _wrong_type(value, shape)
 
 
-def _text(shape: Shape, value: object) -> str:
+def _string(shape: Shape, value: object) -> str:
     if not isinstance(value, str):
-        raise _unlike(value, shape)
+        raise _wrong_type(value, shape)
     if not value.isascii():
         try:
             value.encode()
-        except UnicodeEncodeError:  # half a character, which JSON can escape and nobody can store
+        except UnicodeEncodeError:  # a surrogate: JSON can escape it, UTF-8 cannot encode it
             raise SerializationFailed("Invalid UTF-8 in a String") from None
     return value
 
 
-def _whole(shape: Whole, value: object) -> int:
+def _integer(shape: Integer, value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _unlike(value, shape)
+        raise _wrong_type(value, shape)
     if not -(1 << shape.bits - 1) <= value < 1 << shape.bits - 1:
-        raise _unlike(value, shape)
+        raise _wrong_type(value, shape)
     return value
 
 
-def _number(shape: Number | Time, value: object) -> float:
+def _float(shape: Double | Timestamp, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unlike(value, shape)
+        raise _wrong_type(value, shape)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _unlike(value, shape)
+        raise _wrong_type(value, shape)
     return number
 
 
@@ -249,8 +249,8 @@ def _bytes(value: str) -> bytes:
         raise SerializationFailed(msg) from None
 
 
-def _unlike(value: object, shape: Shape) -> SerializationFailed:
-    """Return the error for a value that its member cannot have, with the article that AWS uses."""
+def _wrong_type(value: object, shape: Shape) -> SerializationFailed:
+    """Return the error for a value of the wrong type; "an" before any name is AWS's."""
     match value:
         case dict():
             return SerializationFailed("Start of structure or map found where not expected.")
@@ -262,6 +262,6 @@ def _unlike(value: object, shape: Shape) -> SerializationFailed:
             kind = "STRING_VALUE"
         case _:
             kind = _NUMBER
-    is_long = isinstance(shape, Whole) and shape.bits == 64  # noqa: PLR2004 - as Java has it
+    is_long = isinstance(shape, Integer) and shape.bits == 64  # noqa: PLR2004 - as Java has it
     wanted = "Long" if is_long else _JAVA[type(shape)]
     return SerializationFailed(f"{kind} can not be converted to an {wanted}")

@@ -1,10 +1,11 @@
-"""This module is the operations on function URLs, and where each URL leads.
+"""Operations on function URLs, and the function that each URL leads to.
 
-A URL belongs to a function or to one of its aliases, and is found by its id: 32 letters and
-digits that nobody can guess, new for each config. What requests to it become is `serve_url`'s.
+A URL belongs to a function or to one of its aliases. Its id is 32 random letters and digits (160
+bits, so it cannot be guessed), new for each config. Requests to a URL are answered by `serve`.
 
-Rule: ids come into the index here only. An entry counts for nothing without its config in the
-registry, so whoever deletes a function or an alias need not know that there is an index.
+Rule: only this module writes the index of ids. An entry without its config in the registry is
+stale, and is dropped when it is looked up: so the deletion of a function or an alias, which knows
+nothing of the index, needs no step of its own here.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _indexes: WeakKeyDictionary[Registry, _Index] = WeakKeyDictionary()
 
 
 def find(registry: Registry, url_id: str) -> tuple[str, str, Document] | None:
-    """Return function, alias ("" for none) and config of a URL; None if there is none of this id.
+    """Return function, alias ("" for none) and config of a URL; None for an unknown id.
 
-    It costs the same however many there are, also for ids that somebody makes up.
+    One dict look-up, for known and for invented ids, with any number of URLs.
     """
     index = _index(registry)
-    place = index.get(url_id)
-    if place is None:
+    owner = index.get(url_id)
+    if owner is None:
         return None
-    config = registry.get(URL, *place)
+    config = registry.get(URL, *owner)
     if config is None or config["UrlId"] != url_id:
         del index[url_id]  # its function or its alias was deleted
         return None
-    return (*place, config)
+    return (*owner, config)
 
 
 def _index(registry: Registry) -> _Index:
@@ -59,7 +60,7 @@ def _index(registry: Registry) -> _Index:
 
 
 async def create_function_url_config(call: Call) -> dict[str, Any]:
-    """Give a function, or an alias, a URL."""
+    """Create the URL of a function or of an alias."""
     params, registry = call.params, call.api.registry
     name, alias = call.function()
     async with call.api.functions.changing:
@@ -91,13 +92,13 @@ async def create_function_url_config(call: Call) -> dict[str, Any]:
 
 
 async def get_function_url_config(call: Call) -> dict[str, Any]:
-    """Tell the URL of a function or of an alias."""
+    """Return the URL of a function or of an alias."""
     name, alias = call.function()
     return _document(call, name, alias, _config(call, name, alias, NO_URL))
 
 
 async def update_function_url_config(call: Call) -> dict[str, Any]:
-    """Change what is given; a Cors replaces all of the one that was there."""
+    """Change the members that the request has; a Cors replaces all of the former one."""
     name, alias = call.function()
     async with call.api.functions.changing:
         before = _config(call, name, alias, NO_FUNCTION)
@@ -112,7 +113,7 @@ async def update_function_url_config(call: Call) -> dict[str, Any]:
 
 
 async def delete_function_url_config(call: Call) -> None:
-    """Take the URL away: another one will have another id."""
+    """Delete a URL for good: a later one of the same function has another id."""
     name, alias = call.function()
     async with call.api.functions.changing:
         _config(call, name, alias, NO_URL)
@@ -130,7 +131,7 @@ async def list_function_url_configs(call: Call) -> dict[str, Any]:
 
 
 def _check_function(call: Call, name: str, message: str) -> None:
-    """Refuse what is no function, in the words that AWS has for it where URLs are concerned."""
+    """Refuse a function that does not exist, with AWS's message for operations on URLs."""
     try:
         call.api.functions.get(name)
     except ResourceNotFound:
@@ -146,7 +147,7 @@ def _config(call: Call, name: str, alias: str, no_function: str) -> Document:
 
 
 def _document(call: Call, name: str, alias: str, config: Document) -> dict[str, Any]:
-    """Return a FunctionUrlConfig; a Cors that says nothing is none."""
+    """Return a FunctionUrlConfig; an empty Cors is left out."""
     document = {
         "FunctionUrl": call.api.url_of(config["UrlId"]),
         "FunctionArn": call.place.function(name, alias),
@@ -161,12 +162,12 @@ def _document(call: Call, name: str, alias: str, config: Document) -> dict[str, 
 
 
 def _new_id() -> str:
-    # 160 bits in base32 are just 32 characters, and all of them are ones that a host may have.
+    # 160 bits in base32 are exactly 32 characters, all of which a host name may have.
     return base64.b32encode(os.urandom(20)).decode().lower()
 
 
 def _now() -> str:
-    """Return the time as Lambda writes it of URLs: 2026-11-24T12:00:00.000000Z."""
+    """Return the time in the format of URL configs: 2026-11-24T12:00:00.000000Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -1,10 +1,10 @@
-"""This module is cross-origin resource sharing: what a function URL's Cors answers to browsers.
+"""Cross-origin resource sharing: the headers that the Cors of a function URL adds to its answers.
 
-Rule: where a URL has a Cors, its word is the only one. Preflights do not reach the function, and
-CORS headers that the function returns are dropped, also those to an origin that is not allowed.
+Rule: the Cors of a URL is the only source of CORS headers. Preflights do not reach the function,
+and CORS headers that it returns are dropped, for allowed origins and for others.
 
 Source: Lambda API reference, "Cors"; developer guide, "Cross-origin resource sharing (CORS)";
-Fetch standard, "CORS protocol". An allowed origin is one in full, or `*` for all of them.
+Fetch standard, "CORS protocol". An allowed origin is spelled out in full, or `*` for any.
 """
 
 from __future__ import annotations
@@ -37,43 +37,43 @@ def preflight(
 ) -> Headers | None:
     """Return the headers of the 200 that answers a preflight, or None for any other request.
 
-    An origin that is not allowed gets a 200 that does not allow it: the browser refuses.
+    An origin that is not allowed gets a 200 without CORS headers: the browser refuses then.
     """
-    received = {name.lower(): value for name, value in headers}
-    origin = received.get("origin")
-    asked_method = received.get("access-control-request-method")
-    if config is None or method != "OPTIONS" or origin is None or asked_method is None:
+    values = {name.lower(): value for name, value in headers}
+    origin = values.get("origin")
+    requested_method = values.get("access-control-request-method")
+    if config is None or method != "OPTIONS" or origin is None or requested_method is None:
         return None
-    allowed = _allow(config, origin)
-    if not allowed:
+    origin_headers = _allow(config, origin)
+    if not origin_headers:
         return _vary(config)
-    asked_headers = received.get("access-control-request-headers", "")
+    requested_headers = values.get("access-control-request-headers", "")
     return (
-        *allowed,
-        *_list("Access-Control-Allow-Methods", config.allow_methods, asked_method),
-        *_list("Access-Control-Allow-Headers", config.allow_headers, asked_headers),
+        *origin_headers,
+        *_list("Access-Control-Allow-Methods", config.allow_methods, requested_method),
+        *_list("Access-Control-Allow-Headers", config.allow_headers, requested_headers),
         ("Access-Control-Max-Age", str(config.max_age)),
         *_vary(config),
     )
 
 
 def response_headers(config: Cors, origin: str | None) -> Headers:
-    """Return what is added to an answer to a request from this origin; None if it named none."""
-    allowed = _allow(config, origin)
-    exposed = _list("Access-Control-Expose-Headers", config.expose_headers) if allowed else ()
-    return (*allowed, *exposed, *_vary(config))
+    """Return the headers to add to an answer; `origin` is the request's, None without one."""
+    allow = _allow(config, origin)
+    expose = _list("Access-Control-Expose-Headers", config.expose_headers) if allow else ()
+    return (*allow, *expose, *_vary(config))
 
 
 def applied(config: Cors | None, origin: str | None, headers: Headers) -> Headers:
-    """Return the headers of a function's answer, with the CORS headers of the config only."""
+    """Return the headers of a function's answer, their CORS headers replaced by the config's."""
     if config is None:
         return headers
-    kept = [pair for pair in headers if not pair[0].lower().startswith("access-control-")]
-    return (*kept, *response_headers(config, origin))
+    others = [pair for pair in headers if not pair[0].lower().startswith("access-control-")]
+    return (*others, *response_headers(config, origin))
 
 
 def _allow(config: Cors, origin: str | None) -> Headers:
-    # Never any origin and its user's cookies: that would be every site in the user's name.
+    # Credentials never with `*`: any site could then act in the name of a user who is logged in.
     if "*" in config.allow_origins and origin is not None:
         return (("Access-Control-Allow-Origin", "*"),)
     if origin is None or origin not in config.allow_origins:
@@ -86,14 +86,14 @@ def _allow(config: Cors, origin: str | None) -> Headers:
     return (("Access-Control-Allow-Origin", origin),)
 
 
-def _list(name: str, configured: tuple[str, ...], asked: str = "") -> Headers:
-    # With credentials, and for Authorization, a browser does not take * for everything: what it
-    # asked for is spelled out. To expose, there is nothing asked for.
-    names = asked.split(",") if asked and "*" in configured else configured
+def _list(name: str, configured: tuple[str, ...], requested: str = "") -> Headers:
+    # With credentials, and for Authorization, browsers do not take * for every name: `*` is
+    # replaced by the names that the preflight requested. For Expose-Headers there are none.
+    names = requested.split(",") if requested and "*" in configured else configured
     tokens = [token for token in (each.strip() for each in names) if TOKEN.fullmatch(token)]
     return ((name, ",".join(tokens)),) if tokens else ()
 
 
 def _vary(config: Cors) -> Headers:
-    """Tell caches that another origin gets another answer."""
+    """Return the header that keeps a cache from serving one origin's answer to another."""
     return () if "*" in config.allow_origins else (("Vary", "Origin"),)

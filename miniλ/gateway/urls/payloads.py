@@ -1,13 +1,13 @@
-"""This module is the payloads of function URLs: an HTTP request as an event, a result as an answer.
+"""Payloads of function URLs: an HTTP request as an event, a result of the function as an answer.
 
-Rule 1: no I/O in this file. The server has read all of the request, and sends what comes back.
+Rule 1: no I/O in this file. The server has read the whole request, and sends the answer.
 
-Rule 2: whatever a function returns becomes an answer that an HTTP server can send: what cannot
-be one is `BAD_GATEWAY`, as on AWS, and never an exception.
+Rule 2: any result of a function becomes an answer that an HTTP server can send. A result that is
+no HTTP answer becomes `BAD_GATEWAY`, as on AWS, and never an exception.
 
 Source: Lambda developer guide, "Invoking Lambda function URLs", payload format version 2.0. Where
-it is silent: a path stays percent-encoded, and a body is text only if its content type says so,
-which a form's does not.
+it is silent: a path stays percent-encoded, and a body is text only by its content type; the type
+of a form is not one of text.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
-# RFC 9110, 5.6.2: what a header's name, a method and a list of either are made of.
+# RFC 9110, 5.6.2: the name of a header, and a method.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-# Between two hops, and not between the client and the function (RFC 9110, 7.6.1).
+# Headers between two hops, which concern neither the function nor its client (RFC 9110, 7.6.1).
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -42,16 +42,16 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# In an event cookies are a field of their own.
-_NOT_RECEIVED = _HOP_BY_HOP | {"cookie"}
-# In an answer the length is for the server to say.
-_NOT_SENT = _HOP_BY_HOP | {"content-length"}
-# RFC 9110, 15: below 200 it is not the answer yet, and the client would wait for it.
+# Not among the headers of an event: cookies are a field of their own.
+_NOT_IN_EVENT = _HOP_BY_HOP | {"cookie"}
+# Not among the headers of an answer: the server sets the length.
+_NOT_IN_ANSWER = _HOP_BY_HOP | {"content-length"}
+# RFC 9110, 15: a status below 200 is interim, and the client would wait for another answer.
 _FINAL = range(200, 600)
-# strftime would write them in the language of the app that we may be part of.
+# strftime would write them in the locale of the application that embeds us.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TEXT = re.compile(r"text/.+|application/(json|xml|javascript)|[^/]+/.+\+(json|xml)")
-# RFC 9110, 5.5: no control character but the tab; CR and LF would begin a header of their own.
+# RFC 9110, 5.5: no control character but the tab; CR and LF would begin another header.
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _JSON: Headers = (("Content-Type", "application/json"),)
@@ -59,16 +59,16 @@ _DENIED: Headers = (*_JSON, ("x-amzn-ErrorType", "AccessDeniedException"))
 
 
 class UrlAnswer(msgspec.Struct, frozen=True):
-    """What a function URL answers; framing (Content-Length) is the server's."""
+    """The answer of a function URL; the server adds its framing (Content-Length)."""
 
     status: int
     headers: Headers
     body: bytes = b""
 
 
-# The function failed, or returned what is no HTTP answer.
+# The function failed, or its result is no HTTP answer.
 BAD_GATEWAY = UrlAnswer(502, _JSON, b"Internal Server Error")
-# The URL is there, and who asks may not call it.
+# The URL exists, and the caller may not use it.
 FORBIDDEN = UrlAnswer(
     403,
     _DENIED,
@@ -79,8 +79,8 @@ FORBIDDEN = UrlAnswer(
 UNKNOWN_URL = UrlAnswer(403, _DENIED, b'{"Message":null}')
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who signed the request, as the event has it in `requestContext.authorizer.iam`."""
+class IamIdentity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The caller that signed the request: `requestContext.authorizer.iam` of the event."""
 
     access_key: str
     account_id: str
@@ -91,7 +91,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     user_id: str
 
 
-def event(
+def request_payload(
     *,
     method: str,
     raw_path: str,
@@ -107,20 +107,20 @@ def event(
     request_id: str,
     trace_id: str,
     now: float,
-    identity: Identity | None = None,
+    identity: IamIdentity | None = None,
 ) -> bytes:
-    """Return the event that a request to a function URL is to its function, as JSON.
+    """Return the payload of the event that a request to a function URL becomes.
 
     `raw_path` and `raw_query` are as they were sent, `protocol` is "HTTP/1.1", `now` is seconds
-    since the epoch, `identity` is who signed the request, where somebody had to. A body that is
-    not text grows by a third: check the size of what this returns.
+    since the epoch, `identity` is the caller's, for a URL with AWS_IAM. A body that is not text
+    grows by a third in base64: check the size of the payload, not of the body.
     """
-    received, cookies = _received(headers)
-    forwarded = received.get("x-forwarded-for")
-    received["x-forwarded-for"] = f"{forwarded}, {source_ip}" if forwarded else source_ip
-    received["x-forwarded-port"] = str(port)
-    received["x-forwarded-proto"] = scheme
-    received["x-amzn-trace-id"] = _clean(trace_id)
+    event_headers, cookies = _headers_and_cookies(headers)
+    hops = event_headers.get("x-forwarded-for")
+    event_headers["x-forwarded-for"] = f"{hops}, {source_ip}" if hops else source_ip
+    event_headers["x-forwarded-port"] = str(port)
+    event_headers["x-forwarded-proto"] = scheme
+    event_headers["x-amzn-trace-id"] = _clean(trace_id)
     path, query = _clean(raw_path), _clean(raw_query)
     milliseconds = round(now * 1000)
     context: dict[str, object] = {
@@ -138,7 +138,7 @@ def event(
             "path": path,
             "protocol": protocol,
             "sourceIp": source_ip,
-            "userAgent": received.get("user-agent", ""),
+            "userAgent": event_headers.get("user-agent", ""),
         },
         "requestId": request_id,
         "routeKey": "$default",
@@ -154,22 +154,24 @@ def event(
     }
     if cookies:
         fields["cookies"] = cookies
-    fields["headers"] = received
+    fields["headers"] = event_headers
     if parameters := _joined(parse_qsl(query, keep_blank_values=True)):
         fields["queryStringParameters"] = parameters
     fields |= {"requestContext": context, "pathParameters": None, "stageVariables": None}
-    text = _text_of(body, received.get("content-type", ""))
+    text = _text_of(body, event_headers.get("content-type", ""))
     if body:
         fields["body"] = base64.b64encode(body).decode() if text is None else text
     fields["isBase64Encoded"] = text is None
     return msgspec.json.encode(fields)
 
 
-def _received(headers: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+def _headers_and_cookies(
+    headers: Iterable[tuple[str, str]],
+) -> tuple[dict[str, str], list[str]]:
     clean = [(name.lower(), _clean(value)) for name, value in headers]
-    sent = ";".join(value for name, value in clean if name == "cookie").split(";")
-    kept = _joined((name, value) for name, value in clean if name not in _NOT_RECEIVED)
-    return kept, [cookie.strip() for cookie in sent if cookie.strip()]
+    cookies = ";".join(value for name, value in clean if name == "cookie").split(";")
+    others = _joined((name, value) for name, value in clean if name not in _NOT_IN_EVENT)
+    return others, [cookie.strip() for cookie in cookies if cookie.strip()]
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -180,14 +182,14 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _clean(value: str) -> str:
-    # The server reads bytes that are not UTF-8 as surrogates, which no JSON can carry.
+    # aiohttp decodes bytes that are not UTF-8 as surrogates, which JSON cannot carry.
     if value.isascii():
         return value
     return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _clf_time(seconds: int) -> str:
-    """Return a time as the Common Log Format has it: 12/Mar/2020:19:03:58 +0000."""
+    """Return a time in the Common Log Format: 12/Mar/2020:19:03:58 +0000."""
     utc = time.gmtime(seconds)
     month = _MONTHS[utc.tm_mon - 1]
     clock = f"{utc.tm_hour:02}:{utc.tm_min:02}:{utc.tm_sec:02}"
@@ -195,7 +197,7 @@ def _clf_time(seconds: int) -> str:
 
 
 def _text_of(body: bytes, content_type: str) -> str | None:
-    """Return the body as the text that it says it is, or None."""
+    """Return the body as text, or None if its content type or its bytes are not text."""
     if not body:
         return ""
     if not _TEXT.fullmatch(content_type.partition(";")[0].strip().lower()):
@@ -206,12 +208,12 @@ def _text_of(body: bytes, content_type: str) -> str | None:
         return None
 
 
-# What is not there is null: in Go, what nobody set is null and not left out.
+# An absent field is like null: Go's event types encode an unset field as null.
 _ABSENT = msgspec.Raw(b"null")
 
 
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
-    # Raw: without a status code this is any object, and its fields are what they are.
+    # Raw: without a status code this is any JSON object, and its fields may have any type.
     status_code: msgspec.Raw = _ABSENT
     headers: msgspec.Raw = _ABSENT
     cookies: msgspec.Raw = _ABSENT
@@ -221,7 +223,7 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
 
 _decode_whole = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
-# Not strict: API Gateway takes "200" for 200, and so do functions that come from there.
+# Not strict: API Gateway takes "200" for 200, and functions written for it return it.
 _decode_status = msgspec.json.Decoder(int, strict=False).decode
 _decode_headers = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _decode_cookies = msgspec.json.Decoder(list[str] | None).decode
@@ -229,14 +231,15 @@ _decode_flag = msgspec.json.Decoder(bool | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-def answer(body: bytes) -> UrlAnswer:
-    """Return what a function URL answers when its function returned `body`.
+def answer(payload: bytes) -> UrlAnswer:
+    """Return the answer of a function URL whose function returned `payload`.
 
-    An object with a `statusCode` says it all itself. Any other JSON is 200: a string is the text
-    in it, the rest is as it came. What is no JSON, or no HTTP answer, is `BAD_GATEWAY`.
+    An object with a `statusCode` describes the whole answer. Any other JSON is a 200: a string is
+    the text in it, other JSON is as it came. A payload that is no JSON, or describes no HTTP
+    answer, is `BAD_GATEWAY`.
     """
     try:
-        whole = bytes(_decode_whole(body))
+        whole = bytes(_decode_whole(payload))
         reply = _decode_reply(whole) if whole.startswith(b"{") else _Reply()
         if reply.status_code is _ABSENT:
             return UrlAnswer(200, _JSON, _content(whole))
@@ -247,7 +250,7 @@ def answer(body: bytes) -> UrlAnswer:
 
 
 def streamed_head(document: bytes) -> UrlAnswer:
-    """Return the answer, without its body, that the JSON before a streamed body describes."""
+    """Return the answer, without its body, that the head of a stream describes as JSON."""
     try:
         reply = _decode_reply(document)
         status = 200 if reply.status_code is _ABSENT else _status(reply)
@@ -257,7 +260,7 @@ def streamed_head(document: bytes) -> UrlAnswer:
 
 
 def header(name: str, value: str) -> tuple[str, str]:
-    """Return a header; ValueError for a name or a value that cannot be sent as one."""
+    """Return a header; raises ValueError for a name or a value that HTTP cannot carry."""
     if not TOKEN.fullmatch(name) or _UNSENDABLE.search(value):
         msg = f"a header must be a token and one line of text, got {name!r}: {value[:80]!r}"
         raise ValueError(msg)
@@ -273,13 +276,13 @@ def _status(reply: _Reply) -> int:
 
 
 def _headers(reply: _Reply, default: str) -> Headers:
-    # By their lower-case names: two that differ in case only are one, and the last one holds.
-    found = {"content-type": ("Content-Type", default)}
+    # By lower-case names: of two names that differ in case only, the last one counts.
+    headers = {"content-type": ("Content-Type", default)}
     for name, value in (_decode_headers(reply.headers) or {}).items():
         if (content := bytes(value)) != b"null":
-            found[name.lower()] = header(name, _scalar(content))
+            headers[name.lower()] = header(name, _scalar(content))
     cookies = [header("Set-Cookie", cookie) for cookie in _decode_cookies(reply.cookies) or []]
-    return (*(found[name] for name in found if name not in _NOT_SENT), *cookies)
+    return (*(headers[name] for name in headers if name not in _NOT_IN_ANSWER), *cookies)
 
 
 def _scalar(content: bytes) -> str:
@@ -298,5 +301,5 @@ def _body(reply: _Reply) -> bytes:
 
 
 def _content(document: bytes) -> bytes:
-    """Return the text in a JSON string, and any other JSON as it is."""
+    """Return the text of a JSON string, and any other JSON unchanged."""
     return _decode_text(document).encode() if document.startswith(b'"') else document

@@ -1,17 +1,17 @@
-"""This module is function URLs as they are served: a request becomes an event, a result an answer.
+"""Requests to function URLs: each becomes an event, and the function's result becomes the answer.
 
-Rule 1: as on AWS, nobody is let in by the URL alone. AuthType NONE takes a statement of the
-resource policy that lets everybody (Principal "*") do `lambda:InvokeFunctionUrl`; AWS_IAM takes
-the signature of a key that may do it. Where the gateway has no [auth] there is nobody to verify
-it against: then any signature that can be read will do, and is whose it says.
+Rule 1: as on AWS, the URL alone admits no caller. AuthType NONE needs a statement of the resource
+policy that allows `lambda:InvokeFunctionUrl` to Principal "*"; AWS_IAM needs the signature of a key
+that may do it. Without [auth] the gateway has no keys to verify a signature with: it takes any
+that it can parse, and believes the key id.
 
-Rule 2: web pages may call, which nothing else in the gateway lets them; the Cors of a URL says
-which of them may read the answer. Who does not know an id, 160 random bits, reaches nothing.
+Rule 2: web pages may call a URL, and nothing else of the gateway. The Cors of the URL decides which
+pages may read the answer. A page that does not know the id, 160 random bits, reaches nothing.
 
-Rule 3: who calls is a stranger. What went wrong on our side is for the journal.
+Rule 3: the caller is a stranger. The text of an error of ours goes to the journal only.
 
 Source: Lambda developer guide, "Control access to Lambda function URLs" and "Invoking Lambda
-function URLs"; what errors say: recorded answers.
+function URLs"; messages of errors: recorded answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from miniλ.gateway import invocations, policies
 from miniλ.gateway.http import bodies
 from miniλ.gateway.http.answers import JSON, RETRY_AFTER
 from miniλ.gateway.urls import configs, cors, payloads
-from miniλ.gateway.urls.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, Identity, UrlAnswer
+from miniλ.gateway.urls.payloads import BAD_GATEWAY, FORBIDDEN, UNKNOWN_URL, IamIdentity, UrlAnswer
 from miniλ.gateway.urls.stream_head import StreamHead
 from miniλ.invoker import new_request_id
 from miniλ.model import MAX_PAYLOAD
@@ -49,12 +49,13 @@ if TYPE_CHECKING:
 
 OPERATION = "InvokeFunctionUrl"
 
-# There is no body in these, whatever the function returned (RFC 9110, 15.3.5 and 15.4.5).
+# An answer with one of these has no body, also if the function returned one (RFC 9110, 15.3.5
+# and 15.4.5).
 _BODILESS = frozenset({204, 304})
 
 
-class _Visit(NamedTuple):
-    """One request to one URL, and what it is known by."""
+class _UrlRequest(NamedTuple):
+    """One request to one URL: its parts, its caller and its ids."""
 
     api: Api
     request: web.BaseRequest
@@ -67,13 +68,13 @@ class _Visit(NamedTuple):
     trace_id: str
 
 
-def asks_who(api: Api, url_id: str) -> bool:
-    """Return whether a URL asks who calls: AuthType AWS_IAM.
+def needs_signature(api: Api, url_id: str) -> bool:
+    """Return whether a URL takes signed requests only: AuthType AWS_IAM.
 
-    For any other, an Authorization header is no signature of ours but the function's own affair.
+    For any other URL an Authorization header is not for us: the function may read it.
     """
-    found = configs.find(api.registry, url_id)
-    return found is not None and found[2]["AuthType"] == "AWS_IAM"
+    url = configs.find(api.registry, url_id)
+    return url is not None and url[2]["AuthType"] == "AWS_IAM"
 
 
 async def serve(
@@ -85,98 +86,103 @@ async def serve(
     body: bytes,
     caller: Caller,
 ) -> web.StreamResponse:
-    """Answer a request to a function URL, whatever it comes to.
+    """Answer a request to a function URL; an error is an answer too.
 
-    `raw_path` and `raw_query` are as they were sent, but for what leads to this URL. `caller` is
-    who signed: where the gateway has [auth] verified, with this body; NOBODY if nobody did.
+    `raw_path` and `raw_query` are as they were sent, without the prefix that leads to this URL.
+    `caller` is the signer, with [auth] verified together with this body; `ANONYMOUS` without a
+    signature.
     """
     request_id = new_request_id()
     trace_id = traces.of(request.headers.get(traces.HEADER), request_id)
     ids = {"x-amzn-RequestId": request_id, "x-amzn-trace-id": trace_id}
-    found = configs.find(api.registry, url_id)
-    if found is None:
+    url = configs.find(api.registry, url_id)
+    if url is None:
         return _whole(UNKNOWN_URL, ids)
-    function, alias, config = found
+    function, alias, config = url
     rules = msgspec.convert(config["Cors"], cors.Cors) if config["Cors"] else None
-    allowed = cors.preflight(rules, request.method, request.headers.items())
-    if allowed is not None:
-        # Before anybody is asked who they are: browsers do not sign these.
-        return _whole(UrlAnswer(200, allowed), ids)
-    visit = _Visit(api, request, url_id, raw_path, raw_query, body, caller, request_id, trace_id)
+    preflight_headers = cors.preflight(rules, request.method, request.headers.items())
+    if preflight_headers is not None:
+        # Before the caller is checked: browsers do not sign preflights.
+        return _whole(UrlAnswer(200, preflight_headers), ids)
+    incoming = _UrlRequest(
+        api, request, url_id, raw_path, raw_query, body, caller, request_id, trace_id
+    )
     stream = AnswerStream() if config["InvokeMode"] == "RESPONSE_STREAM" else None
-    result = await _run(visit, function, alias, config["AuthType"], stream)
+    result = await _run(incoming, function, alias, config["AuthType"], stream)
     origin = request.headers.get("Origin")
     if isinstance(result, UrlAnswer):
-        return _whole(_shared(result, rules, origin), ids)
+        return _whole(_with_cors(result, rules, origin), ids)
     if stream is None:
-        return _whole(_shared(payloads.answer((await result).body), rules, origin), ids)
+        return _whole(_with_cors(payloads.answer((await result).body), rules, origin), ids)
     try:
         pieces = _pieces(stream, result)
-        head, start = await _begun(StreamHead(stream.content_type), pieces)
-        head = _shared(head, rules, origin)
+        head, start = await _read_head(StreamHead(stream.content_type), pieces)
+        head = _with_cors(head, rules, origin)
         if head.body:
             return _whole(head, ids)
         return await _streamed(request, head, ids, start, pieces)
     finally:
-        stream.drop()  # a client that leaves does not hold the function
+        stream.drop()  # a client that leaves does not block the function
 
 
 # From a request to a result
 
 
 async def _run(
-    visit: _Visit, function: str, alias: str, auth_type: str, stream: AnswerStream | None
+    incoming: _UrlRequest, function: str, alias: str, auth_type: str, stream: AnswerStream | None
 ) -> asyncio.Future[Response] | UrlAnswer:
-    """Return what the function answers, or why there is nothing of it to be shown.
+    """Return the response of the function, or the answer of a request that has none.
 
-    With a `stream` the answer has only begun; without, it is there.
+    Without a `stream` the response is complete; with one, its first bytes are there.
     """
-    api = visit.api
+    api = incoming.api
     try:
         if auth_type == "NONE":
             identity = None
             _check_public(api, function, alias)
         else:
-            identity = _identify(visit, function)
-        payload = _payload(visit, identity)
+            identity = _identify(incoming, function)
+        payload = _payload(incoming, identity)
         if len(payload) > MAX_PAYLOAD:
             raise bodies.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
-        trace_id = api.functions.traced(function, visit.trace_id, visit.request_id)
+        trace_id = api.functions.traced(function, incoming.trace_id, incoming.request_id)
         context = InvocationContext(trace_id=trace_id, arn=arn)
-        running = api.supervisor.run(version, payload, context, visit.request_id, stream=stream)
-        result = invocations.begin(running, stream)
+        invocation = api.supervisor.run(
+            version, payload, context, incoming.request_id, stream=stream
+        )
+        result = invocations.begin(invocation, stream)
         if stream is None:
             await result
         else:
             await stream.begins()
-        failed = result.done() and result.result().is_failure
+        is_failure = result.done() and result.result().is_failure
     except LambdaError as exc:
-        return _refused(visit, exc)
-    return BAD_GATEWAY if failed else result
+        return _error(incoming, exc)
+    return BAD_GATEWAY if is_failure else result
 
 
 def _check_public(api: Api, function: str, alias: str) -> None:
-    """Refuse everybody, unless the resource policy lets everybody in."""
+    """Refuse the caller, unless the resource policy allows the URL to Principal "*"."""
     policy = api.registry.get(POLICY, function, alias)
     if not policies.allows(policy, action=f"lambda:{OPERATION}", principal="*", url_auth="NONE"):
-        msg = f"No policy lets everybody call the URL of {function}"
+        msg = f"No statement of a policy opens the URL of {function} to all callers"
         raise AccessDenied(msg)
 
 
-def _identify(visit: _Visit, function: str) -> Identity:
-    """Return who signed, if that is somebody who may call this function; raises `AccessDenied`."""
-    caller, supervisor = visit.caller, visit.api.supervisor
+def _identify(incoming: _UrlRequest, function: str) -> IamIdentity:
+    """Return the identity of a signer that may call this function; raises `AccessDenied`."""
+    caller, supervisor = incoming.caller, incoming.api.supervisor
     key_id = caller.key_id
     if supervisor.settings.auth is None:
-        key_id = sigv4.parse(visit.raw_query, visit.request.headers.items()).key_id
+        key_id = sigv4.parse(incoming.raw_query, incoming.request.headers.items()).key_id
     elif not key_id:
-        msg = "Nobody signed"
+        msg = "The request is not signed"
         raise AccessDenied(msg)
     caller.check_may(OPERATION, function)
     account = caller.account or supervisor.functions.place.account
-    return Identity(
+    return IamIdentity(
         access_key=key_id,
         account_id=account,
         caller_id=key_id,
@@ -185,36 +191,36 @@ def _identify(visit: _Visit, function: str) -> Identity:
     )
 
 
-def _payload(visit: _Visit, identity: Identity | None) -> bytes:
-    request = visit.request
-    # A signature was for us; that of another scheme is for the function.
+def _payload(incoming: _UrlRequest, identity: IamIdentity | None) -> bytes:
+    request = incoming.request
+    # With AWS_IAM the header was a signature for us; otherwise it is for the function.
     headers = [
         (name, value)
         for name, value in request.headers.items()
         if identity is None or name.lower() != "authorization"
     ]
     version = request.version
-    return payloads.event(
+    return payloads.request_payload(
         method=request.method,
-        raw_path=visit.raw_path,
-        raw_query=visit.raw_query,
+        raw_path=incoming.raw_path,
+        raw_query=incoming.raw_query,
         protocol=f"HTTP/{version.major}.{version.minor}",
         headers=headers,
-        body=visit.body,
+        body=incoming.body,
         source_ip=request.remote or "",
         scheme=request.scheme,
-        port=urlsplit(visit.api.base_url).port or 0,
-        url_id=visit.url_id,
-        domain_name=f"{visit.url_id}.lambda-url.{visit.api.functions.place.region}.localhost",
-        request_id=visit.request_id,
-        trace_id=visit.trace_id,
+        port=urlsplit(incoming.api.base_url).port or 0,
+        url_id=incoming.url_id,
+        domain_name=f"{incoming.url_id}.lambda-url.{incoming.api.functions.place.region}.localhost",
+        request_id=incoming.request_id,
+        trace_id=incoming.trace_id,
         now=time.time(),
         identity=identity,
     )
 
 
-def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
-    """Return the answer for an error of ours; of our own faults a stranger hears nothing."""
+def _error(incoming: _UrlRequest, exc: LambdaError) -> UrlAnswer:
+    """Return the answer for an error; the text of one of ours goes to the journal instead."""
     if isinstance(exc, AccessDenied):
         return FORBIDDEN
     headers: Headers = (("Content-Type", JSON), ("x-amzn-ErrorType", exc.code))
@@ -223,8 +229,8 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
         text = "Rate Exceeded."
         headers = (*headers, ("Retry-After", RETRY_AFTER))
     elif exc.is_ours:
-        what = f"Request {visit.request_id} to the function URL {visit.url_id}: {exc}"
-        visit.api.supervisor.journal.record(journal.Trouble(what=what))
+        what = f"Request {incoming.request_id} to the function URL {incoming.url_id}: {exc}"
+        incoming.api.supervisor.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."
     return UrlAnswer(exc.status, headers, msgspec.json.encode({"Message": text}))
 
@@ -233,7 +239,7 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
 
 
 async def _pieces(stream: AnswerStream, result: asyncio.Future[Response]) -> AsyncIterator[bytes]:
-    """Yield an answer as it comes; one that fails in the middle only ends, as on AWS."""
+    """Yield an answer as it comes; one that fails in the middle just ends, as on AWS."""
     async for piece in stream:
         yield piece
     response = await result
@@ -241,16 +247,18 @@ async def _pieces(stream: AnswerStream, result: asyncio.Future[Response]) -> Asy
         yield response.body
 
 
-async def _begun(prelude: StreamHead, pieces: AsyncIterator[bytes]) -> tuple[UrlAnswer, bytes]:
-    """Return the head of a streamed answer, and what of its body came with it."""
+async def _read_head(
+    stream_head: StreamHead, pieces: AsyncIterator[bytes]
+) -> tuple[UrlAnswer, bytes]:
+    """Return the head of a streamed answer, and the start of its body."""
     async for piece in pieces:
-        begun = prelude.feed(piece)
-        if begun is not None:
-            return begun
-    return prelude.end(), b""
+        result = stream_head.feed(piece)
+        if result is not None:
+            return result
+    return stream_head.end(), b""
 
 
-def _shared(answer: UrlAnswer, rules: cors.Cors | None, origin: str | None) -> UrlAnswer:
+def _with_cors(answer: UrlAnswer, rules: cors.Cors | None, origin: str | None) -> UrlAnswer:
     headers = cors.applied(rules, origin, answer.headers)
     return msgspec.structs.replace(answer, headers=headers)
 
@@ -277,7 +285,7 @@ async def _streamed(
     has_body = request.method != "HEAD" and head.status not in _BODILESS
     if has_body and start:
         await response.write(start)
-    # To its end, also where nobody reads it: the function is not interrupted by who asked.
+    # All pieces are taken, also of an answer without a body: the function runs to its end.
     async for piece in pieces:
         if has_body and piece:
             await response.write(piece)

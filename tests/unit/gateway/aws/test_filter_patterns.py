@@ -61,7 +61,7 @@ DOCUMENT = (
     ],
 )
 def test_terms(pattern: str, matches: bool) -> None:  # noqa: FBT001 - a case
-    """All of them, one of those with "?", none of those with "-"; quotes hold a phrase together."""
+    """All terms, one of those with "?", none of those with "-"; a phrase has quotes."""
     assert matches == filter_patterns.parse(pattern)(PLAIN)
 
 
@@ -101,7 +101,7 @@ def test_a_quote_may_be_in_quotes() -> None:
         ("{ $.user.log-in = 1 }", True),
         ("{ $.tags[0] = a }", True),
         ("{ $.tags[1].b = c }", True),
-        # What is not there, or is no value, is neither equal nor different.
+        # An absent value, an object and a list are neither equal nor different.
         ("{ $.tags[2] = a }", False),
         ("{ $.tags[2] != a }", False),
         ("{ $.missing != a }", False),
@@ -136,12 +136,12 @@ def test_a_quote_may_be_in_quotes() -> None:
     ],
 )
 def test_conditions(pattern: str, matches: bool) -> None:  # noqa: FBT001 - a case
-    """Values where the pattern says, as strings with wildcards or as numbers."""
+    """A selector finds a value, which is compared as a string with wildcards or as a number."""
     assert matches == filter_patterns.parse(pattern)(DOCUMENT)
 
 
 @pytest.mark.parametrize("message", [PLAIN, "", "[]\n", "1", '{"level": "ERROR"', "[" * 100_000])
-def test_what_is_not_a_document_has_no_values(message: str) -> None:
+def test_a_message_that_is_no_json_has_no_values(message: str) -> None:
     """A line of plain text, or of JSON that is cut short, matches no condition."""
     assert not filter_patterns.parse("{ $.level != INFO }")(message)
 
@@ -177,7 +177,7 @@ def test_what_is_not_a_document_has_no_values(message: str) -> None:
     ],
 )
 def test_patterns_that_cannot_be(pattern: str, why: str) -> None:
-    """The message has the pattern, and what is wrong with it."""
+    """The message has the pattern and the problem."""
     with pytest.raises(InvalidParameterValue) as refused:
         filter_patterns.parse(pattern)
 
@@ -196,7 +196,7 @@ def test_patterns_that_cannot_be(pattern: str, why: str) -> None:
     message=st.sampled_from([PLAIN, DOCUMENT, '{"a": "x"}', '{"a": 1}']),
 )
 def test_any_pattern_is_one_or_is_refused(pattern: str, message: str) -> None:
-    """Whatever a client sends: it matches, it does not, or it is refused."""
+    """Any text from a client matches, does not match, or is refused."""
     try:
         matches = filter_patterns.parse(pattern)
     except InvalidParameterValue:

@@ -1,4 +1,4 @@
-"""Tests of CloudWatch Logs: answers are read by botocore's own parser, or by boto3 as a whole."""
+"""Tests of CloudWatch Logs: botocore's parser reads the answers, or boto3 as a whole."""
 
 from __future__ import annotations
 
@@ -10,103 +10,30 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.parsers import create_parser
 
-from miniλ.billing import BOOKS
 from miniλ.gateway.aws import logs
-from miniλ.model import Invoked, Response
-from miniλ.store.logbook import Logbook
+from tests.unit.gateway.aws.logbooks import (
+    ACCOUNT,
+    ARN,
+    GROUP,
+    NOON,
+    NOON_MS,
+    OTHER,
+    REGION,
+    STREAM,
+    ask,
+    book,
+    error,
+    note,
+    printed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-MODEL = ServiceModel(Loader().load_service_model("logs", "service-2"), "logs")
-ACCOUNT, REGION = "123456789012", "eu-central-1"
-ARN = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:"
-W1, W2 = "1" * 32, "2" * 32
-# 2026-01-31T12:00:00Z
-NOON = 1769860800.0
-NOON_MS = 1769860800000
-GROUP = "/aws/lambda/hello"
-STREAM, OTHER = f"2026/01/31/[$LATEST]{W1}", f"2026/01/31/[$LATEST]{W2}"
+    from miniλ.store.logbook import Logbook
 
-
-def note(
-    book: Logbook,
-    printed: str,
-    at: float = NOON,
-    *,
-    seconds: float = 2.0,
-    function: str = "hello",
-    worker: str = W1,
-) -> None:
-    """Note an invocation that printed something."""
-    invoked = Invoked(
-        ended=1.0,
-        function=function,
-        request_id="8f5ab0a2-0000-4000-8000-000000000001",
-        seconds=seconds,
-        init_seconds=None,
-        memory_size_mb=128,
-        peak=33 << 20,
-        worker_id=worker,
-        limits={},
-        cold=False,
-        failed=False,
-        book=BOOKS["2025"],
-    )
-    book.note(Response(b"null", invoked, printed.encode()), at)
-
-
-def ask(book: Logbook, operation: str, body: bytes | None = None, **parameters: Any) -> Any:
-    """Return the answer as botocore reads it: an error is in "Error"."""
-    status, answer = asyncio.run(
-        logs.answer(
-            book,
-            ["hello", "idle"],
-            f"Logs_20140328.{operation}",
-            json.dumps(parameters).encode() if body is None else body,
-            region=REGION,
-            account=ACCOUNT,
-        )
-    )
-    known = operation in MODEL.operation_names
-    shape = MODEL.operation_model(operation).output_shape if known else None
-    response = {"status_code": status, "headers": {}, "body": answer}
-    parsed = create_parser("json").parse(response, shape)
-    assert (status == 200) == ("Error" not in parsed)
-    del parsed["ResponseMetadata"]
-    return parsed
-
-
-def error(book: Logbook, operation: str, body: bytes | None = None, **parameters: Any) -> str:
-    """Return "Code: message" of a request that is refused."""
-    found = ask(book, operation, body, **parameters)["Error"]
-    return f"{found['Code']}: {found['Message']}"
-
-
-def printed(answer: Any) -> list[str]:
-    """Return what the functions printed, without what Lambda prints around it."""
-    around = ("START ", "END ", "REPORT ")
-    return [
-        event["message"].rstrip("\n")
-        for event in answer["events"]
-        if not event["message"].startswith(around)
-    ]
-
-
-@pytest.fixture
-def book() -> Logbook:
-    """Return a logbook with two workers of a function, and another function."""
-    book = Logbook()
-    note(book, "one\n")
-    note(book, "two\n", NOON + 10, worker=W2)
-    note(book, "three\n", NOON + 20)
-    note(book, "sum\n", NOON + 30, function="adder")
-    return book
+__all__ = ["book"]  # fixtures
 
 
 # Groups
@@ -218,7 +145,7 @@ def get(book: Logbook, **parameters: Any) -> Any:
 
 
 def test_a_stream_is_read(book: Logbook) -> None:
-    """Its events in order, with the time of the invocation's start, and that of its answer."""
+    """Its events in order, with the times of the invocation's start and answer."""
     answer = get(book)
 
     assert ["one", "three"] == printed(answer)
@@ -229,7 +156,7 @@ def test_a_stream_is_read(book: Logbook) -> None:
 
 
 def test_a_stream_is_read_from_its_end(book: Logbook) -> None:
-    """Unless somebody asks for its head: the last two, in order."""
+    """Without startFromHead: the last two events, in order."""
     assert ["END", "REPORT"] == [
         event["message"].split()[0] for event in get(book, limit=2)["events"]
     ]
@@ -246,7 +173,7 @@ def test_the_end_time_is_not_included(book: Logbook) -> None:
 
 
 def test_a_reader_that_is_at_the_end_is_given_its_own_token(book: Logbook) -> None:
-    """Forward until the token does not change, and then what is new."""
+    """Forward until the token does not change; later, events that are new."""
     read: list[str] = []
     more: dict[str, Any] = {}
     for _ in range(10):
@@ -278,7 +205,7 @@ def test_a_stream_is_read_backward(book: Logbook) -> None:
 
 
 def test_a_reader_may_turn_around(book: Logbook) -> None:
-    """What is before a page and what is after it are next to it."""
+    """Both tokens of a page lead to its neighbours."""
     everything = get(book)["events"]
     middle = get(book, startFromHead=True, limit=3)
     middle = get(book, startFromHead=True, limit=3, nextToken=middle["nextForwardToken"])
@@ -291,7 +218,7 @@ def test_a_reader_may_turn_around(book: Logbook) -> None:
 
 
 def test_a_time_without_events_has_tokens(book: Logbook) -> None:
-    """They are never null: who waits for events after a time is given them when they are there."""
+    """Tokens are never null: a reader gets events that come after its time with them."""
     empty = get(book, startTime=NOON_MS + 30_000, startFromHead=True)
     assert [] == empty["events"]
     assert [] == get(book, nextToken=empty["nextForwardToken"], startFromHead=True)["events"]
@@ -301,7 +228,7 @@ def test_a_time_without_events_has_tokens(book: Logbook) -> None:
 
 
 def test_a_page_has_a_megabyte(book: Logbook) -> None:
-    """Or one event that is larger: every page goes on."""
+    """A page has at least one event, also a larger one."""
     note(book, "x" * 700_000 + "\n" + "y" * 700_000 + "\n" + "é" * 600_000 + "\n", NOON + 40)
     pages = []
     more: dict[str, Any] = {"startTime": NOON_MS + 38_000}
@@ -319,7 +246,7 @@ def test_a_page_has_a_megabyte(book: Logbook) -> None:
 
 
 def test_a_group_is_searched(book: Logbook) -> None:
-    """Its workers are interleaved, with ids and without streams that were searched."""
+    """Events of its workers are interleaved, and have ids; searchedLogStreams is empty."""
     answer = ask(book, "FilterLogEvents", logGroupName=GROUP, interleaved=True)
 
     assert ["one", "two", "three"] == printed(answer)
@@ -337,7 +264,7 @@ def test_a_group_is_searched(book: Logbook) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "found"),
+    ("choice", "expected"),
     [
         ({"logStreamNames": [OTHER]}, ["two"]),
         ({"logStreamNames": [STREAM, OTHER]}, ["one", "two", "three"]),
@@ -354,16 +281,16 @@ def test_a_group_is_searched(book: Logbook) -> None:
         ({"startFromHead": True}, ["one", "two", "three"]),
     ],
 )
-def test_what_is_found(book: Logbook, choice: dict[str, Any], found: list[str]) -> None:
+def test_events_are_chosen(book: Logbook, choice: dict[str, Any], expected: list[str]) -> None:
     """By stream, by time (the end is included, unlike in GetLogEvents), by pattern; both ways."""
     answer = ask(book, "FilterLogEvents", logGroupName=GROUP, **choice)
 
-    assert found == printed(answer)
+    assert expected == printed(answer)
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_what_is_found_comes_in_pages(book: Logbook, head: bool) -> None:  # noqa: FBT001 - a case
-    """No event is missing or twice; the token keeps its way, whatever the request says."""
+def test_chosen_events_come_in_pages(book: Logbook, head: bool) -> None:  # noqa: FBT001 - a case
+    """No event is missing or twice; the direction is the token's, and not the request's."""
     whole = ask(book, "FilterLogEvents", logGroupName=GROUP, startFromHead=head)["events"]
     paged = []
     more: dict[str, Any] = {"startFromHead": head}
@@ -380,7 +307,7 @@ def test_what_is_found_comes_in_pages(book: Logbook, head: bool) -> None:  # noq
 
 
 def test_a_follower_misses_nothing_and_sees_nothing_twice(book: Logbook) -> None:
-    """As `aws logs tail --follow` does it: from the newest time it saw, but for ids it saw then."""
+    """As `aws logs tail --follow` reads: from the newest time it saw, without the ids it saw."""
     seen: list[str] = []
     known: set[tuple[int, str]] = set()
     start = NOON_MS - 60_000
@@ -420,18 +347,18 @@ def test_a_follower_misses_nothing_and_sees_nothing_twice(book: Logbook) -> None
     assert [event["message"] for event in whole] == seen
 
 
-# Tags, and what would change something
+# Tags, and operations that would change something
 
 
 def test_a_group_has_no_tags(book: Logbook) -> None:
-    """Asked for by ARN or by name."""
+    """By ARN and by name."""
     assert {"tags": {}} == ask(book, "ListTagsForResource", resourceArn=f"{ARN}{GROUP}")
     assert {"tags": {}} == ask(book, "ListTagsForResource", resourceArn=f"{ARN}{GROUP}:*")
     assert {"tags": {}} == ask(book, "ListTagsLogGroup", logGroupName=GROUP)
 
 
 def test_a_group_that_is_there_cannot_be_made(book: Logbook) -> None:
-    """Nor that of a function which exists: it is there with the first invocation."""
+    """A group that exists, or of an existing function, is a conflict."""
     exists = "ResourceAlreadyExistsException: The specified log group already exists"
 
     assert exists == error(book, "CreateLogGroup", logGroupName="/aws/lambda/idle")
@@ -443,7 +370,7 @@ def test_a_group_that_is_there_cannot_be_made(book: Logbook) -> None:
     ["PutRetentionPolicy", "DeleteLogGroup", "TagResource", "PutLogEvents", "UntagLogGroup"],
 )
 def test_logs_are_read_only(book: Logbook, operation: str) -> None:
-    """An operation that would change something says why it does not."""
+    """An operation that would change something is refused with the reason."""
     assert (
         f"InvalidOperationException: {operation} is not possible: "
         "logs are read-only here, functions alone write them."
@@ -455,7 +382,7 @@ def test_logs_are_read_only(book: Logbook, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ["StartQuery", "Describe", "", "describeloggroups", "x" * 99])
 def test_another_operation_is_unknown(book: Logbook, operation: str) -> None:
-    """And the answer names those that there are."""
+    """The message names the operations that exist."""
     assert error(book, operation).startswith(
         f"UnknownOperationException: There is no operation 'Logs_20140328.{operation}' here. "
         "There are: DescribeLogGroups, "
@@ -466,242 +393,18 @@ def test_another_operation_is_unknown(book: Logbook, operation: str) -> None:
     "target", ["", "DescribeLogGroups", "Lambda.DescribeLogGroups", "TagResource"]
 )
 def test_another_service_is_unknown(book: Logbook, target: str) -> None:
-    """The target has to be whole."""
+    """The target must have the prefix of CloudWatch Logs."""
     status, body = asyncio.run(logs.answer(book, [], target, b"{}", region=REGION, account=ACCOUNT))
 
     assert (400, "UnknownOperationException") == (status, json.loads(body)["__type"])
 
 
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("operation", "parameters"),
-    [
-        ("DescribeLogStreams", {}),
-        ("GetLogEvents", {"logStreamName": STREAM}),
-        ("FilterLogEvents", {}),
-        ("ListTagsLogGroup", {}),
-    ],
-)
-@pytest.mark.parametrize("name", ["/aws/lambda/idle", "x", "/aws/lambda/../hello"])
-def test_a_group_that_is_not_there(
-    book: Logbook, operation: str, parameters: dict[str, Any], name: str
-) -> None:
-    """A function that never ran has no group, though it exists."""
-    missing = "ResourceNotFoundException: The specified log group does not exist."
-
-    assert missing == error(book, operation, logGroupName=name, **parameters)
-    if operation != "ListTagsLogGroup":
-        other = ARN.replace(ACCOUNT, "999999999999") + GROUP
-        assert missing == error(book, operation, logGroupIdentifier=other, **parameters)
-
-
-def test_a_stream_that_is_not_there(book: Logbook) -> None:
-    """Is said, not answered with nothing."""
-    missing = "ResourceNotFoundException: The specified log stream does not exist."
-    names = [STREAM, "x"]
-
-    assert missing == error(book, "GetLogEvents", logGroupName=GROUP, logStreamName="x")
-    assert missing == error(book, "FilterLogEvents", logGroupName=GROUP, logStreamNames=names)
-
-
-WRONG = "InvalidParameterException: 1 validation error detected: Value"
-FAILED = "failed to satisfy constraint: Member must"
-
-
-@pytest.mark.parametrize(
-    ("operation", "parameters", "message"),
-    [
-        ("DescribeLogStreams", {}, f"{WRONG} null at 'logGroupName' {FAILED} not be null"),
-        (
-            "GetLogEvents",
-            {"logGroupName": GROUP},
-            f"{WRONG} null at 'logStreamName' {FAILED} not be null",
-        ),
-        (
-            "ListTagsForResource",
-            {},
-            f"{WRONG} null at 'resourceArn' {FAILED} not be null",
-        ),
-        (
-            "DescribeLogGroups",
-            {"limit": 51},
-            f"{WRONG} '51' at 'limit' {FAILED} have value less than or equal to 50",
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "limit": 10_001},
-            f"{WRONG} '10001' at 'limit' {FAILED} have value less than or equal to 10000",
-        ),
-        (
-            "GetLogEvents",
-            {"logGroupName": GROUP, "logStreamName": STREAM, "limit": 0},
-            f"{WRONG} '0' at 'limit' {FAILED} have value greater than or equal to 1",
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "startTime": -1},
-            f"{WRONG} '-1' at 'startTime' {FAILED} have value greater than or equal to 0",
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": ""},
-            f"{WRONG} '' at 'logGroupName' {FAILED} have length greater than or equal to 1",
-        ),
-        (
-            "DescribeLogGroups",
-            {"logGroupNamePrefix": "x" * 513},
-            (
-                f"{WRONG} '{'x' * 513}' at 'logGroupNamePrefix' {FAILED} "
-                "have length less than or equal to 512"
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": "a b"},
-            (
-                f"{WRONG} 'a b' at 'logGroupName' {FAILED} "
-                r"satisfy regular expression pattern: [\.\-_/#A-Za-z0-9]+"
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "logStreamNamePrefix": "a:b"},
-            (
-                f"{WRONG} 'a:b' at 'logStreamNamePrefix' {FAILED} "
-                "satisfy regular expression pattern: [^:*]*"
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "logStreamNames": []},
-            f"{WRONG} '[]' at 'logStreamNames' {FAILED} have length between 1 and 100",
-        ),
-        (
-            "DescribeLogStreams",
-            {"logGroupName": GROUP, "orderBy": "Size"},
-            (
-                f"{WRONG} 'Size' at 'orderBy' {FAILED} "
-                "satisfy enum value set: [LogStreamName, LastEventTime]"
-            ),
-        ),
-        (
-            "DescribeLogStreams",
-            {"logGroupName": GROUP, "orderBy": "LastEventTime", "logStreamNamePrefix": "x"},
-            "InvalidParameterException: Cannot order by LastEventTime with a logStreamNamePrefix.",
-        ),
-        (
-            "DescribeLogGroups",
-            {"logGroupNamePrefix": "x", "logGroupNamePattern": "x"},
-            (
-                "InvalidParameterException: LogGroup name prefix and LogGroup name pattern are "
-                "mutually exclusive parameters."
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "logStreamNames": [STREAM], "logStreamNamePrefix": "2"},
-            (
-                "InvalidParameterException: logStreamNames and logStreamNamePrefix cannot both be "
-                "given: leave one of them out."
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "logGroupIdentifier": GROUP},
-            (
-                "InvalidParameterException: logGroupName and logGroupIdentifier cannot both be "
-                "given: leave one of them out."
-            ),
-        ),
-        (
-            "FilterLogEvents",
-            {"logGroupName": GROUP, "filterPattern": "[a, b]"},
-            (
-                "InvalidParameterException: Invalid filter pattern '[a, b]': patterns of columns, "
-                "[...], are not supported here; use terms or { $.key = value }."
-            ),
-        ),
-    ],
-)
-def test_parameters_that_cannot_be(
-    book: Logbook, operation: str, parameters: dict[str, Any], message: str
-) -> None:
-    """The answer names the parameter, its value and what it must be."""
-    assert message == error(book, operation, **parameters)
-
-
-@pytest.mark.parametrize(
-    ("operation", "parameters"),
-    [
-        ("DescribeLogGroups", {}),
-        ("DescribeLogStreams", {"logGroupName": GROUP}),
-        ("GetLogEvents", {"logGroupName": GROUP, "logStreamName": STREAM}),
-        ("FilterLogEvents", {"logGroupName": GROUP}),
-    ],
-)
-@pytest.mark.parametrize(
-    "token", ["x", "12", "f/", "f/12", "g/" + "0" * 56, "x:y", "9" * 30 + ":y"]
-)
-def test_tokens_of_somebody_else(
-    book: Logbook, operation: str, parameters: dict[str, Any], token: str
-) -> None:
-    """A token is one that we gave."""
-    assert "InvalidParameterException: The specified nextToken is invalid." == error(
-        book, operation, nextToken=token, **parameters
-    )
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff",
-        b'{"limit": "5"}',
-        b'{"limit": 1.5}',
-        b'{"logGroupNamePrefix": "\xff"}',
-        b'{"logStreamNames": "x"}',
-        b'{"startTime": 9223372036854775808}',
-        b'{"x":' + b"[" * 100_000,
-    ],
-)
-def test_a_body_that_is_none(book: Logbook, body: bytes) -> None:
-    """What is not JSON, or of another type, is a SerializationException."""
-    assert error(book, "DescribeLogGroups", body).startswith("SerializationException: ")
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"limit":null,"other":1}'])
-def test_a_body_without_parameters(book: Logbook, body: bytes) -> None:
-    """Is one; what we do not know changes nothing."""
-    assert 2 == len(ask(book, "DescribeLogGroups", body)["logGroups"])
-
-
-def test_a_disk_that_cannot_be_read_is_our_fault(tmp_path: Path) -> None:
-    """A client may try again."""
-    (tmp_path / "hello.jsonl").mkdir()
-    status, body = asyncio.run(
-        logs.answer(
-            Logbook(tmp_path),
-            [],
-            "Logs_20140328.DescribeLogGroups",
-            b"",
-            region=REGION,
-            account=ACCOUNT,
-        )
-    )
-
-    assert (500, "ServiceUnavailableException") == (status, json.loads(body)["__type"])
-
-
-# The whole of boto3, but for the wire
+# boto3, without the network
 
 
 @pytest.fixture
 def client(book: Logbook) -> Iterator[Any]:
-    """Yield a client whose requests are answered there and then."""
+    """Yield a client whose requests are answered without a network."""
     client = boto3.client(
         "logs",
         region_name=REGION,
@@ -732,8 +435,8 @@ def client(book: Logbook) -> Iterator[Any]:
 
 
 def test_boto3_pages_through_it(client: Any) -> None:
-    """Its paginators come to an end."""
-    found = {
+    """Its paginators end."""
+    counts = {
         name: sum(
             len(page[key])
             for page in client.get_paginator(name).paginate(
@@ -747,11 +450,11 @@ def test_boto3_pages_through_it(client: Any) -> None:
         )
     }
 
-    assert {"describe_log_groups": 2, "describe_log_streams": 2, "filter_log_events": 3} == found
+    assert {"describe_log_groups": 2, "describe_log_streams": 2, "filter_log_events": 3} == counts
 
 
 def test_boto3_raises_its_own_exceptions(client: Any) -> None:
-    """Who catches ResourceNotFoundException on AWS catches it here."""
+    """The errors have the exception classes that they have on AWS."""
     with pytest.raises(client.exceptions.ResourceNotFoundException, match="log group"):
         client.get_log_events(logGroupName="x", logStreamName="y")
     with pytest.raises(client.exceptions.InvalidParameterException, match="nextToken"):

@@ -1,4 +1,4 @@
-"""Tests of STS and IAM: the answers are read by botocore's own parser of the query protocol."""
+"""Tests of STS and IAM: botocore's parser of the query protocol reads the answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS = {
 
 
 def ask(action: str | None, version: str = "2010-05-08", **parameters: str) -> Any:
-    """Return the answer as botocore reads it: an error is in "Error"."""
+    """Return the answer, parsed by botocore: an error is in "Error"."""
     form = {"Version": version, **parameters}
     if action is not None:
         form["Action"] = action
@@ -44,14 +44,14 @@ def ask(action: str | None, version: str = "2010-05-08", **parameters: str) -> A
 
 
 def refused(action: str | None, version: str = "2010-05-08", **parameters: str) -> str:
-    """Return "Code: message" of a request that is refused, which is the sender's fault."""
+    """Return "Code: message" of a refused request; its type must be Sender."""
     error = ask(action, version, **parameters)["Error"]
     assert "Sender" == error["Type"]
     return f"{error['Code']}: {error['Message']}"
 
 
 def test_everybody_is_the_root_of_the_account() -> None:
-    """The user is the key that was signed with."""
+    """The UserId is the key id of the signature."""
     assert {
         "Arn": f"arn:aws:iam::{ACCOUNT}:root",
         "UserId": "AKIDEXAMPLE",
@@ -59,8 +59,8 @@ def test_everybody_is_the_root_of_the_account() -> None:
     } == ask("GetCallerIdentity", "2011-06-15")
 
 
-def test_who_signed_nothing_is_the_account() -> None:
-    """As the root user's id is on AWS."""
+def test_without_a_signature_the_user_is_the_account() -> None:
+    """Its UserId is the account, like root's on AWS."""
     _, body = sts_iam.answer(
         {"Action": "GetCallerIdentity"}, account=ACCOUNT, region="", key_id="", request_id=""
     )
@@ -69,7 +69,7 @@ def test_who_signed_nothing_is_the_account() -> None:
 
 
 def test_every_role_is_there_and_trusts_lambda() -> None:
-    """A stub, with all that the service model requires of a role."""
+    """A role with all members that the service model requires."""
     role = ask("GetRole", RoleName="hello+role=,.@-_1")["Role"]
 
     role_id = role.pop("RoleId")
@@ -96,7 +96,7 @@ def test_every_role_is_there_and_trusts_lambda() -> None:
 
 
 def test_a_policy_is_encoded_as_in_a_url() -> None:
-    """Clients that are no botocore decode it as such."""
+    """The document is percent-encoded: clients other than botocore decode it themselves."""
     form = {"Action": "GetRole", "RoleName": "x"}
     _, body = sts_iam.answer(form, account=ACCOUNT, region="", key_id="", request_id="")
 
@@ -104,7 +104,7 @@ def test_a_policy_is_encoded_as_in_a_url() -> None:
 
 
 def test_a_role_keeps_its_id() -> None:
-    """And another one has another."""
+    """The id of a role stays, and another role has another."""
     ids = [ask("GetRole", RoleName=name)["Role"]["RoleId"] for name in ("a", "a", "b")]
 
     assert ids[0] == ids[1] != ids[2]
@@ -141,21 +141,21 @@ def test_role_names_that_cannot_be(parameters: dict[str, str], message: str) -> 
 
 
 def test_a_role_name_may_have_64_characters() -> None:
-    """And no more: see above."""
+    """64 characters are accepted, and one more is not (above)."""
     assert "x" * 64 == ask("GetRole", RoleName="x" * 64)["Role"]["RoleName"]
 
 
 @pytest.mark.parametrize("version", ["2011-06-15", "2010-05-08"])
 @pytest.mark.parametrize("action", ["ListRoles", "AssumeRole", "getrole"])
 def test_another_action_is_unknown(action: str, version: str) -> None:
-    """Of either service."""
+    """In the namespace of either service."""
     message = f"InvalidAction: The action {action} is not valid for this endpoint."
 
     assert message == refused(action, version)
 
 
 def test_an_error_is_of_the_service_that_was_asked() -> None:
-    """By the version of its API."""
+    """The version of the API tells the service."""
     roots = [
         ET.fromstring(
             sts_iam.answer(
@@ -177,12 +177,12 @@ def test_an_error_is_of_the_service_that_was_asked() -> None:
 
 @pytest.mark.parametrize("action", [None, ""])
 def test_no_action(action: str | None) -> None:
-    """Is said to be missing."""
+    """A request without an Action is refused as such."""
     assert "MissingAction: The request must contain the parameter Action" == refused(action)
 
 
 @pytest.mark.parametrize(
-    ("sent", "shown"),
+    ("value", "shown"),
     [
         ("<b>&'\"", "<b>&'\""),
         ("]]>", "]]>"),
@@ -191,15 +191,15 @@ def test_no_action(action: str | None) -> None:
         ("x" * 1000, "x" * 128),
     ],
 )
-def test_what_a_client_sends_is_no_xml(sent: str, shown: str) -> None:
-    """It is escaped, and what XML has no way to write is replaced."""
+def test_text_of_a_client_is_no_xml(value: str, shown: str) -> None:
+    """It is escaped, and characters that XML cannot represent are replaced."""
     message = f"InvalidAction: The action {shown} is not valid for this endpoint."
 
-    assert message == refused(sent)
+    assert message == refused(value)
 
 
 def test_ids_and_accounts_are_no_xml() -> None:
-    """Also where they are not what they should be."""
+    """Account and request id are escaped too, though they should never need it."""
     for form in ({"Action": "GetCallerIdentity"}, {"Action": "GetRole", "RoleName": "x"}, {}):
         _, body = sts_iam.answer(form, account="<a&", region="", key_id="<k&", request_id="<r&")
 

@@ -1,4 +1,4 @@
-"""Tests of the express lane's grammar: what is not certain is not taken."""
+"""Tests of the fast path's grammar: a request that is not certain is not taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniλ.gateway.http.fast_path import _parse, _Plain
+from miniλ.gateway.http.fast_path import _parse, _PlainInvocation
 
 LINE = b"POST /2015-03-31/functions/hello/invocations HTTP/1.1\r\n"
 HOST = b"Host: 127.0.0.1:9001\r\n"
@@ -23,8 +23,10 @@ def test_a_plain_invocation_is_taken() -> None:
     usual = b"X-Amz-Invocation-Type: RequestResponse\r\nx-amz-log-type: None\r\n"
 
     for more in (b"", curl, signed, usual):
-        assert _Plain("hello", 12) == _parse(LINE + HOST + LENGTH + more + b"\r\n")
-    assert _Plain("hello", 0) == _parse(LINE + b"host: localhost\r\ncontent-length: 0\r\n\r\n")
+        assert _PlainInvocation("hello", 12) == _parse(LINE + HOST + LENGTH + more + b"\r\n")
+    assert _PlainInvocation("hello", 0) == _parse(
+        LINE + b"host: localhost\r\ncontent-length: 0\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,15 +76,15 @@ def test_a_plain_invocation_is_taken() -> None:
         LINE + b"Host: " + b"a" * 32 + b".lambda-url.us-east-1.localhost\r\n" + LENGTH,
     ],
 )
-def test_what_says_more_is_not_taken(head: bytes) -> None:
-    """It may be right or wrong: that is for others to see."""
+def test_a_head_that_says_more_is_not_taken(head: bytes) -> None:
+    """It may be valid or not: that is for the other path to decide."""
     assert None is _parse(head + b"\r\n")
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_taken_or_not(data: bytes) -> None:
-    """Nothing is raised, and nothing that is no head is taken for one."""
+    """No bytes raise an error, and none but a plain head are taken for one."""
     assert None is _parse(data)
     known = LINE + HOST + LENGTH + data + b"\r\n\r\n"
-    taken = _parse(known)
-    assert taken is None or (known.isascii() and taken == _Plain("hello", 12))
+    plain = _parse(known)
+    assert plain is None or (known.isascii() and plain == _PlainInvocation("hello", 12))

@@ -1,4 +1,4 @@
-"""Tests of the keys file: who may do what, and which files are refused."""
+"""Tests of the keys file: what each key may do, and which files are refused."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ allow = []
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return a keys file that only we can read."""
+    """Return a keys file that only its owner can read."""
     return write(tmp_path, FILE)
 
 
 def write(directory: Path, text: str) -> Path:
-    """Return a new file of ours with this in it."""
+    """Return a new file with this text and mode 600."""
     path = directory / "keys.toml"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
@@ -51,14 +51,14 @@ def write(directory: Path, text: str) -> Path:
 
 
 def refused(path: Path) -> str:
-    """Return the message with which a keys file is refused."""
+    """Return the message of the error for a keys file."""
     with pytest.raises(InvalidParameterValue) as caught:
         keys.load(path)
     return str(caught.value)
 
 
 def test_a_key_id_has_its_secret(file: Path) -> None:
-    """Ids are exact; one that nobody has has no secret."""
+    """Ids are exact; an unknown id has no secret."""
     loaded = keys.load(file)
 
     assert "s3cr3t-of-admin" == loaded.secret("AKIAADMIN")
@@ -70,7 +70,7 @@ def test_a_key_id_has_its_secret(file: Path) -> None:
 @pytest.mark.parametrize(
     ("key_id", "action", "function", "may"),
     [
-        # All of it.
+        # All actions.
         ("AKIAADMIN", "lambda:CreateFunction", "any", True),
         ("AKIAADMIN", "lambda:ListFunctions", None, True),
         ("AKIAADMIN", "sts:GetCallerIdentity", None, True),
@@ -91,7 +91,7 @@ def test_a_key_id_has_its_secret(file: Path) -> None:
         ("AKIAORDERS", "lambda:InvokeFunction", "Orders-in", False),
         ("AKIAORDERS", "lambda:InvokeFunction", "my-orders-in", False),
         ("AKIAORDERS", "lambda:InvokeFunction", "", False),
-        # Nothing allowed, and nobody.
+        # A key that may do nothing, and an unknown key.
         ("111122223333", "lambda:InvokeFunction", "orders-in", False),
         ("111122223333", "lambda:ListFunctions", None, False),
         ("AKIANOBODY", "lambda:InvokeFunction", "orders-in", False),
@@ -101,7 +101,7 @@ def test_a_key_id_has_its_secret(file: Path) -> None:
 def test_a_key_may_what_its_file_allows(
     file: Path, key_id: str, action: str, function: str | None, *, may: bool
 ) -> None:
-    """Action and function must both match; * is any text and ? any letter."""
+    """Action and function must both match; * is any text and ? any character."""
     assert may == keys.load(file).may(key_id, action, function)
 
 
@@ -117,7 +117,7 @@ def test_a_key_may_what_its_file_allows(
 def test_a_key_for_some_functions_does_account_wide_what_is_named(
     file: Path, action: str, *, may: bool
 ) -> None:
-    """A pattern does not give what is of all functions to a key that is for some of them."""
+    """A pattern does not allow an operation on all functions to a key for some of them."""
     loaded = keys.load(file)
 
     assert may == loaded.may("AKIALISTS", action, None)
@@ -125,7 +125,7 @@ def test_a_key_for_some_functions_does_account_wide_what_is_named(
 
 
 def test_brackets_are_no_pattern(tmp_path: Path) -> None:
-    """Patterns are IAM's: what only fnmatch knows is refused when the file is read."""
+    """Patterns are IAM's: brackets, which only fnmatch has, are refused when the file is read."""
     path = write(tmp_path, '[keys.A]\nsecret = "s"\nallow = ["*"]\nfunctions = ["[ab]"]\n')
 
     assert "functions[0]" in refused(path)
@@ -145,7 +145,7 @@ def test_brackets_are_no_pattern(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_is_of_an_account(file: Path, key_id: str, account: str | None) -> None:
-    """By the file, or because its id is an account's twelve digits, be it known or not."""
+    """By the file, or by an id of twelve digits, of a known key and of an unknown one."""
     assert account == keys.load(file).account_of(key_id)
 
 
@@ -166,12 +166,12 @@ def test_the_word_of_the_file_is_before_the_digits(tmp_path: Path) -> None:
     ],
 )
 def test_operations_have_the_names_of_iam(operation: str, action: str) -> None:
-    """Most have their own; to invoke is to invoke, streamed or not."""
+    """Most have their own name; Invoke and its streamed form share one."""
     assert action == keys.action_of(operation)
 
 
-def test_what_may_not_be_done_is_denied_in_iam_words() -> None:
-    """The message names who, what and which function; where there is none it is *."""
+def test_a_denied_action_has_iam_s_message() -> None:
+    """The message names the key, the action and the function; * for no one function."""
     one = keys.denied("AKIA", "lambda:CreateFunction", "x", Place("us-east-1", "000000000000"))
     all_of_them = keys.denied(
         "AKIA", "lambda:ListFunctions", None, Place("us-east-1", "000000000000")
@@ -199,7 +199,7 @@ def test_secrets_are_not_printed(file: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o777])
 def test_a_file_that_others_can_open_is_refused(file: Path, mode: int) -> None:
-    """The message says what to do."""
+    """The message has the chmod to run."""
     file.chmod(mode)
 
     assert refused(file) == (
@@ -209,7 +209,7 @@ def test_a_file_that_others_can_open_is_refused(file: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_file_that_only_we_can_open_is_read(file: Path, mode: int) -> None:
-    """Nobody needs to write it."""
+    """Mode 400 is enough: the file is not written."""
     file.chmod(mode)
 
     assert keys.load(file).secret("AKIAADMIN")
@@ -217,7 +217,7 @@ def test_a_file_that_only_we_can_open_is_read(file: Path, mode: int) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_another_user_is_refused(file: Path) -> None:
-    """Whose file it is can change the keys, and read them."""
+    """The owner of a file can read and change its keys."""
     os.chown(file, 12345, -1)
 
     assert refused(file) == (
@@ -233,8 +233,8 @@ def test_a_file_of_another_user_is_refused(file: Path) -> None:
         ("pipe", "is not a regular file"),
     ],
 )
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str, words: str) -> None:
-    """A missing file, a directory, a pipe that nobody writes to: nothing waits for them."""
+def test_a_path_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str, words: str) -> None:
+    """A missing file, a directory, a pipe without a writer: none of them blocks."""
     path = tmp_path / "keys.toml"
     if kind == "directory":
         path.mkdir(0o700)
@@ -274,7 +274,7 @@ KEY = '[keys.AKIA]\nsecret = "s3cr3t"\nallow = ["lambda:*"]\n'
     ],
 )
 def test_a_file_with_a_mistake_is_refused(tmp_path: Path, text: str | bytes, words: str) -> None:
-    """The message names the file, the key, and what is allowed; it shows no secret."""
+    """The message names the file, the key and the allowed values; it shows no secret."""
     path = write(tmp_path, "")
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 

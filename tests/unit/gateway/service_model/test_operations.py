@@ -21,13 +21,15 @@ MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"), "lambda
 NAMES = MODEL.operation_names
 
 # What AWS answers, where the model says something else.
-STATUSES = {"DeleteFunction": 204}  # recorded; the model's 200 is for a body that nobody sends
+STATUSES = {"DeleteFunction": 204}  # recorded; the model's 200 is for a body that AWS does not send
 
-# Everything that means something in a URL, and two letters that are more than one byte.
+# The characters with a meaning in a URL, and two letters of more than one byte.
 AWKWARD = "arn:aws:x/y ..;a=b&c?d#e%2f+é$λ"
 
 
-def sent(operation: OperationModel, parameters: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+def serialized(
+    operation: OperationModel, parameters: dict[str, Any]
+) -> tuple[str, str, dict[str, str]]:
     """Return method, raw path and query of a request as botocore sends it."""
     serializer = create_serializer("rest-json", include_validation=False)
     request = serializer.serialize_to_request(parameters, operation)
@@ -44,14 +46,14 @@ def places(operation: OperationModel, location: str) -> list[str]:
 
 
 def test_all_operations_of_the_model_are_known() -> None:
-    """None of the 91 is missing, and none is made up."""
+    """All 91 operations of the model, and no others."""
     assert sorted(NAMES) == sorted(OPERATIONS)
     assert 91 == len(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_operation_is_as_the_model_has_it(name: str) -> None:
-    """Method, path and status are the model's, but for what AWS is known to answer."""
+    """Method, path and status are the model's, except for recorded statuses of AWS."""
     model = MODEL.operation_model(name)
     http = model.http
     status = STATUSES.get(name, http["responseCode"])
@@ -65,12 +67,12 @@ def test_an_operation_is_as_the_model_has_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_operation_is_found_where_botocore_sends_it(name: str) -> None:
-    """Path parameters come back as they were given, whatever they hold."""
+    """Path parameters of any text come back unchanged."""
     model = MODEL.operation_model(name)
     given_parameters = dict.fromkeys(places(model, "uri"), AWKWARD)
     others = dict.fromkeys(places(model, "querystring"), "1")
 
-    found = match(*sent(model, {**given_parameters, **others}))
+    found = match(*serialized(model, {**given_parameters, **others}))
 
     assert (OPERATIONS[name], given_parameters) == found
 
@@ -79,13 +81,13 @@ def test_an_operation_is_found_where_botocore_sends_it(name: str) -> None:
 def test_a_trailing_slash_is_no_other_path(name: str) -> None:
     """Some clients end a path with a slash."""
     model = MODEL.operation_model(name)
-    method, path, query = sent(model, dict.fromkeys(places(model, "uri"), "x"))
+    method, path, query = serialized(model, dict.fromkeys(places(model, "uri"), "x"))
 
     assert OPERATIONS[name] == match(method, path + "/", query)[0]
 
 
 def test_no_place_of_a_path_is_both_a_word_and_a_name() -> None:
-    """A function may be called what it likes: its name is never taken for a word of the API."""
+    """The name of a function is never taken for a literal segment of a path."""
 
     def places_below(node: operations._Node) -> list[operations._Node]:
         after = [*node.literal.values(), *([node.wild] if node.wild else [])]
@@ -107,28 +109,28 @@ def test_no_place_of_a_path_is_both_a_word_and_a_name() -> None:
 )
 @pytest.mark.parametrize("encode", [str, quote, lambda name: quote(name, safe="")])
 def test_a_function_has_any_name_in_any_encoding(name: str, encode: Any) -> None:
-    """Colons come bare and encoded, and the emulator's "function" is a name like any other."""
+    """Colons may be encoded or not, and "function", of emulators, is a plain name."""
     path = f"/2015-03-31/functions/{encode(name)}/invocations"
 
     assert (OPERATIONS["Invoke"], {"FunctionName": name}) == match("POST", path, {})
 
 
 def test_a_segment_is_decoded_once() -> None:
-    """What was encoded twice is still encoded: nobody decodes it again behind our back."""
+    """A segment is decoded once: one that was encoded twice is encoded once then."""
     _, parameters = match("GET", "/2015-03-31/functions/a%252fb", {})
 
     assert {"FunctionName": "a%2fb"} == parameters
 
 
 def test_an_encoded_slash_is_part_of_a_name() -> None:
-    """The path has as many segments as the client sent, whatever they decode to."""
+    """An encoded slash does not begin another segment."""
     _, parameters = match("GET", "/2015-03-31/functions/..%2f..%2fetc", {})
 
     assert {"FunctionName": "../../etc"} == parameters
 
 
 def test_an_encoded_letter_of_a_word_is_the_word() -> None:
-    """A client that encodes more than it has to is understood."""
+    """A client may encode more characters than it must."""
     operation, _ = match("GET", "/2015-03-31/%66unctions/x", {})
 
     assert OPERATIONS["GetFunction"] == operation
@@ -136,7 +138,7 @@ def test_an_encoded_letter_of_a_word_is_the_word() -> None:
 
 @pytest.mark.parametrize("name", ["naïve", "関数", "x" * 170, "a+b", "a b"])
 def test_a_name_that_lambda_would_refuse_is_a_name_here(name: str) -> None:
-    """Which names are good is not said by the path: the validation has a message for it."""
+    """A path admits names that Lambda does not: validation has a message for them."""
     _, parameters = match("GET", f"/2015-03-31/functions/{quote(name)}", {})
 
     assert {"FunctionName": name} == parameters
@@ -177,14 +179,14 @@ def test_a_name_that_lambda_would_refuse_is_a_name_here(name: str) -> None:
         "/2015-03-31/{FunctionName}",
     ],
 )
-def test_what_is_no_path_is_unknown(path: str) -> None:
-    """Nothing, dots, control characters, bytes that are no text: none of them gets any further."""
+def test_a_path_that_is_none_is_unknown(path: str) -> None:
+    """Empty segments, dots, control characters and bytes that are not UTF-8 are unknown paths."""
     with pytest.raises(UnknownOperation, match="Lambda has no operation with the path"):
         match("GET", path, {})
 
 
 def test_the_message_of_an_unknown_path_is_short_and_printable() -> None:
-    """A path is the client's, and as long as it likes: what it says is quoted, and cut."""
+    """The message quotes the beginning of a path, which may have any length."""
     with pytest.raises(UnknownOperation) as caught:
         match("GET", "/\udcff" + "x" * 9000, {})
 
@@ -226,7 +228,7 @@ def test_layers_are_listed_or_one_is_found(query: dict[str, str], name: str) -> 
 def test_provisioned_concurrency_is_of_one_or_of_all(
     method: str, query: dict[str, str], name: str
 ) -> None:
-    """`List=ALL` makes another operation of a GET, and of nothing else."""
+    """`List=ALL` selects another operation for a GET, and for no other method."""
     path = "/2019-09-30/functions/x/provisioned-concurrency"
 
     assert OPERATIONS[name] == match(method, path, query)[0]
@@ -250,7 +252,7 @@ segments = st.one_of(
     parts=st.lists(segments, max_size=7),
 )
 def test_any_path_is_an_operation_or_an_error(method: str, parts: list[str]) -> None:
-    """Whatever a client sends as a path is found or refused, and what is found is fit to use."""
+    """Any text as a path is matched or refused, and the parameters of a match can be used."""
     try:
         _, parameters = match(method, "/" + "/".join(parts), {})
     except (UnknownOperation, MethodNotAllowed):

@@ -1,4 +1,4 @@
-"""Tests of CORS: what a browser is told is what the URL's Cors says, and nothing else."""
+"""Tests of CORS: the headers for browsers come from the Cors of the URL, and from nowhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VARY = ("Vary", "Origin")
 ORIGIN = "Access-Control-Allow-Origin"
 CREDENTIALS = ("Access-Control-Allow-Credentials", "true")
 
-# As the API has it.
+# A Cors in the form of the API.
 CONFIG = msgspec.convert(
     {
         "AllowCredentials": True,
@@ -29,13 +29,17 @@ CONFIG = msgspec.convert(
 
 def ask(origin: str = APP, method: str = "POST", headers: str = "") -> list[tuple[str, str]]:
     """Return the headers that a browser sends with a preflight."""
-    asked = [("Origin", origin), ("Access-Control-Request-Method", method)]
-    return [*asked, ("access-control-request-headers", headers)] if headers else asked
+    request_headers = [("Origin", origin), ("Access-Control-Request-Method", method)]
+    return (
+        [*request_headers, ("access-control-request-headers", headers)]
+        if headers
+        else request_headers
+    )
 
 
 @pytest.mark.parametrize("origin", [APP, "http://localhost:3000"])
 def test_a_preflight_is_answered_with_what_is_allowed(origin: str) -> None:
-    """Each allowed origin reads its own name, and the methods, headers and seconds."""
+    """Each allowed origin gets its own name, and the methods, headers and seconds."""
     expected = (
         (ORIGIN, origin),
         CREDENTIALS,
@@ -62,7 +66,7 @@ def test_a_preflight_is_answered_with_what_is_allowed(origin: str) -> None:
     ],
 )
 def test_an_origin_that_is_not_allowed_reads_nothing(origin: str) -> None:
-    """An origin is allowed in full: a preflight and an answer say only that origins differ."""
+    """Origins are compared in full: another one gets Vary only, for a preflight and an answer."""
     assert (VARY,) == cors.preflight(CONFIG, "OPTIONS", ask(origin))
     assert (VARY,) == cors.response_headers(CONFIG, origin)
 
@@ -76,10 +80,10 @@ def test_an_origin_that_is_not_allowed_reads_nothing(origin: str) -> None:
         ("OPTIONS", []),
     ],
 )
-def test_what_is_no_preflight_goes_to_the_function(
+def test_any_other_request_goes_to_the_function(
     method: str, headers: list[tuple[str, str]]
 ) -> None:
-    """A preflight is an OPTIONS with an origin and the method that it asks for."""
+    """A preflight is an OPTIONS with an origin and a requested method."""
     assert cors.preflight(CONFIG, method, headers) is None
 
 
@@ -104,13 +108,13 @@ def test_an_answer_has_the_headers_that_its_origin_may_read() -> None:
 
 
 def test_an_answer_to_no_origin_says_only_that_origins_differ() -> None:
-    """A cache keeps it for whoever asks without an origin."""
+    """A cache may serve it to a client without an origin."""
     assert (VARY,) == cors.response_headers(CONFIG, None)
     assert () == cors.response_headers(Cors(allow_origins=("*",)), None)
 
 
 def test_every_origin_is_a_star_without_credentials() -> None:
-    """Where any site may ask, none may ask in its user's name: not even one in the list."""
+    """With * no site gets credentials, not even one that is in the list too."""
     config = Cors(allow_origins=("*", APP), allow_methods=("GET",), allow_credentials=True)
 
     for origin in (APP, "https://other.example", "*"):
@@ -123,7 +127,7 @@ def test_every_origin_is_a_star_without_credentials() -> None:
 
 
 def test_every_method_and_header_is_the_ones_asked_for() -> None:
-    """With credentials a browser reads * as a name, so each name is said."""
+    """With credentials a browser reads * as a name, so each name is spelled out."""
     config = Cors(
         allow_origins=(APP,),
         allow_methods=("*",),
@@ -143,8 +147,8 @@ def test_every_method_and_header_is_the_ones_asked_for() -> None:
     assert ("Access-Control-Expose-Headers", "*") in cors.response_headers(config, APP)
 
 
-def test_what_is_no_token_is_not_said_again() -> None:
-    """Neither a client nor a configuration writes a line of its own into the answer."""
+def test_a_name_that_is_no_token_is_left_out() -> None:
+    """Neither a client nor a configuration can add a line to the answer."""
     config = Cors(allow_origins=(APP,), allow_methods=("*",), allow_headers=("x-a\r\nx-b", "x-c"))
 
     assert (
@@ -156,7 +160,7 @@ def test_what_is_no_token_is_not_said_again() -> None:
 
 
 def test_a_cors_without_origins_allows_none() -> None:
-    """What nobody set is not allowed to anybody."""
+    """A Cors without members allows no origin."""
     config = msgspec.convert({}, Cors)
 
     assert (VARY,) == cors.preflight(config, "OPTIONS", ask())
@@ -165,7 +169,7 @@ def test_a_cors_without_origins_allows_none() -> None:
 
 @pytest.mark.parametrize("origin", [APP, "https://other.example", None])
 def test_the_function_s_own_cors_headers_are_dropped(origin: str | None) -> None:
-    """The URL's take precedence, also over what would allow an origin that they do not."""
+    """The URL's headers replace the function's, also those for an origin that is not allowed."""
     own = (
         ("Content-Type", "text/html"),
         ("access-control-allow-origin", "*"),
@@ -173,6 +177,6 @@ def test_the_function_s_own_cors_headers_are_dropped(origin: str | None) -> None
         ("ACCESS-CONTROL-EXPOSE-HEADERS", "x-secret"),
         ("Vary", "Accept"),
     )
-    kept = (("Content-Type", "text/html"), ("Vary", "Accept"))
+    others = (("Content-Type", "text/html"), ("Vary", "Accept"))
 
-    assert (*kept, *cors.response_headers(CONFIG, origin)) == cors.applied(CONFIG, origin, own)
+    assert (*others, *cors.response_headers(CONFIG, origin)) == cors.applied(CONFIG, origin, own)
