@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import inspect
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,13 +24,22 @@ from miniλ import journal
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 from miniλ.store import state_dir
+from tests.machine.places import (
+    BOXED,
+    PLAIN,
+    PLAIN_NOBODY,
+    ROOT,
+    Place,
+    Runner,
+    left_below,
+    settings_at,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Iterator
 
 # Where a handler and its test talk through files and processes of the host, what would hide those
-# is left out. How the whole sandbox holds is asserted by test_sandbox.py.
+# is left out. How the whole sandbox holds is asserted by test_escapes.py and test_sandbox*.py.
 OPEN = "namespaces,landlock"
 CGROUPS = ("mixed", "v1", "v2", "none")
 # Levels of the sandbox, with the cgroup that belongs to them.
@@ -168,3 +185,60 @@ def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[.
         asyncio.run(main())
 
     return run
+
+
+def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
+    """Skip where the host does not give what this level is made of."""
+    skip_without(place)
+    choice = supervisor._choice
+    needed = {level: ["namespaces"] for level in BOXED} | {"landlock": ["landlock"]}
+    for mechanism in needed.get(place.partition("-")[0], []):
+        if mechanism in choice.missing:
+            pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young() -> Iterator[None]:
+    """Have the collector, which every test calls twice, look at what is made from here on."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", name="at")
+def _at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
+    """Open a supervisor at a place, for all tests that are there; nothing of it is left."""
+    name = request.param
+    if name in (PLAIN, PLAIN_NOBODY):
+        yield None
+        return
+    host = Path(tempfile.mkdtemp(prefix="minilambda-host-"))
+    with asyncio.Runner() as loop, contextlib.ExitStack() as sockets:
+        sockets.callback(shutil.rmtree, host)
+        supervisor = miniλ.Supervisor(settings=settings_at(name, freeze_after=60.0))
+        # One thread: what it was given is done when something later is.
+        thread = ThreadPoolExecutor(1)
+        loop.get_loop().set_default_executor(thread)
+        loop.run(supervisor.__aenter__())
+        state = supervisor._state.path
+        try:
+            _skip_where_missing(supervisor, name)
+            place = Place(name, supervisor, host)
+            loop.run(place.open(sockets))
+            yield Runner(place, loop, thread)
+        finally:
+            loop.run(supervisor.close())
+        assert left_below(state) == []
+        assert not state.exists()
+
+
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program of ours, which may have everything that a host gives."""
+    environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
