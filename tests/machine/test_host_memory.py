@@ -208,7 +208,7 @@ class Eaten:
 
     def __init__(self, small: SmallHost, arguments: list[str], state: Path) -> None:
         before = small.group.oom_kills()
-        (door,) = small.group.doors()
+        (door,) = small.group.procs_files()
         level, code, what, scores = arguments
         with start(EATEN, door, level, code, str(state), what, scores) as process:
             self.said, _ = process.communicate(timeout=50)

@@ -62,7 +62,7 @@ class Ice:
 
     def freeze(self, path: str) -> None:
         """Freeze what is mounted at a path. The mount itself is not held: it may be unmounted."""
-        mount = namespaces.detached(path, read_only=True)
+        mount = namespaces.clone_mount(path, read_only=True)
         try:
             self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
         finally:
@@ -270,7 +270,7 @@ def test_closing_does_not_wait_for_who_does_not_die(
             supervisor = bench.supervisor
             pending = asyncio.create_task(supervisor.invoke("subject", disk.event))
             pid = await disk.hang(supervisor)
-            groups = list(supervisor._pool._host.hierarchy.directories)
+            groups = list(supervisor._pool._equipment.hierarchy.directories)
             pidfd = os.pidfd_open(pid)
             began = time.monotonic()
             await supervisor.close()
