@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-LONG_PATH = 2048
+LONG_PATH = 2048  # bytes, half of PATH_MAX: one more name fits
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -35,7 +35,7 @@ def used(path: str) -> int:
             try:
                 blocks, below = _list(directory, linked)
                 total += blocks
-                if below and len(relative) > LONG_PATH:
+                if below and len(os.fsencode(relative)) > LONG_PATH:
                     base, relative = os.dup(directory), "."
                     bases.append(base)
                 stack += [(base, f"{relative}/{name}") for name in below]

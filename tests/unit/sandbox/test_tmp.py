@@ -27,13 +27,13 @@ def scratch(tmp_path: Path) -> Path:
     return path
 
 
-def nest(top: Path, depth: int, content: bytes = b"") -> None:
+def nest(top: Path, depth: int, content: bytes = b"", name: str = "d") -> None:
     """Make `depth` directories in each other, and a file in the last."""
     here = os.open(top, DIRECTORY)
     try:
         for _ in range(depth):
-            os.mkdir("d", dir_fd=here)
-            deeper = os.open("d", DIRECTORY, dir_fd=here)
+            os.mkdir(name, dir_fd=here)
+            deeper = os.open(name, DIRECTORY, dir_fd=here)
             os.close(here)
             here = deeper
         file = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=here)
@@ -313,9 +313,16 @@ def test_a_file_with_a_name_elsewhere_is_used(scratch: Path) -> None:
     assert on_disk(scratch) == tmp.used(str(scratch))
 
 
-def test_what_lies_deeper_than_a_path_is_used_too(scratch: Path) -> None:
-    """2,100 directories in each other are no place to hide a megabyte."""
-    nest(scratch, 2100, os.urandom(1 << 20))
+@pytest.mark.parametrize(
+    ("depth", "name"),
+    [(2100, "d"), (20, "d" * 255), (40, "\N{GRINNING FACE}" * 63)],
+    ids=["deep", "long", "four bytes a character"],
+)
+def test_a_file_deeper_than_a_path_can_be_long_is_used(
+    scratch: Path, depth: int, name: str
+) -> None:
+    """PATH_MAX counts bytes, 4,096 of them: no directory tree hides a megabyte."""
+    nest(scratch, depth, os.urandom(1 << 20), name)
 
     used = tmp.used(str(scratch))
 
