@@ -1,8 +1,9 @@
-"""What a worker finds around itself at each level: limits, privileges, /tmp, the network."""
+"""The sandbox of a real worker at each level: limits, privileges, /etc, /tmp, the network."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ import pytest
 import miniλ
 from miniλ import journal
 from miniλ.errors import InvalidParameterValue
+from miniλ.sandbox import namespaces
 from tests.machine.places import (
     BOXED,
     DESCRIPTORS,
@@ -28,7 +30,7 @@ from tests.machine.places import (
 
 # Limits, from inside and from outside
 
-LOOK = """
+REPORT = """
 import os, resource, time
 def handler(event, context):
     if event.get("sleep"):
@@ -55,7 +57,8 @@ def handler(event, context):
 """
 
 
-def _from_outside(pid: int) -> dict[str, str]:
+def _status(pid: int) -> dict[str, str]:
+    """Return the fields of /proc/<pid>/status, as the host shows them."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
@@ -64,14 +67,14 @@ def _from_outside(pid: int) -> dict[str, str]:
 def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> None:
     """Limits, privileges, umask and session are as they should be, read on both sides."""
     place = at.place
-    code = function_directory("look", app=LOOK)
+    code = function_directory("report", app=REPORT)
 
     async def scenario() -> tuple[dict[str, Any], int, dict[str, str]]:
         async with place.subject(code, "app.handler") as supervisor:
             response = await place.beside({})
             assert response.failure is None, response.log
             started = supervisor.journal.story(journal.WorkerStarted)[-1]
-            outside = _from_outside(started.pid)
+            outside = _status(started.pid)
             _check_limits_outside(started.pid)
             _check_cgroup(started.pid, supervisor.limits)
             return response.payload, started.pid, outside
@@ -82,10 +85,10 @@ def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> 
     assert limits["RLIMIT_CORE"] == [0, 0]
     assert limits["RLIMIT_NOFILE"] == [DESCRIPTORS, DESCRIPTORS]
     assert limits["RLIMIT_DATA"] == [(512 + 160) * MB] * 2
-    boxed = place.name in BOXED
+    has_namespaces = place.name in BOXED
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    assert limits["RLIMIT_FSIZE"] == ([hard, hard] if boxed else [512 * MB, 512 * MB])
-    if boxed:
+    assert limits["RLIMIT_FSIZE"] == ([hard, hard] if has_namespaces else [512 * MB, 512 * MB])
+    if has_namespaces:
         assert limits["RLIMIT_NPROC"] == [PROCESSES, PROCESSES]
     assert inside["umask"] == 0o077
     assert inside["written"] is (place.name == "bare")
@@ -93,9 +96,9 @@ def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> 
         assert status["Seccomp"].strip() == "2"
         assert status["NoNewPrivs"].strip() == "1"
         assert {int(status[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} <= (
-            {0} if IS_ROOT or boxed else {0, int(status["CapBnd"], 16)}
+            {0} if IS_ROOT or has_namespaces else {0, int(status["CapBnd"], 16)}
         )
-    if boxed:
+    if has_namespaces:
         assert 1 < inside["pid"] < 100
         assert inside["root"] == inside["cwd"] == "/var/task"
         own = {name: os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "pid", "ipc", "uts")}
@@ -116,7 +119,7 @@ def _check_limits_outside(pid: int) -> None:
 
 
 def _check_cgroup(pid: int, limits: dict[str, str]) -> None:
-    """Read back what the cgroup holds, from where the kernel says that the worker is."""
+    """Read the limits of the cgroup in which the kernel has the worker."""
     if not limits["memory"].startswith("hard"):
         return
     groups = {}
@@ -143,30 +146,29 @@ def _check_cgroup(pid: int, limits: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("at", ["userns", "cgroup"], indirect=True, scope="module")
 def test_a_delegated_cgroup_holds_what_root_has_held(at: Runner) -> None:
-    """Memory, CPU, processes, freeze and kill are the kernel's, by a cgroup2 and without root."""
+    """A cgroup2 enforces memory, CPU, processes, freeze and kill, without root."""
     place = at.place
 
     async def scenario() -> miniλ.Response:
         return await place.supervisor.invoke("neighbour", {})
 
     report = at.run(scenario()).report
-    held = {name for name, limit in report.limits.items() if limit.startswith("hard: cgroup2 ")}
+    names = {name for name, limit in report.limits.items() if limit.startswith("hard: cgroup2 ")}
 
-    # The control: one level below there is none.
+    # The control: one level below there is no cgroup.
     by_cgroup = {"memory", "cpu", "processes", "freeze", "kill"}
-    assert held == (by_cgroup if place.name == "cgroup" else set())
+    assert names == (by_cgroup if place.name == "cgroup" else set())
     assert report.max_memory_used_mb > 0
 
 
 @in_namespaces
 def test_workers_share_no_namespace_and_no_user(at: Runner, function_directory: Any) -> None:
-    """Two live workers, of one function even, have namespaces and users of their own."""
+    """Two live workers, even of one function, have namespaces and users of their own."""
     place = at.place
-    code = function_directory("look", app=LOOK.replace("mask = os.umask(0)", WAIT, 1))
+    code = function_directory("report", app=REPORT.replace("mask = os.umask(0)", WAIT, 1))
 
     async def scenario() -> list[dict[str, Any]]:
         async with place.subject(code, "app.handler") as supervisor:
-            # Each waits until the other is there: from outside, since they share nothing.
             both = [asyncio.ensure_future(supervisor.invoke("subject", {})) for _ in range(2)]
             return [(await one).payload for one in both]
 
@@ -179,15 +181,71 @@ def test_workers_share_no_namespace_and_no_user(at: Runner, function_directory: 
         assert min(*one["uid"], *two["uid"]) >= 1_900_000_000
 
 
-# Busy for so long that a second invocation needs a second worker.
+# Busy for 300 ms, so that the second invocation gets a second worker.
 WAIT = "time.sleep(0.3)\n    mask = os.umask(0)"
+
+
+READ_ETC = """
+import hashlib, os
+
+def content(path):
+    if os.path.isdir(path):
+        return sorted(os.listdir(path))
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+def is_writable(path):
+    try:
+        os.close(os.open(path + "/new" if os.path.isdir(path) else path, os.O_WRONLY | os.O_CREAT))
+    except OSError:
+        return False
+    return True
+
+def handler(event, context):
+    return {
+        "names": sorted(os.listdir("/etc")),
+        "contents": {name: content("/etc/" + name) for name in event},
+        "writable": [name for name in ["", *event] if is_writable("/etc/" + name)],
+    }
+"""
+
+
+@in_namespaces
+def test_etc_is_a_choice_of_the_hosts(at: Runner, function_directory: Any) -> None:
+    """A worker reads the listed files of the host's /etc, sees no others, and writes none."""
+    names = [name for name in namespaces.ETC if Path("/etc", name).exists()]
+    code = function_directory("etc", app=READ_ETC)
+
+    async def scenario() -> miniλ.Response:
+        async with at.place.subject(code, "app.handler") as supervisor:
+            return await supervisor.invoke("subject", names)
+
+    response = at.run(scenario())
+
+    assert response.failure is None, response.log
+    assert {"passwd", "hosts"} <= set(names)
+    assert response.payload == {
+        "names": sorted({name.partition("/")[0] for name in names}),
+        "contents": {name: _content(Path("/etc", name)) for name in names},
+        "writable": [],
+    }
+
+
+def _content(path: Path) -> object:
+    """Return the names in a directory, or a file's digest, as the handler above does."""
+    if path.is_dir():
+        return sorted(os.listdir(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# /tmp
 
 
 @in_namespaces
 def test_tmp_has_exactly_its_size(at: Runner, function_directory: Any) -> None:
     """A file of 512 MB fits into a /tmp of 512 MB, and the next megabyte is ENOSPC.
 
-    With memory for it: without volumes it counts as that, and a cgroup holds memory.
+    The function has memory for it: without volumes /tmp is memory, which a cgroup limits.
     """
     source = (
         "import errno, os\n"
@@ -250,7 +308,7 @@ def handler(event, context):
 
 @every_level
 def test_tmp_is_kept_for_one_function_only(at: Runner, function_directory: Any) -> None:
-    """/tmp is kept between invocations and through a timeout, and no other function finds it."""
+    """/tmp is kept between invocations and through a timeout, and no other function gets it."""
     place = at.place
     code = function_directory("keep", app=KEEP)
 
@@ -282,7 +340,7 @@ def handler(event, context):
 
 @in_namespaces
 def test_no_network_is_a_loopback(at: Runner, function_directory: Any) -> None:
-    """A function with network="none" has a loopback that works, and nothing else."""
+    """A function with network="none" has a loopback that works, and no other interface."""
     code = function_directory("network", app=INTERFACES)
 
     async def scenario() -> miniλ.Response:
@@ -291,7 +349,7 @@ def test_no_network_is_a_loopback(at: Runner, function_directory: Any) -> None:
 
     response = at.run(scenario())
 
-    # A kernel may give each namespace tunnels as well, which are down.
+    # Some kernels give each namespace tunnels as well, which are down.
     tunnels = re.compile(r"(tunl|gre|gretap|erspan|ip_vti|ip6_vti|sit|ip6tnl|ip6gre)0")
     assert [name for name in response.payload if not tunnels.fullmatch(name)] == ["lo"]
     assert response.report.limits["network"].startswith("hard")
@@ -299,7 +357,7 @@ def test_no_network_is_a_loopback(at: Runner, function_directory: Any) -> None:
 
 @pytest.mark.parametrize("at", ["bare", "landlock"], indirect=True, scope="module")
 def test_no_network_is_refused_without_namespaces(at: Runner, function_directory: Any) -> None:
-    """Where it cannot be had, network="none" is refused rather than forgotten."""
+    """Where there are no network namespaces, network="none" is refused, not ignored."""
     code = function_directory("network", app=INTERFACES)
 
     async def scenario() -> None:
