@@ -1,6 +1,6 @@
-"""A supervisor at a place: a level of the sandbox and what is left out of it; tests share it.
+"""A supervisor at a place, which many tests share.
 
-A place is written as a level and what is left out of it, as in "root-seccomp".
+A place is a level of the sandbox without some mechanisms, written as in "root-seccomp".
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ ESCAPES = Path(__file__).parent / "escapes"
 MB = 1 << 20
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534
-# Lambda's numbers (developer guide), said again: a slip in the package is to be seen here.
+# Lambda's numbers (developer guide), repeated here: a wrong one in the package fails these tests.
 DESCRIPTORS = PROCESSES = 1024
 MB_PER_CPU = 1769
 
 ANY = ("bare", "landlock", "userns", "cgroup", "root")
 CONFINED = ("landlock", "userns", "cgroup", "root")
-BOXED = ("userns", "cgroup", "root")
-# Namespaces hold alone what they claim, also where there is no Landlock.
+NAMESPACED = ("userns", "cgroup", "root")
+# Namespaces stop what they claim to stop also without Landlock.
 ALONE = (*CONFINED, "root-landlock")
 LEVELS = tuple(level for level in ANY if IS_ROOT or level != "root")
-# Run as it is, in no sandbox, with a descriptor too many; and that as nobody.
-PLAIN, PLAIN_NOBODY = "plain", "plain nobody"
+# Two places without a sandbox: a plain process with one descriptor too many, and that as `nobody`.
+NO_SANDBOX, NO_SANDBOX_NOBODY = "plain", "plain nobody"
 
 
 def settings_at(place: str, **more: Any) -> Settings:
@@ -54,19 +54,19 @@ def settings_at(place: str, **more: Any) -> Settings:
 
 def left_below(directory: Path) -> list[str]:
     """Return mounts, and files that a loop device is bound to, below a directory."""
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    found = [line.split()[4] for line in mounts]
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    paths = [line.split()[4] for line in lines]
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # unbound meanwhile
-            found.append(path.read_text(encoding="utf-8").strip())
-    return [path for path in found if path.startswith(f"{directory}/")]
+            paths.append(path.read_text(encoding="utf-8").strip())
+    return [path for path in paths if path.startswith(f"{directory}/")]
 
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
 
 
 class Place:
-    """An open supervisor at a place, with a neighbour that must not notice what goes on."""
+    """An open supervisor at a place, with a neighbour function that must keep working."""
 
     def __init__(self, name: str, supervisor: miniλ.Supervisor, host: Path) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class Place:
         self.event: dict[str, Any] = {}
 
     async def open(self, sockets: contextlib.ExitStack) -> None:
-        """Start the neighbour, and put up on the host what escapes look for."""
+        """Start the neighbour, and make on the host the targets of the escapes."""
         supervisor = self.supervisor
         (self.host / "code").mkdir()
         (self.host / "code" / "app.py").write_text(NEIGHBOUR, encoding="utf-8")
@@ -127,7 +127,7 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def subject(self, code: Path, handler: str, **options: Any) -> Any:
-        """Have a function under test; nothing of it is left afterwards."""
+        """Create the function under test; delete it, and wait for its workers, afterwards."""
         supervisor = self.supervisor
         before = asyncio.all_tasks()
         options = {"memory_size": 512, "timeout": 25, **options}
@@ -136,7 +136,7 @@ class Place:
             yield supervisor
         finally:
             await supervisor.delete_function("subject")
-            # Its workers live as long as their tasks do; the watch goes on for the neighbour.
+            # A worker has ended when its tasks have; the limit poll goes on for the neighbour.
             tasks = asyncio.all_tasks() - before - {supervisor._pool._watcher}
             await asyncio.wait(tasks - {asyncio.current_task()})
         assert supervisor.journal.story(journal.Trouble) == []
@@ -151,7 +151,7 @@ class Place:
         return bad.result()
 
     async def attempt(self, escape: str, **options: Any) -> dict[str, Any]:
-        """Let an escape loose, twice, beside the neighbour; return its verdict."""
+        """Run an escape twice, beside the neighbour; return its verdict."""
         async with self.subject(ESCAPES, f"{escape}.handler", **options):
             response = await self.beside(self.event)
             assert response.failure is None, (response.failure, response.log)
@@ -171,7 +171,7 @@ class Runner:
         self._thread = thread
 
     def run(self, scenario: Coroutine[Any, Any, Any]) -> Any:
-        """Run a scenario of a test; a look through /proc that still goes on comes to its end."""
+        """Run a scenario, and wait for the scans of /proc that it started in the thread."""
         try:
             return self._loop.run(scenario)
         finally:
@@ -186,8 +186,8 @@ def as_nobody() -> list[str]:
 
 @functools.cache
 def program_for_nobody() -> str:
-    """Return an interpreter of our version that nobody may run; skips where there is none."""
-    # It must find itself as well: workers are started by what it takes for its own path.
+    """Return an interpreter of our version that user `nobody` may run; skips without one."""
+    # Its sys.executable must run as well: workers are started by that.
     check = "import subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
     for program in catalog.candidates(catalog.own()):
         command = [*as_nobody(), program, "-I", "-c", check]
@@ -198,5 +198,5 @@ def program_for_nobody() -> str:
 
 every_level = pytest.mark.parametrize("at", LEVELS, indirect=True, scope="module")
 in_namespaces = pytest.mark.parametrize(
-    "at", [level for level in LEVELS if level in BOXED], indirect=True, scope="module"
+    "at", [level for level in LEVELS if level in NAMESPACED], indirect=True, scope="module"
 )

@@ -1,9 +1,8 @@
-"""The sandbox holds, for real workers, at every level that this machine and this user allow.
+"""No escape gets out of a real worker, at every level that this machine and this user allow.
 
-`escapes/` is the museum: one small function for each way out. Each is let loose where a level
-claims to stop it, and, as the control, where that mechanism is off: there it succeeds, or the
-test would prove nothing. A place is written as a level and what is left out of it, as in
-"root-seccomp". What fails here and is marked so is a hole that is known.
+`escapes/` has one small function for each way out. Each runs where a level claims to stop it, and,
+as the control, where the mechanism that stops it is off: there it succeeds, or the test would prove
+nothing. For places such as "root-seccomp" see `places`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from miniλ.sandbox import landlock
 from tests.machine.places import (
     ALONE,
     ANY,
-    BOXED,
     CONFINED,
     ESCAPES,
     IS_ROOT,
-    PLAIN,
-    PLAIN_NOBODY,
+    NAMESPACED,
+    NO_SANDBOX,
+    NO_SANDBOX_NOBODY,
     Place,
     Runner,
     as_nobody,
@@ -43,8 +42,8 @@ from tests.machine.places import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Where there is no control but as root, and why.
-ROOTS = {
+# Escapes whose control needs root, and the reason.
+NEED_ROOT = {
     "fork_bomb": "RLIMIT_NPROC of this user bounds the bomb everywhere",
     "write_sysctl": "only user 0 may write them",
     "host_keys": "only user 0 may read them",
@@ -52,14 +51,14 @@ ROOTS = {
 
 
 class Way(NamedTuple):
-    """A way out: the places that stop it, and the one where what stops it is off."""
+    """A way out: the places that stop it, and the one where that mechanism is off."""
 
-    held: tuple[str, ...]
+    stops: tuple[str, ...]
     control: str
     options: Mapping[str, Any] = MappingProxyType({})
 
 
-MUSEUM = {
+WAYS_OUT = {
     "read_other_code": Way(ALONE, "bare"),
     "signal_supervisor": Way(ALONE, "bare"),
     "signal_everybody": Way(ALONE, "bare"),
@@ -70,7 +69,7 @@ MUSEUM = {
     "unshare_user": Way(ANY, "bare-seccomp"),
     "chroot_out": Way(ANY, "bare-seccomp"),
     # no_new_privs cannot be left out: the control is a process in no sandbox.
-    "setuid_binary": Way((*ANY, "root-seccomp"), PLAIN_NOBODY),
+    "setuid_binary": Way((*ANY, "root-seccomp"), NO_SANDBOX_NOBODY),
     "keyring": Way(ANY, "bare-seccomp"),
     "io_uring": Way(ANY, "bare-seccomp"),
     "clone3": Way(ANY, "bare-seccomp"),
@@ -78,32 +77,32 @@ MUSEUM = {
     "vsock": Way(ANY, "bare-seccomp"),
     "tiocsti": Way(ANY, "bare-seccomp"),
     "ptrace_me": Way(ANY, "bare-seccomp"),
-    "fill_tmp": Way((*BOXED, "root-volumes"), "bare", {"memory_size": 1024}),
+    "fill_tmp": Way((*NAMESPACED, "root-volumes"), "bare", {"memory_size": 1024}),
     "fill_elsewhere": Way(ALONE, "bare"),
     "symlink_out": Way(ALONE, "bare"),
-    # RLIMIT_NPROC does not bind user 0, in whatever namespace: there it takes a cgroup.
-    "fork_bomb": Way(("root",) if IS_ROOT else BOXED, "bare", {"memory_size": 2048}),
+    # RLIMIT_NPROC does not bind user 0, in any namespace: as root only a cgroup stops it.
+    "fork_bomb": Way(("root",) if IS_ROOT else NAMESPACED, "bare", {"memory_size": 2048}),
     # Capabilities are dropped everywhere: the control is a process of root's in no sandbox.
-    "raise_limits": Way((*ANY, "root-seccomp"), PLAIN),
-    "device_node": Way((*ANY, "root-seccomp"), PLAIN),
+    "raise_limits": Way((*ANY, "root-seccomp"), NO_SANDBOX),
+    "device_node": Way((*ANY, "root-seccomp"), NO_SANDBOX),
     "abstract_socket": Way(CONFINED, "root-landlock"),
     # Landlock does not hold back connect(2) to a socket that is a file.
-    "unix_socket": Way(BOXED, "bare"),
+    "unix_socket": Way(NAMESPACED, "bare"),
     "limit_sibling": Way((*ANY, "root-seccomp"), "bare-seccomp"),
     "write_sysctl": Way((*ALONE, "userns-landlock", "root-users,landlock"), "bare"),
     "host_keys": Way(CONFINED, "bare"),
-    "shared_memory": Way((*BOXED, "root-landlock"), "bare"),
+    "shared_memory": Way((*NAMESPACED, "root-landlock"), "bare"),
     "old_root": Way(ALONE, "bare"),
-    # All is closed everywhere: the control has one descriptor too many.
-    "leaked_descriptors": Way(ANY, PLAIN),
-    # Nothing to leave out: the control is a function whose own environment has the secret.
+    # Every place closes all descriptors: the control is a process with one too many.
+    "leaked_descriptors": Way(ANY, NO_SANDBOX),
+    # No mechanism to leave out: the control is a function whose own environment has the secret.
     "canary": Way(ANY, "bare", {"environment": {"OWN": "secret"}}),
-    "network_none": Way(BOXED, "root", {"network": "none"}),
+    "network_none": Way(NAMESPACED, "root", {"network": "none"}),
 }
 
 
 class Case(str):
-    """A place, equal to any other case there, and the escape to try: places are opened once."""
+    """A place and an escape. Equal to any other case there, so pytest opens a place once."""
 
     __slots__ = ("escape",)
     escape: str
@@ -116,11 +115,11 @@ def escape(request: pytest.FixtureRequest) -> str:
 
 
 def _cases(*, control: bool) -> list[Any]:
-    """Return the places and escapes to try, the same place together."""
+    """Return the cases, sorted by place."""
     cases = []
-    for escape, way in MUSEUM.items():
-        for place in [way.control] if control else way.held:
-            # What is left to a user without privileges is the same in a user namespace.
+    for escape, way in WAYS_OUT.items():
+        for place in [way.control] if control else way.stops:
+            # Without root the highest level with the same mechanisms is "userns".
             here = place if IS_ROOT else place.replace("root", "userns")
             case = Case(here)
             case.escape = escape
@@ -131,10 +130,10 @@ def _cases(*, control: bool) -> list[Any]:
 
 @pytest.mark.parametrize("at", _cases(control=False), indirect=["at"], scope="module")
 def test_no_way_out(at: Runner, escape: str) -> None:
-    """What a level claims to stop, it stops; the neighbour and the next invocation work."""
+    """A level stops each escape that it claims to stop; neighbour and next invocation work."""
     if escape in ("signal_supervisor", "signal_everybody", "abstract_socket"):
         _needs_scopes(at.place, escape)
-    options = {} if escape == "canary" else MUSEUM[escape].options
+    options = {} if escape == "canary" else WAYS_OUT[escape].options
     verdict = at.run(at.place.attempt(escape, **options))
 
     assert verdict["escaped"] is False, verdict["seen"]
@@ -151,22 +150,22 @@ def _needs_scopes(place: Place, escape: str) -> None:
 def test_the_way_out_is_one(at: Runner | None, escape: str, tmp_path: Path) -> None:
     """The control: where the mechanism is off, the same escape succeeds."""
     if at is None:
-        verdict = _plain(escape, {}, tmp_path, nobody=MUSEUM[escape].control == PLAIN_NOBODY)
+        verdict = _plain(escape, {}, tmp_path, nobody=WAYS_OUT[escape].control == NO_SANDBOX_NOBODY)
         if not verdict["escaped"] and not IS_ROOT:
             pytest.skip(f"the host refuses it to this user: {verdict['seen']}")
     else:
-        options = MUSEUM[escape].options
+        options = WAYS_OUT[escape].options
         if escape == "canary":
             options = {"environment": {"OWN": at.place.secret}}
         elif escape == "network_none":
             options = {}
-        elif escape in ROOTS and not IS_ROOT:
-            pytest.skip(ROOTS[escape])
+        elif escape in NEED_ROOT and not IS_ROOT:
+            pytest.skip(NEED_ROOT[escape])
         verdict = at.run(at.place.attempt(escape, **options))
         if not verdict["escaped"]:
             plain = _plain(escape, at.place.event, tmp_path)
             if not plain["escaped"]:
-                pytest.skip(f"the host refuses it to everybody: {plain['seen']}")
+                pytest.skip(f"the host refuses it to every process: {plain['seen']}")
 
     assert verdict["escaped"] is True, verdict["seen"]
 
@@ -182,7 +181,7 @@ print(json.dumps(module.handler(json.loads(sys.argv[3]), None)))
 def _plain(
     escape: str, event: dict[str, Any], tmp_path: Path, *, nobody: bool = False
 ) -> dict[str, Any]:
-    """Run an escape as a process in no sandbox, with a descriptor too many."""
+    """Run an escape as a process without a sandbox, with one descriptor too many."""
     command = [sys.executable, "-I", "-S", "-c", PROGRAM]
     with contextlib.ExitStack() as stack:
         code = ESCAPES
@@ -194,7 +193,7 @@ def _plain(
             subprocess.run(["chmod", "-R", "a+rX", str(base)], check=True)
         descriptor = os.open(tmp_path, os.O_RDONLY)
         stack.callback(os.close, descriptor)
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, str(code), escape, json.dumps(event)],
             env={"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
             pass_fds=[descriptor],
@@ -204,16 +203,16 @@ def _plain(
             check=False,
             cwd="/",
         )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    assert process.returncode == 0, process.stderr
+    return dict(json.loads(process.stdout))
 
 
-# What is left behind
+# What a worker leaves behind
 
 
 @every_level
 def test_removal_does_not_follow_links(at: Runner) -> None:
-    """Links to the outside, FIFOs and depth in /tmp: it goes, what they lead to stays (28)."""
+    """A /tmp with links to the outside, FIFOs and depth is removed; their targets stay (28)."""
     place = at.place
 
     async def scenario() -> Path:
@@ -246,8 +245,8 @@ def test_a_daemon_goes_with_its_worker(at: Runner) -> None:
 
 
 @pytest.mark.parametrize("at", ["bare"], indirect=True, scope="module")
-def test_a_daemon_stays_where_nothing_holds_it(at: Runner) -> None:
-    """The control: without namespaces and cgroups the same daemon outlives its worker: soft."""
+def test_a_daemon_stays_without_namespaces_and_cgroups(at: Runner) -> None:
+    """The control: at level bare the same daemon outlives its worker, and `kill` is soft."""
     place = at.place
 
     async def scenario() -> None:
@@ -255,9 +254,9 @@ def test_a_daemon_stays_where_nothing_holds_it(at: Runner) -> None:
             await place.beside(place.event)
 
     at.run(scenario())
-    left = carriers(place.event["token"])
-    for process in left:
+    daemons = carriers(place.event["token"])
+    for process in daemons:
         process.kill()
 
     assert place.supervisor.limits["kill"].startswith("soft")
-    assert len(left) == 1
+    assert len(daemons) == 1

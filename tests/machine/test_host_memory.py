@@ -1,7 +1,7 @@
 """Memory that runs out on the host of a supervisor.
 
-It runs out in a cgroup around a supervisor and its workers together, which stands for the host,
-since nothing else bounds those workers.
+It runs out in a cgroup around a supervisor and its workers together, which stands for the host:
+the workers have no memory limit of their own.
 """
 
 from __future__ import annotations
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
     from miniλ.sandbox import Isolation
 
 MB = 1 << 20
-# Said again, so that a slip in the package is seen.
+# Repeated here: a wrong one in the package fails these tests.
 WORKER_SCORE, ZYGOTE_SCORE = 1000, 500
 CAP_SYS_RESOURCE = 24
-
-
-# Memory that runs out
 
 
 def score(pid: int) -> int:
@@ -43,9 +40,10 @@ def score(pid: int) -> int:
 
 
 def may_not_lower(isolation: Isolation) -> bool:
-    """Return whether a worker's score stays: by Landlock, or because who raised it had the right.
+    """Return whether a worker cannot lower its score.
 
-    That is a capability on the host, and counts for nothing in a user namespace.
+    By Landlock, or because the zygote raised it with CAP_SYS_RESOURCE on the host; the same
+    capability in a user namespace does not count.
     """
     status = Path("/proc/self/status").read_text()
     capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
@@ -54,23 +52,23 @@ def may_not_lower(isolation: Isolation) -> bool:
 
 
 def test_workers_are_the_first_to_be_killed_for_memory(run_bench: Callable[..., None]) -> None:
-    """Each worker, with its children, before its zygote, and that before us; it stays so (C72).
+    """Each worker, with its children, before its zygote, and that before us, for good (C72).
 
-    The control is where neither Landlock nor the kernel holds it: there a handler lowers it.
+    The control is where neither Landlock nor the kernel forbids it: there a handler lowers it.
     """
 
     async def scenario(bench: Bench) -> None:
         supervisor = bench.supervisor
         zygote = (await supervisor.journal.until(journal.ZygoteStarted)).pid
         own = score(os.getpid())
-        held = may_not_lower(supervisor._choice.isolation)
+        is_fixed = may_not_lower(supervisor._choice.isolation)
         first, response = await supervisor.invoke("subject", "fine"), await bench.abuse()
         started = supervisor.journal.story(journal.WorkerStarted)
 
         assert score(zygote) == max(own, ZYGOTE_SCORE)
         assert first.report.worker_id == response.report.worker_id
         assert {score(w.pid) for w in started if w.function != "subject"} == {WORKER_SCORE}
-        assert response.payload == [WORKER_SCORE, WORKER_SCORE if held else ZYGOTE_SCORE + 1]
+        assert response.payload == [WORKER_SCORE, WORKER_SCORE if is_fixed else ZYGOTE_SCORE + 1]
 
     body = (
         "reader, writer = os.pipe()\n"
@@ -88,7 +86,7 @@ def test_workers_are_the_first_to_be_killed_for_memory(run_bench: Callable[..., 
 
 
 def test_a_higher_score_of_ours_is_not_lowered(function_directory: Callable[..., Path]) -> None:
-    """Who is told to be killed early has a zygote that is killed no later (C72)."""
+    """A supervisor with a higher score has a zygote with at least that score (C72)."""
     before = score(os.getpid())
 
     async def scenario() -> list[int]:
@@ -112,8 +110,8 @@ def test_a_higher_score_of_ours_is_not_lowered(function_directory: Callable[...,
 
 SMALL = 300 * MB
 
-# Joins a cgroup, and runs a function in there that eats more than there is. With "off" the scores
-# of all below are what they would be if nobody raised them.
+# Joins a cgroup, and runs a function in there that allocates more than there is. With "off" the
+# scores of all processes below are set back to 0.
 EATEN = """
 import asyncio, json, os, sys
 import psutil
@@ -146,10 +144,10 @@ EATER = """
 import mmap, os
 
 def handler(event, context):
-    kept, piece = [], b"x" * (1 << 16)  # small: a zygote is larger than we are
+    pieces, piece = [], b"x" * (1 << 16)  # small: a zygote is larger than we are
     while event == "mapped":
-        kept.append(mmap.mmap(-1, len(piece)))
-        kept[-1].write(piece)
+        pieces.append(mmap.mmap(-1, len(piece)))
+        pieces[-1].write(piece)
     if event == "a file":
         file = os.memfd_create("eater")
         while True:
@@ -159,7 +157,7 @@ def handler(event, context):
 
 
 class SmallHost:
-    """A cgroup with little memory, for everybody who joins it."""
+    """A cgroup with a memory limit of `SMALL`, for all processes that join it."""
 
     def __init__(self) -> None:
         name = f"minilambda-{os.getpid():06x}-host"
@@ -173,14 +171,14 @@ class SmallHost:
         try:
             self.group.limit(SMALL, 1024)
             if isinstance(self.group, cgroups.V2Group):
-                # Or the kernel would kill all of them. There is none without the controller.
+                # Else the kernel would kill all of them at once.
                 cgroups.write(f"{self.group.path}/memory.oom.group", "0")
         except BaseException:
             self.group.remove()
             raise
 
     def close(self) -> None:
-        """Kill who is in it, and remove it."""
+        """Kill the processes in it, and remove it."""
         deadline = time.monotonic() + 10
         while self.group.members() and time.monotonic() < deadline:
             for pid in self.group.members():
@@ -192,7 +190,7 @@ class SmallHost:
 
 @pytest.fixture
 def small() -> Iterator[SmallHost]:
-    """Return a small host; skips where this one cannot have any."""
+    """Return a small host; skips where this host cannot make one."""
     try:
         host = SmallHost()
     except (OSError, KeyError) as exc:
@@ -204,14 +202,14 @@ def small() -> Iterator[SmallHost]:
 
 
 class Eaten:
-    """What became of a supervisor on a small host whose function eats more than there is."""
+    """The end of a supervisor on a small host whose function allocates more than there is."""
 
     def __init__(self, small: SmallHost, arguments: list[str], state: Path) -> None:
         before = small.group.oom_kills()
         (door,) = small.group.procs_files()
         level, code, what, scores = arguments
         with start(EATEN, door, level, code, str(state), what, scores) as process:
-            self.said, _ = process.communicate(timeout=50)
+            self.output, _ = process.communicate(timeout=50)
         self.exit_status = process.returncode
         self.killed = small.group.oom_kills() - before
         sweep(state)
@@ -221,7 +219,7 @@ class Eaten:
 def eat(
     small: SmallHost, function_directory: Callable[..., Path], tmp_path: Path
 ) -> Callable[[str, str, str], Eaten]:
-    """Return what runs a function that eats: at a level, what it eats, scores "on" or "off"."""
+    """Return a runner: a level, the kind of memory that is allocated, scores "on" or "off"."""
     code = str(function_directory("eater", app=EATER))
     return lambda level, what, scores: Eaten(small, [level, code, what, scores], tmp_path / "state")
 
@@ -231,25 +229,25 @@ def eat(
 def test_a_host_without_memory_kills_workers_first(
     eat: Callable[[str, str, str], Eaten], isolation: str, what: str
 ) -> None:
-    """The invocation fails as one that was killed; supervisor, zygote and the next work (C72).
+    """The invocation fails as killed; supervisor, zygote and the next invocation work (C72).
 
-    Memory in a file that is not mapped is in nobody's size, so that all others are larger.
+    Memory in a file that is not mapped counts for no process, so all others are larger.
     """
     eaten = eat(isolation, what, "on")
 
     assert eaten.exit_status == 0
-    message, payload, zygotes = json.loads(eaten.said)
+    message, payload, zygotes = json.loads(eaten.output)
     assert message.endswith("Runtime exited with error: signal: killed")
     assert (payload, zygotes) == ("fine", 1)
     assert eaten.killed >= 1
 
 
-def test_a_host_without_memory_kills_who_is_largest(
+def test_without_scores_a_host_kills_the_largest_process(
     eat: Callable[[str, str, str], Eaten],
 ) -> None:
-    """The control: without the scores the same function costs the supervisor its life."""
+    """The control: without the scores the same function gets the supervisor killed."""
     eaten = eat("bare", "a file", "off")
 
     assert eaten.exit_status == -signal.SIGKILL
-    assert eaten.said == ""
+    assert eaten.output == ""
     assert eaten.killed >= 1

@@ -1,7 +1,7 @@
 """A file system that hangs under a worker.
 
-It hangs because it is frozen (ioctl_fsfreeze): who writes to it sleeps in D state and does not even
-die of SIGKILL, until the thaw.
+It hangs because it is frozen (ioctl_fsfreeze(2)): a process that writes to it sleeps in D state,
+and does not die of SIGKILL before the thaw.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A file system that hangs
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
-SECONDS = 5.0  # A SIGKILL may take so long; then nobody waits for it any more.
+SECONDS = 5.0  # how long the supervisor waits for a SIGKILL to end a process
 
 # Writes to a directory, or has a child do that and waits for it.
 WRITER = """
@@ -55,13 +55,13 @@ def handler(event, context):
 
 
 class Ice:
-    """What freezes a file system and thaws it."""
+    """Freezes a file system and thaws it."""
 
     def __init__(self) -> None:
         self._directory = -1
 
     def freeze(self, path: str) -> None:
-        """Freeze what is mounted at a path. The mount itself is not held: it may be unmounted."""
+        """Freeze the file system mounted at a path, which can still be unmounted there."""
         mount = namespaces.clone_mount(path, read_only=True)
         try:
             self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
@@ -70,7 +70,7 @@ class Ice:
         fcntl.ioctl(self._directory, FIFREEZE, 0)
 
     def thaw(self) -> None:
-        """Let everybody write again; twice is once."""
+        """Thaw the file system. Idempotent."""
         if self._directory >= 0:
             directory, self._directory = self._directory, -1
             try:
@@ -89,11 +89,11 @@ class Disk:
         self.ice = Ice()
         self._volumes = None if level == "root" else volumes.Volumes(str(base / "disk"), spares=0)
         self._path = self._volumes.lease(8).path if self._volumes else ""
-        # What the handler calls it.
+        # The path at which the handler finds it.
         self.event: dict[str, object] = {"write": self._path or "/tmp"}
 
     async def hang(self, supervisor: miniλ.Supervisor) -> int:
-        """Freeze it under the subject's worker, or its child; return the pid of who hangs."""
+        """Freeze it under the subject's worker or its child; return the pid that hangs."""
         subject = await supervisor.journal.until(
             journal.WorkerStarted, lambda fact: fact.function == "subject"
         )
@@ -103,15 +103,15 @@ class Disk:
         """Freeze it under the process that writes to it, which is this one or a child."""
         pattern = "state/tmp/512-*/file" if self.level == "root" else "disk/*/file"
         await until(lambda: any(self.base.glob(pattern)))
-        (written,) = self.base.glob(pattern)
-        self.ice.freeze(str(written.parent))
+        (file,) = self.base.glob(pattern)
+        self.ice.freeze(str(file.parent))
         worker = psutil.Process(pid)
         family = [pid, *(child.pid for child in worker.children(recursive=True))]
         await until(lambda: any(map(hangs, family)))
         return next(filter(hangs, family))
 
     def is_bound(self) -> bool:
-        """Say whether a loop device still has an image of ours."""
+        """Return whether a loop device is still bound to an image of ours."""
         for path in Path("/sys/block").glob("loop*/loop/backing_file"):
             with contextlib.suppress(OSError):  # cleared meanwhile
                 if path.read_text().startswith(str(self.base)):
@@ -119,11 +119,11 @@ class Disk:
         return False
 
     def close(self) -> None:
-        """Thaw it, and remove what is left."""
+        """Thaw it, and remove volumes and state."""
         self.ice.thaw()
         if self._volumes is not None:
-            made = self._volumes
-            asyncio.run(until(lambda: made.close() == []))  # EBUSY while somebody is dying
+            pool = self._volumes
+            asyncio.run(until(lambda: pool.close() == []))  # EBUSY while a process is dying
         if self.state.exists():
             sweep(self.state)
 
@@ -136,7 +136,7 @@ def hangs(pid: int) -> bool:
 
 
 def no_thread_of_ours_hangs() -> bool:
-    """Return whether none is in D state, or not for longer than a disk takes."""
+    """Return whether there is a moment, within 5 s, in which no thread is in D state."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         stats = [path.read_text() for path in Path("/proc/self/task").glob("*/stat")]
@@ -146,15 +146,15 @@ def no_thread_of_ours_hangs() -> bool:
 
 
 async def until(fact: Callable[[], bool]) -> None:
-    """Wait for something that nobody tells."""
+    """Wait for a state that has no event: it is polled every 10 ms, for up to 10 s."""
     async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 - of a process, a file, a device
+        while not fact():  # noqa: ASYNC110 - the state of a process, a file, a device
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """Return a disk at a level; those that this host does not have are skipped."""
+    """Return a disk at a level; skips a level that this host does not have."""
     level = str(getattr(request, "param", "root"))
     reason = volumes.probe(str(tmp_path))
     if reason:
@@ -192,7 +192,7 @@ EVERYWHERE = [(level, "itself") for level in ("root", *CGROUPS)]
 def test_a_worker_that_does_not_die_costs_its_invocation_only(
     disk: Disk, function_directory: Callable[..., Path], who: str
 ) -> None:
-    """A timeout on time; concurrency, also what is reserved, comes back; the rest comes late (C71).
+    """The timeout is on time and concurrency, reserved too, comes back; the exit comes late (C71).
 
     There is room for two workers, and one of the two does not die.
     """
@@ -213,7 +213,7 @@ def test_a_worker_that_does_not_die_costs_its_invocation_only(
                 await bench.works()
             assert hangs(pid)
             assert no_thread_of_ours_hangs()
-            # Room for others is made of who is idle: nobody waits for that of who does not die.
+            # Room is made from the idle worker: no caller waits for the one that does not die.
             async with asyncio.timeout(10):
                 assert (await supervisor.invoke("third", 1)).payload == 1
                 assert (await supervisor.invoke("neighbour", 1)).payload == 1
@@ -233,10 +233,10 @@ def test_a_worker_that_does_not_die_costs_its_invocation_only(
 
 
 @pytest.mark.parametrize("disk", ["none"], indirect=True)
-def test_no_more_may_fail_to_die_than_may_run(
+def test_workers_that_do_not_die_are_bounded(
     disk: Disk, function_directory: Callable[..., Path]
 ) -> None:
-    """Each keeps its memory: beyond that a cold start is refused, and no caller waits (C71)."""
+    """Each keeps its memory: beyond the bound a cold start is refused at once (C71)."""
 
     async def scenario() -> None:
         async with _opened(disk, function_directory, concurrency=1, timeout=1) as bench:
@@ -260,10 +260,10 @@ def test_no_more_may_fail_to_die_than_may_run(
 
 
 @pytest.mark.parametrize("disk", ["root", "none"], indirect=True)
-def test_closing_does_not_wait_for_who_does_not_die(
+def test_closing_does_not_wait_for_a_worker_that_does_not_die(
     disk: Disk, function_directory: Callable[..., Path]
 ) -> None:
-    """It ends within its bound, answers who waits and says what is left; a thaw ends that (C71)."""
+    """It ends in time, answers callers and names what is busy; a thaw ends the worker (C71)."""
 
     async def scenario() -> list[str]:
         async with _opened(disk, function_directory, timeout=60) as bench:
@@ -274,7 +274,7 @@ def test_closing_does_not_wait_for_who_does_not_die(
             pidfd = os.pidfd_open(pid)
             began = time.monotonic()
             await supervisor.close()
-            # The grace, the wait for the SIGKILL, and the zygote's.
+            # The grace period, the wait for the worker's SIGKILL, and that for the zygote's.
             assert time.monotonic() - began < 2 + SECONDS + SECONDS + 3
             response = await pending
 
@@ -282,9 +282,9 @@ def test_closing_does_not_wait_for_who_does_not_die(
         assert response.failure.error_type == "Sandbox.Failure"
         assert hangs(pid)
         assert no_thread_of_ours_hangs()
-        said = [fact.what for fact in supervisor.journal.story(journal.Trouble)]
-        assert f"[{pid}] do not die" in said[0]
-        assert [what.startswith("cgroups that will not go") for what in said[1:]] == [True] * bool(
+        first, *others = [fact.what for fact in supervisor.journal.story(journal.Trouble)]
+        assert f"[{pid}] do not die" in first
+        assert [what.startswith("cgroups that will not go") for what in others] == [True] * bool(
             groups
         )
 
@@ -295,7 +295,7 @@ def test_closing_does_not_wait_for_who_does_not_die(
     groups = asyncio.run(scenario())
     asyncio.run(until(lambda: disk.level != "root" or not disk.is_bound()))
     assert str(disk.state) not in Path("/proc/self/mountinfo").read_text()
-    # Nobody was there to remove them when they became empty.
+    # The cgroups became empty after the close: the next supervisor removes them.
     asyncio.run(_open_once(disk.state))
     assert [path for path in groups if Path(path).exists()] == []
 
@@ -306,13 +306,13 @@ async def _open_once(state: Path) -> None:
 
 
 def ended(pidfd: int) -> bool:
-    """Wait until a process has ended; closes its pidfd."""
+    """Wait up to 10 s until a process has ended; return whether it has. Closes its pidfd."""
     ready, _, _ = select.select([pidfd], [], [], 10)
     os.close(pidfd)
     return bool(ready)
 
 
-# A supervisor at level root whose worker writes to its /tmp; says its pids and waits.
+# A supervisor at level root whose worker writes to its /tmp; prints the worker's pid and waits.
 HUNG = """
 import asyncio, sys
 import miniλ
@@ -333,7 +333,7 @@ asyncio.run(main(*sys.argv[1:]))
 def test_a_killed_supervisors_worker_that_does_not_die_is_swept_in_the_end(
     disk: Disk, function_directory: Callable[..., Path]
 ) -> None:
-    """The next supervisor works beside it; the first one after the thaw sweeps (C71)."""
+    """The next supervisor works beside it; the first supervisor after the thaw sweeps it (C71)."""
     code = function_directory("subject", app=WRITER)
     process = start(HUNG, str(code), str(disk.state))
     with process:

@@ -17,11 +17,11 @@ from miniλ import journal
 from miniλ.errors import InvalidParameterValue
 from miniλ.sandbox import namespaces
 from tests.machine.places import (
-    BOXED,
     DESCRIPTORS,
     IS_ROOT,
     MB,
     MB_PER_CPU,
+    NAMESPACED,
     PROCESSES,
     Runner,
     every_level,
@@ -85,7 +85,7 @@ def test_limits_from_inside_and_outside(at: Runner, function_directory: Any) -> 
     assert limits["RLIMIT_CORE"] == [0, 0]
     assert limits["RLIMIT_NOFILE"] == [DESCRIPTORS, DESCRIPTORS]
     assert limits["RLIMIT_DATA"] == [(512 + 160) * MB] * 2
-    has_namespaces = place.name in BOXED
+    has_namespaces = place.name in NAMESPACED
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     assert limits["RLIMIT_FSIZE"] == ([hard, hard] if has_namespaces else [512 * MB, 512 * MB])
     if has_namespaces:

@@ -1,4 +1,4 @@
-"""Nothing outlives a supervisor or a zygote that is killed, at any level."""
+"""No process outlives its supervisor or zygote when that is killed with SIGKILL, at any level."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from miniλ.cli.doctor import carriers
 from miniλ.store import state_dir
 from tests.machine.conftest import skip_without
 from tests.machine.places import (
-    BOXED,
     ESCAPES,
     LEVELS,
+    NAMESPACED,
     ROOT,
     left_below,
     settings_at,
@@ -62,7 +62,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Driven:
-    """A supervisor in a process of its own, that can be killed."""
+    """A supervisor in a process of its own, which a test can kill."""
 
     def __init__(self, directory: Path, level: str) -> None:
         self.token = uuid.uuid4().hex
@@ -75,19 +75,19 @@ class Driven:
         )
 
     def invoke(self) -> dict[str, Any]:
-        """Have it leave a daemon; return what it says."""
+        """Invoke the function that leaves a daemon; return the report of `DRIVER`."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{self.token}\n")
         self.process.stdin.flush()
-        said: dict[str, Any] = json.loads(self.process.stdout.readline())
-        if "namespaces" in said["missing"]:
+        report: dict[str, Any] = json.loads(self.process.stdout.readline())
+        if "namespaces" in report["missing"]:
             self.close()
-            pytest.skip(f"no namespaces on this host: {said['missing']['namespaces']}")
-        assert said["payload"]["escaped"] is False
-        return said
+            pytest.skip(f"no namespaces on this host: {report['missing']['namespaces']}")
+        assert report["payload"]["escaped"] is False
+        return report
 
     def close(self) -> None:
-        """End it, whatever way it may be."""
+        """Kill it, if it still runs, and reap it."""
         self.process.kill()
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -97,15 +97,15 @@ class Driven:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Path]:
-    """A state directory; what a test that fails leaves of its supervisor is swept after it."""
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A state directory, swept after the test."""
     yield tmp_path / "state"
-    held, _ = state_dir.open_state(tmp_path / "state")
-    held.close()
+    opened, _ = state_dir.open_state(tmp_path / "state")
+    opened.close()
 
 
 def _ended(pidfds: list[int], seconds: float = 5.0) -> bool:
-    """Wait until all processes of pidfds have ended; return whether they have."""
+    """Wait until all processes of pidfds have ended; return whether they did. Closes them."""
     try:
         return all(select.select([pidfd], [], [], seconds)[0] for pidfd in pidfds)
     finally:
@@ -121,23 +121,23 @@ VICTIMS = ("supervisor", "zygote", "init of the zygote", "supervisor and zygote"
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.parametrize("sandbox", [level for level in LEVELS if level in BOXED])
-def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
-    """Whoever is killed, worker and daemon end at once; the next supervisor finds all removed."""
+@pytest.mark.parametrize("sandbox", [level for level in LEVELS if level in NAMESPACED])
+def test_no_process_outlives_a_kill(sandbox: str, victim: str, state: Path) -> None:
+    """Worker and daemon end with each of these victims; the next supervisor sweeps the rest."""
     skip_without(sandbox)
-    driven = Driven(kept, sandbox)
+    driven = Driven(state, sandbox)
     try:
-        said = driven.invoke()
-        inner = _children_of(said["zygote"])
+        report = driven.invoke()
+        inner = _children_of(report["zygote"])
         assert len(inner) == 1
         (daemon,) = carriers(driven.token)
-        pids = [daemon.pid, said["worker"], said["zygote"], *inner, *_children_of(inner[0])]
+        pids = [daemon.pid, report["worker"], report["zygote"], *inner, *_children_of(inner[0])]
         pidfds = [os.pidfd_open(pid) for pid in pids]
         victims = {
             "supervisor": [driven.process.pid],
-            "zygote": [said["zygote"]],
+            "zygote": [report["zygote"]],
             "init of the zygote": inner,
-            "supervisor and zygote": [driven.process.pid, said["zygote"]],
+            "supervisor and zygote": [driven.process.pid, report["zygote"]],
         }[victim]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
@@ -145,7 +145,7 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
         assert _ended(pidfds)
         assert carriers(driven.token) == []
         if "supervisor" not in victim:
-            # The supervisor has another zygote for the next one, and then is killed as well.
+            # The supervisor starts another zygote for the next invocation, and is killed as well.
             again = driven.invoke()
             assert again["deaths"] == 1
             daemons = [os.pidfd_open(process.pid) for process in carriers(driven.token)]
@@ -155,25 +155,25 @@ def test_nobody_outlives_a_kill(sandbox: str, victim: str, kept: Path) -> None:
         driven.close()
 
     async def afterwards() -> None:
-        async with miniλ.Supervisor(kept, settings_at("bare")) as supervisor:
+        async with miniλ.Supervisor(state, settings_at("bare")) as supervisor:
             (swept,) = supervisor.journal.story(journal.Swept)
-            assert swept.instance == said["instance"]
-            assert left_below(kept.parent) == []
-            assert list((kept / "tmp").iterdir()) == []
+            assert swept.instance == report["instance"]
+            assert left_below(state.parent) == []
+            assert list((state / "tmp").iterdir()) == []
 
     asyncio.run(afterwards())
-    cgroups = Path("/sys/fs/cgroup").glob(f"**/minilambda-{said['instance']}*")
+    cgroups = Path("/sys/fs/cgroup").glob(f"**/minilambda-{report['instance']}*")
     assert list(cgroups) == []
 
 
 @pytest.mark.parametrize("sandbox", ["landlock", "bare"])
-def test_the_zygote_takes_daemons_along(sandbox: str, kept: Path) -> None:
+def test_the_zygote_takes_daemons_along(sandbox: str, state: Path) -> None:
     """Without namespaces a killed supervisor's zygote ends workers and adopted daemons."""
-    driven = Driven(kept, sandbox)
+    driven = Driven(state, sandbox)
     try:
-        said = driven.invoke()
+        report = driven.invoke()
         (daemon,) = carriers(driven.token)
-        pidfds = [os.pidfd_open(pid) for pid in (daemon.pid, said["worker"], said["zygote"])]
+        pidfds = [os.pidfd_open(pid) for pid in (daemon.pid, report["worker"], report["zygote"])]
         driven.process.kill()
 
         assert _ended(pidfds)

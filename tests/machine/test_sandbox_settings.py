@@ -1,4 +1,4 @@
-"""What an operator requires of the sandbox and what he leaves out; and all of it as nobody."""
+"""Settings of the sandbox: limits that are required, mechanisms left out; and user `nobody`."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def _limits(settings: Settings) -> dict[str, str]:
     return asyncio.run(main())
 
 
-def test_what_is_required_and_not_held_is_an_error() -> None:
-    """A requirement that is not met raises NotEnforced with the resource and what there is."""
+def test_a_requirement_that_is_not_met_is_an_error() -> None:
+    """NotEnforced names the resource and its present limit."""
     with pytest.raises(NotEnforced, match="files is required to be hard, and is none"):
         _limits(settings_at("bare", require="files:hard"))
 
 
-def test_what_is_required_and_held_starts() -> None:
-    """Requirements that are met start, "soft" also where it is hard."""
-    held = _limits(settings_at("bare", require="timeout:soft, descriptors:hard,files:none"))
+def test_a_supervisor_whose_requirements_are_met_starts() -> None:
+    """A "soft" requirement is met by a hard limit as well."""
+    limits = _limits(settings_at("bare", require="timeout:soft, descriptors:hard,files:none"))
 
-    assert held["descriptors"].startswith("hard")
+    assert limits["descriptors"].startswith("hard")
 
 
 @pytest.mark.parametrize(
     ("require", "code"), [("files:hard", 78), ("descriptors:hard", 0), ("fils:hard", 2)]
 )
 def test_the_command_line_requires(require: str, code: int, function_directory: Any) -> None:
-    """Unmet requirements exit with 78, met ones run, words that are none are usage."""
+    """Unmet requirements exit with 78, met ones run, unknown words are a usage error."""
     code_directory = function_directory("neighbour", app=NEIGHBOUR)
     target = f"{code_directory}:app.handler"
-    done = subprocess.run(
+    command = subprocess.run(
         [
             *(sys.executable, "-m", "miniλ", "invoke", target, "--require", require),
             *("--sandbox", "bare"),
@@ -71,8 +71,8 @@ def test_the_command_line_requires(require: str, code: int, function_directory: 
         check=False,
     )
 
-    assert done.returncode == code, done.stderr
-    assert (require.partition(":")[0] in done.stderr) is (code != 0)
+    assert command.returncode == code, command.stderr
+    assert (require.partition(":")[0] in command.stderr) is (code != 0)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_command_line_requires(require: str, code: int, function_directory: 
     ],
 )
 def test_unknown_words_are_refused(setting: str, text: str, word: str) -> None:
-    """A word that is none is refused, and the message has it."""
+    """An unknown word is refused, and the message has it."""
     with pytest.raises(InvalidParameterValue, match=f"{setting}: '{word}' is none of"):
         _limits(Settings(sandbox="bare", **{setting: text}))  # type: ignore[arg-type]
 
@@ -103,24 +103,26 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def all_limits() -> dict[str, str]:
-    """Return what is held here with everything that there is."""
+    """Return the limits with every mechanism that this host has."""
     return _limits(Settings())
 
 
 @pytest.mark.parametrize("mechanism", levels.MECHANISMS)
-def test_what_is_left_out_is_said(mechanism: str, all_limits: dict[str, str]) -> None:
-    """Each mechanism that is switched off changes what is said to be held (78)."""
+def test_limits_change_with_a_mechanism_left_out(
+    mechanism: str, all_limits: dict[str, str]
+) -> None:
+    """Each mechanism that is switched off changes the limits that it enforces (78)."""
     if not IS_ROOT and mechanism in ("users", "volumes"):
         pytest.skip(f"only root has {mechanism}")
     if mechanism == "cgroup" and not all_limits["memory"].startswith("hard"):
         pytest.skip("no cgroup on this host holds memory for this user")
-    held = _limits(Settings(without=mechanism))
-    changed = {name for name in held if held[name] != all_limits[name]}
+    limits = _limits(Settings(without=mechanism))
+    changed = {name for name in limits if limits[name] != all_limits[name]}
 
     assert changed >= CHANGES[mechanism]
 
 
-# As nobody
+# As user `nobody`
 
 IMPORTED = (
     *("click", "msgspec", "psutil", "pytest", "_pytest", "py", "pluggy", "iniconfig"),
@@ -130,8 +132,8 @@ IMPORTED = (
 FILES = ("test_escapes.py", "test_sandbox.py", "test_sandbox_kills.py", "test_sandbox_settings.py")
 
 
-def test_the_same_holds_for_nobody() -> None:
-    """A user without privileges runs these files, and they hold for him as well."""
+def test_the_sandbox_holds_without_root() -> None:
+    """User `nobody`, without privileges, runs the tests of the sandbox, and they pass."""
     if not IS_ROOT:
         pytest.skip("only root can become another user")
     program = program_for_nobody()
@@ -142,14 +144,14 @@ def test_the_same_holds_for_nobody() -> None:
             shutil.copytree(ROOT / name, root / name, ignore=ignore)
         for name in ("pyproject.toml", "tests/conftest.py", "tests/__init__.py"):
             shutil.copy(ROOT / name, root / name)
-        # Copies of what is imported: ours may be where nobody may look.
+        # Copies of what is imported: `nobody` may not read a virtual environment below /root.
         for name in IMPORTED:
             _copy_package(name, root)
         subprocess.run(["chmod", "-R", "a+rX", str(root)], check=True)
         for name in ("home", "tmp"):
             (root / name).mkdir()
             (root / name).chmod(0o777)
-        done = subprocess.run(
+        tests = subprocess.run(
             [
                 *(*as_nobody(), program, "-m", "pytest", "-q", "-p", "pytest_timeout"),
                 *("-p", "no:cacheprovider", "-o", "addopts=-ra"),
@@ -170,9 +172,9 @@ def test_the_same_holds_for_nobody() -> None:
         )
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) > 100, done.stdout[-3000:]
+    assert tests.returncode == 0, tests.stdout[-20000:] + tests.stderr[-2000:]
+    match = re.search(r"(\d+) passed", tests.stdout)
+    assert match is not None and int(match[1]) > 100, tests.stdout[-3000:]
 
 
 def _copy_package(name: str, target: Path) -> None:

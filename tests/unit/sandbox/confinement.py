@@ -1,4 +1,4 @@
-"""What the tests of Landlock try: in a child that is confined, and in one that is free."""
+"""Actions on files for the tests of Landlock, run in a confined child or in a free one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RUNTIME = [
 
 
 def free(probe: Callable[[], object]) -> str:
-    """Return how `probe` went in a child: "", the name of its errno, or what it returned."""
+    """Run `probe` in a child; return its result as text, "" for None, or the name of its errno."""
     return _in_a_child(probe, lambda: None)
 
 
@@ -48,7 +48,7 @@ def confined(
     writing: tuple[object, ...] = (),
     version: int = ABI,
 ) -> str:
-    """Return how `probe` went in a child that was given no more than these paths."""
+    """Do as `free` does, in a child that is confined to these paths."""
 
     def confine() -> None:
         ruleset = landlock.Ruleset(version)
@@ -69,23 +69,23 @@ def _in_a_child(probe: Callable[[], object], prepare: Callable[[], None]) -> str
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        said = "it died"
+        outcome = "it died"
         try:
             prepare()
             try:
-                said = str(probe() or "")
+                outcome = str(probe() or "")
             except OSError as error:
-                said = errno.errorcode[error.errno or 0]
+                outcome = errno.errorcode[error.errno or 0]
         except BaseException:  # noqa: BLE001 - pytest must not go on in this copy of it
-            said = traceback.format_exc()
+            outcome = traceback.format_exc()
         finally:
-            os.write(start, said.encode()[:4096])
+            os.write(start, outcome.encode()[:4096])
             os._exit(0)
     os.close(start)
     with os.fdopen(end, "rb") as file:
-        said = file.read().decode()
+        outcome = file.read().decode()
     assert os.waitpid(pid, 0) == (pid, 0)
-    return said
+    return outcome
 
 
 def read(directory: Path) -> None:
@@ -148,7 +148,7 @@ def make_pipe(directory: Path) -> None:
 
 
 def make_socket(directory: Path) -> None:
-    # Relative, because sun_path ends at 108 bytes; only a child of ours has moved.
+    # Relative, because sun_path ends at 108 bytes; the chdir happens in a child.
     os.chdir(directory)
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket")

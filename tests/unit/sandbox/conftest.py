@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def places(tmp_path: Path) -> Path:
-    """Three directories, `readable`, `writable` and `outside`, with the same things in them."""
+    """Three directories, `readable`, `writable` and `outside`, with the same entries in each."""
     for name in ("readable", "writable", "outside"):
         (tmp_path / name / "full").mkdir(parents=True)
         (tmp_path / name / "empty").mkdir()

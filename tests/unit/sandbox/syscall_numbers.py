@@ -1,4 +1,4 @@
-"""The numbers of system calls, as the tests of the filter know them."""
+"""Numbers of system calls and verdicts for the tests of the filter, apart from its own tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ EAFNOSUPPORT = 0x00050000 | errno.EAFNOSUPPORT
 
 GARBAGE = 0xDEADBEEF << 32
 
-# Number on x86_64, number on aarch64, from asm/unistd_64.h and asm-generic/unistd.h: written
-# down here again, so that a slip in one table is seen in the other.
+# Number on x86_64, number on aarch64, from asm/unistd_64.h and asm-generic/unistd.h: repeated here,
+# so that a wrong number in one table fails a test.
 # fmt: off
 PLAIN = {
     "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "bpf": (321, 280),

@@ -1,4 +1,4 @@
-"""Tests of Landlock: masks as values, and what a confined child of ours really cannot do.
+"""Tests of Landlock: masks as values, and the accesses that a confined child really loses.
 
 Every refusal has its control: the same attempt succeeds in a child that is not confined.
 """
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     [(1, 0x1FFF), (2, 0x3FFF), (3, 0x7FFF), (4, 0x7FFF), (5, 0xFFFF), (6, 0xFFFF), (7, 0xFFFF),
      (99, 0xFFFF)],
 )  # fmt: skip
-def test_a_ruleset_handles_what_its_abi_knows(version: int, handled: int) -> None:
-    """An access that the kernel does not know is EINVAL, one left out is allowed to all."""
+def test_a_ruleset_handles_all_accesses_of_its_abi(version: int, handled: int) -> None:
+    """An access that the kernel does not have is EINVAL, one left out is allowed everywhere."""
     assert handled == landlock._handled(version)
 
 
@@ -61,7 +61,7 @@ def test_signals_and_abstract_sockets_are_scoped_from_abi_six(
 
 @pytest.mark.parametrize("version", range(1, 8))
 def test_a_file_is_given_rights_of_files_only(version: int) -> None:
-    """Whatever the ABI and the access, so that the kernel does not refuse the rule."""
+    """For each ABI and access, so that the kernel does not refuse the rule."""
     files = 0b1100_0000_0000_0111  # ioctl, truncate; read, write, execute
     for access in (landlock.READING, landlock.WRITING):
         for kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, stat.S_IFIFO):
@@ -71,14 +71,14 @@ def test_a_file_is_given_rights_of_files_only(version: int) -> None:
 
 
 def test_reading_grants_nothing_that_writes() -> None:
-    """Execute, read, list: as a value, whatever is handled."""
+    """Execute, read and list, as a value, before the ABI's mask."""
     assert landlock._granted(landlock.READING, stat.S_IFDIR) == 0b1101
     assert landlock._granted(landlock.READING, stat.S_IFREG) == 0b0101
     assert landlock._granted(landlock.READING, stat.S_IFCHR) == 0b0101
 
 
 def test_writing_grants_all_but_devices() -> None:
-    """Of the sixteen: not to make a character or block device, nor ioctl beneath a directory."""
+    """All of the sixteen except making devices, and ioctl beneath a directory."""
     missing = landlock.MAKE_CHAR | landlock.MAKE_BLOCK | landlock.IOCTL_DEV
 
     assert landlock._granted(landlock.WRITING, stat.S_IFDIR) == 0xFFFF & ~missing
@@ -86,12 +86,12 @@ def test_writing_grants_all_but_devices() -> None:
 
 def test_only_a_device_that_is_listed_for_writing_takes_ioctl() -> None:
     """A regular file has no use for it, and reading /dev/urandom needs none."""
-    asked = {
+    takes_ioctl = {
         kind: bool(landlock._granted(landlock.WRITING, kind) & landlock.IOCTL_DEV)
         for kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFDIR)
     }
 
-    assert asked == {
+    assert takes_ioctl == {
         stat.S_IFREG: False, stat.S_IFCHR: True, stat.S_IFBLK: True, stat.S_IFDIR: False,
     }  # fmt: skip
 
@@ -104,8 +104,8 @@ def test_only_a_device_that_is_listed_for_writing_takes_ioctl() -> None:
         (errno.EPERM, "seccomp"),
     ],
 )
-def test_what_is_missing_is_said_in_one_line(number: int, words: str) -> None:
-    """An operator reads what to do, for each way in which the kernel says no."""
+def test_the_reason_why_landlock_is_missing_is_one_line(number: int, words: str) -> None:
+    """An operator reads what to do, for each errno of the kernel."""
     line = landlock._why_none(number)
 
     assert words in line
@@ -123,15 +123,15 @@ def test_a_probe_and_the_abi_agree() -> None:
 
 
 @needs_landlock
-def test_a_probe_confines_nobody_but_its_child() -> None:
-    """Whoever asks can still read everything afterwards."""
+def test_a_probe_confines_only_its_child() -> None:
+    """The process that calls it can still read everything afterwards."""
     assert free(landlock.probe) == ""
     assert os.listdir("/")
 
 
 @needs_landlock
-def test_inside_sixteen_rulesets_a_probe_says_no() -> None:
-    """The kernel stacks no more than that (E2BIG): having an ABI is not enough."""
+def test_a_probe_fails_inside_sixteen_rulesets() -> None:
+    """The kernel stacks no more than that (E2BIG): an ABI is not enough."""
 
     def nest_and_probe() -> str:
         for _ in range(15):
@@ -140,10 +140,10 @@ def test_inside_sixteen_rulesets_a_probe_says_no() -> None:
             ruleset.enforce()
         return landlock.probe()
 
-    said = confined(nest_and_probe, reading=("/",))
+    reason = confined(nest_and_probe, reading=("/",))
 
-    assert said.startswith("it is refused: ")
-    assert os.strerror(errno.E2BIG) in said
+    assert reason.startswith("it is refused: ")
+    assert os.strerror(errno.E2BIG) in reason
 
 
 # Rulesets
@@ -151,7 +151,7 @@ def test_inside_sixteen_rulesets_a_probe_says_no() -> None:
 
 @needs_landlock
 def test_a_ruleset_is_closed_once() -> None:
-    """By `close`, by `enforce`, or by both, and never another's descriptor of that number."""
+    """By `close`, by `enforce`, or by both, and never a later descriptor of the same number."""
     ruleset = landlock.Ruleset(ABI)
     descriptor = ruleset._descriptor
     assert not os.get_inheritable(descriptor)
@@ -166,7 +166,7 @@ def test_a_ruleset_is_closed_once() -> None:
 
 @needs_landlock
 def test_enforcing_closes_the_ruleset() -> None:
-    """A worker does not carry a descriptor that the protocol does not have."""
+    """A worker keeps no descriptor that the protocol does not have."""
 
     def count() -> None:
         before = os.listdir("/proc/self/fd")
@@ -179,8 +179,8 @@ def test_enforcing_closes_the_ruleset() -> None:
 
 
 @needs_landlock
-def test_a_ruleset_is_shared_by_what_is_forked(places: Path) -> None:
-    """Why it is made where it is enforced: a child's rule counts for its parent."""
+def test_a_ruleset_is_shared_with_a_forked_child(places: Path) -> None:
+    """A rule that the child adds counts for its parent: so the enforcing process makes it."""
 
     def share() -> None:
         ruleset = landlock.Ruleset(ABI)
@@ -196,8 +196,8 @@ def test_a_ruleset_is_shared_by_what_is_forked(places: Path) -> None:
 
 
 @needs_landlock
-def test_what_is_enforced_is_inherited_and_only_narrowed(places: Path) -> None:
-    """A ruleset of the function's own cannot give back what ours took."""
+def test_enforced_rules_can_only_be_narrowed(places: Path) -> None:
+    """A ruleset of the function's own cannot grant an access that ours refuses."""
 
     def widen() -> None:
         ruleset = landlock.Ruleset(ABI)
@@ -214,7 +214,7 @@ def test_what_is_enforced_is_inherited_and_only_narrowed(places: Path) -> None:
 
 
 @needs_landlock
-def test_a_signal_reaches_nobody_outside() -> None:
+def test_a_signal_reaches_no_process_outside() -> None:
     """Not the parent, from ABI 6; before, the kernel lets it pass. Children stay reachable."""
     parent = os.getpid()
 
@@ -234,7 +234,7 @@ def test_a_signal_reaches_nobody_outside() -> None:
 
 @pytest.fixture
 def abstract() -> Iterator[str]:
-    """A socket of ours that listens, without a file; the kernel chose its name."""
+    """A listening socket without a file; the kernel chooses its name."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("")
         listening.listen(8)
@@ -243,7 +243,7 @@ def abstract() -> Iterator[str]:
 
 @needs_landlock
 def test_an_abstract_socket_outside_is_not_connected(abstract: str) -> None:
-    """From ABI 6; before, its name is open to whoever shares our network namespace."""
+    """From ABI 6; before, any process in our network namespace connects by its name."""
 
     def connect() -> None:
         with socket.socket(socket.AF_UNIX) as client:
@@ -255,14 +255,14 @@ def test_an_abstract_socket_outside_is_not_connected(abstract: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up what root has (capset(2)): with CAP_PERFMON, environ is read all the same."""
+    """Drop root's capabilities (capset(2)): with CAP_PERFMON, environ is readable all the same."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
     assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
 
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """The pid of a process that is not confined, of our user, with no more rights than others."""
+    """The pid of a process of our user that is not confined and has no capabilities."""
     end, start = os.pipe()
     ready, say_ready = os.pipe()
     with warnings.catch_warnings():
@@ -292,8 +292,8 @@ def look(pid: object, name: str) -> None:
 
 @needs_landlock
 @pytest.mark.parametrize("name", ["environ", "maps", "root", "cwd", "exe", "fd/0"])
-def test_what_proc_shows_of_others_is_refused(stranger: int, name: str) -> None:
-    """Though /proc is listed and the user is the same: it asks as ptrace(2) does."""
+def test_files_of_other_processes_in_proc_are_refused(stranger: int, name: str) -> None:
+    """Though /proc has a rule and the user is the same: the kernel checks as for ptrace(2)."""
     assert confined(lambda: look("self", name), reading=("/proc",)) == ""
     assert confined(lambda: look(stranger, name), reading=("/proc",)) == "EACCES"
     assert free(lambda: look(stranger, name)) == ""
@@ -302,17 +302,17 @@ def test_what_proc_shows_of_others_is_refused(stranger: int, name: str) -> None:
 @needs_landlock
 @pytest.mark.parametrize("name", ["cmdline", "stat"])
 def test_command_lines_of_others_are_seen(stranger: int, name: str) -> None:
-    """A gap: whoever may list /proc reads them, so no secret is an argument."""
+    """A gap: a process that may list /proc reads them, so no secret may be an argument."""
     assert confined(lambda: look(stranger, name), reading=("/proc",)) == ""
     assert confined(lambda: look(stranger, name)) == "EACCES"
 
 
-# Gaps: what stands in the module's theory, so that nobody relies on more
+# Gaps, as listed in the module's theory
 
 
 @needs_landlock
 def test_a_path_is_changed_though_it_cannot_be_opened(places: Path) -> None:
-    """Mode and times are no access that Landlock knows, nor is whether a path exists."""
+    """Landlock has no access for mode, times, or whether a path exists."""
     file = places / "outside" / "file"
 
     assert confined(lambda: file.chmod(0o640)) == ""
@@ -323,8 +323,8 @@ def test_a_path_is_changed_though_it_cannot_be_opened(places: Path) -> None:
 
 
 @needs_landlock
-def test_a_socket_with_a_path_is_connected_though_it_is_not_listed(places: Path) -> None:
-    """Its place in the file system is no access that Landlock knows: Docker's is such a one."""
+def test_a_socket_with_a_path_is_connected_though_it_has_no_rule(places: Path) -> None:
+    """Landlock has no access for connect(2): Docker's socket has a path."""
 
     def connect() -> None:
         with socket.socket(socket.AF_UNIX) as client:
@@ -346,7 +346,7 @@ def test_a_socket_with_a_path_is_connected_though_it_is_not_listed(places: Path)
 
 @needs_landlock
 def test_an_interpreter_starts_where_its_directories_are_listed() -> None:
-    """Its own, the C library's and the loader's index are enough; without them it is refused."""
+    """Its own, the C library's and the loader's cache are enough; without them it is refused."""
 
     def run() -> str:
         done = subprocess.run(
@@ -362,7 +362,7 @@ def test_an_interpreter_starts_where_its_directories_are_listed() -> None:
 
 @needs_landlock
 def test_a_program_it_starts_is_as_confined(places: Path) -> None:
-    """Exec does not end it, and no_new_privs keeps set-uid programs from doing so."""
+    """Exec does not end the confinement, and no_new_privs disables set-uid programs."""
 
     def run() -> str:
         source = f"print(open({str(places / 'outside' / 'file')!r}).read(), end='')"

@@ -1,4 +1,4 @@
-"""Tests of Landlock: what a confined process does to files, by every verb.
+"""Tests of Landlock: each access to files, from a confined process.
 
 Every refusal has its control: the same attempt succeeds in a child that is not confined.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @needs_landlock
 @pytest.mark.parametrize("do", READS)
-def test_what_is_listed_can_be_read(places: Path, do: Callable[[Path], None]) -> None:
+def test_a_directory_with_a_rule_can_be_read(places: Path, do: Callable[[Path], None]) -> None:
     """Below a readable directory and below a writable one."""
     lists = {"reading": (places / "readable",), "writing": (places / "writable",)}
 
@@ -49,8 +49,8 @@ def test_what_is_listed_can_be_read(places: Path, do: Callable[[Path], None]) ->
 
 @needs_landlock
 @pytest.mark.parametrize("do", READS + WRITES)
-def test_what_is_not_listed_is_refused(places: Path, do: Callable[[Path], None]) -> None:
-    """The sibling of a readable and a writable directory, for root as for anybody."""
+def test_a_directory_without_a_rule_is_refused(places: Path, do: Callable[[Path], None]) -> None:
+    """The sibling of a readable and a writable directory, for root as for every user."""
     outcome = confined(
         lambda: do(places / "outside"),
         reading=(places / "readable",),
@@ -63,8 +63,8 @@ def test_what_is_not_listed_is_refused(places: Path, do: Callable[[Path], None])
 
 @needs_landlock
 @pytest.mark.parametrize("do", WRITES)
-def test_what_is_readable_cannot_be_changed(places: Path, do: Callable[[Path], None]) -> None:
-    """Neither files nor directories, by any verb."""
+def test_a_readable_directory_cannot_be_changed(places: Path, do: Callable[[Path], None]) -> None:
+    """Neither its files nor its directories, by any call."""
     outcome = confined(lambda: do(places / "readable"), reading=(places / "readable",))
 
     assert ("" if do is truncate and ABI < 3 else "EACCES") == outcome
@@ -73,8 +73,8 @@ def test_what_is_readable_cannot_be_changed(places: Path, do: Callable[[Path], N
 
 @needs_landlock
 @pytest.mark.parametrize("do", WRITES)
-def test_what_is_writable_can_be_changed(places: Path, do: Callable[[Path], None]) -> None:
-    """By every verb a function has for its /tmp; to another directory from ABI 2 only."""
+def test_a_writable_directory_can_be_changed(places: Path, do: Callable[[Path], None]) -> None:
+    """By every call that a function uses in its /tmp; a move between directories needs ABI 2."""
     outcome = confined(lambda: do(places / "writable"), writing=(places / "writable",))
 
     assert ("EXDEV" if do is move and ABI < 2 else "") == outcome
@@ -82,7 +82,7 @@ def test_what_is_writable_can_be_changed(places: Path, do: Callable[[Path], None
 
 @needs_landlock
 def test_abi_one_moves_nothing_between_directories(places: Path) -> None:
-    """It knows no REFER: also two writable directories are refused, with EXDEV as for mounts."""
+    """It has no REFER: a move between two writable directories is EXDEV, as between mounts."""
     writable = places / "writable"
 
     assert confined(lambda: move(writable), writing=(writable,), version=1) == "EXDEV"
@@ -91,7 +91,7 @@ def test_abi_one_moves_nothing_between_directories(places: Path) -> None:
 
 @needs_landlock
 def test_abi_two_empties_what_it_cannot_open(places: Path) -> None:
-    """It knows no TRUNCATE: truncate(2) passes, open(O_TRUNC) is a write and does not."""
+    """It has no TRUNCATE: truncate(2) passes, open(O_TRUNC) is a write and is refused."""
     outside = places / "outside"
     version = min(ABI, 2)
 
@@ -103,7 +103,7 @@ def test_abi_two_empties_what_it_cannot_open(places: Path) -> None:
 @needs_landlock
 @pytest.mark.parametrize("version", range(1, ABI + 1))
 def test_every_abi_up_to_the_kernels_is_enforced(places: Path, version: int) -> None:
-    """A worker may be confined by less than the kernel has; reading is refused by each."""
+    """A ruleset may be of a lower ABI than the kernel's; each of them refuses reading."""
     lists = {"reading": (places / "readable",), "writing": (places / "writable", "/dev/null")}
 
     assert confined(lambda: read(places / "readable"), **lists, version=version) == ""
@@ -113,8 +113,8 @@ def test_every_abi_up_to_the_kernels_is_enforced(places: Path, version: int) -> 
 
 @needs_landlock
 @pytest.mark.parametrize("target", ["readable", "outside"])
-def test_nothing_is_moved_out_of_what_is_writable(places: Path, target: str) -> None:
-    """No rename and no hard link: neither a file of ours there, nor one of there replaced."""
+def test_no_file_leaves_a_writable_directory(places: Path, target: str) -> None:
+    """Neither rename nor hard link puts a file of it into another directory."""
     lists = {"reading": (places / "readable",), "writing": (places / "writable",)}
     source = places / "writable" / "file"
 
@@ -132,7 +132,7 @@ def test_nothing_is_moved_out_of_what_is_writable(places: Path, target: str) -> 
 
 @needs_landlock
 @pytest.mark.parametrize("target", ["readable", "outside"])
-def test_nothing_becomes_writable_by_a_link(places: Path, target: str) -> None:
+def test_no_file_becomes_writable_by_a_link(places: Path, target: str) -> None:
     """A hard link into the writable directory would make a readable file writable."""
 
     def link_in() -> None:
@@ -150,8 +150,8 @@ def test_nothing_becomes_writable_by_a_link(places: Path, target: str) -> None:
 
 
 @needs_landlock
-def test_a_symlink_in_what_is_writable_opens_nothing(places: Path) -> None:
-    """The file it leads to counts, not the place of the link."""
+def test_a_symlink_in_a_writable_directory_opens_no_other(places: Path) -> None:
+    """The rule for its target counts, not the directory of the link."""
 
     def follow() -> None:
         link_ = places / "writable" / "way out"
@@ -164,8 +164,8 @@ def test_a_symlink_in_what_is_writable_opens_nothing(places: Path) -> None:
 
 
 @needs_landlock
-def test_one_file_is_listed_without_its_siblings(places: Path) -> None:
-    """A rule on a file says nothing of its directory."""
+def test_a_rule_on_a_file_excludes_its_siblings(places: Path) -> None:
+    """It allows neither its directory nor the other files there."""
     file = places / "outside" / "file"
 
     assert confined(file.read_text, reading=(file,)) == "outside"
@@ -177,7 +177,7 @@ def test_one_file_is_listed_without_its_siblings(places: Path) -> None:
 
 @needs_landlock
 def test_one_device_is_writable() -> None:
-    """/dev/null takes what is written, and /dev/zero beside it is not even opened."""
+    """/dev/null can be written, and /dev/zero beside it cannot be opened."""
 
     def use(path: str) -> None:
         with open(path, "r+b", buffering=0) as device:
@@ -189,8 +189,8 @@ def test_one_device_is_writable() -> None:
 
 
 @needs_landlock
-def test_ioctl_is_for_devices_listed_by_name() -> None:
-    """Its own answer, that it is no terminal, comes from a device listed by its path only."""
+def test_ioctl_needs_a_rule_on_the_device_itself() -> None:
+    """ENOTTY is the device's own answer: a rule on its directory is not enough from ABI 5."""
 
     def ask() -> None:
         descriptor = os.open("/dev/null", os.O_RDWR)
@@ -202,8 +202,8 @@ def test_ioctl_is_for_devices_listed_by_name() -> None:
 
 
 @needs_landlock
-def test_no_device_is_made_where_all_else_is(places: Path) -> None:
-    """Landlock answers before the kernel asks whether we may at all: root, or EPERM."""
+def test_no_device_is_made_in_a_writable_directory(places: Path) -> None:
+    """Landlock refuses before the kernel checks the capability, which gives EPERM without root."""
 
     def make() -> None:
         os.mknod(places / "writable" / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
@@ -213,15 +213,15 @@ def test_no_device_is_made_where_all_else_is(places: Path) -> None:
 
 
 @needs_landlock
-def test_what_is_open_stays_open(places: Path) -> None:
-    """A descriptor from before is used as before: the pipes of a worker are."""
+def test_an_open_descriptor_stays_usable(places: Path) -> None:
+    """A descriptor from before `enforce` works as before, as a worker's pipes do."""
     with (places / "outside" / "file").open("rb", buffering=0) as file:
         assert confined(lambda: file.read().decode()) == "outside"
 
 
 @needs_landlock
-def test_a_path_that_is_not_there_is_skipped_for_reading(places: Path) -> None:
-    """Also beneath a file; the rules before and after it count. Made later, it stays refused."""
+def test_a_missing_path_is_skipped_for_reading(places: Path) -> None:
+    """Also one beneath a file; the other rules count. A file made there later stays refused."""
     late = places / "outside" / "late"
     lists = (late, places / "outside" / "file" / "x", places / "readable")
 
@@ -238,8 +238,8 @@ def test_a_path_that_is_not_there_is_skipped_for_reading(places: Path) -> None:
 
 
 @needs_landlock
-def test_a_path_that_is_not_there_is_an_error_for_writing(places: Path) -> None:
-    """A worker without its /tmp is none; the error has the path."""
+def test_a_missing_path_is_an_error_for_writing(places: Path) -> None:
+    """A worker needs its /tmp; the error has the path."""
     ruleset = landlock.Ruleset(ABI)
     try:
         with pytest.raises(FileNotFoundError) as raised:
@@ -251,8 +251,8 @@ def test_a_path_that_is_not_there_is_an_error_for_writing(places: Path) -> None:
 
 
 @needs_landlock
-def test_a_rule_that_the_kernel_refuses_says_which_path() -> None:
-    """A pipe has no place in the file system to put a rule on (EBADFD)."""
+def test_the_error_of_a_refused_rule_has_the_path() -> None:
+    """A pipe is in no file system, and takes no rule (EBADFD)."""
     end, start = os.pipe()
     ruleset = landlock.Ruleset(ABI)
     try:

@@ -34,8 +34,8 @@ AUDIT_I386 = 0x40000003
 AUDIT_ARM = 0x40000028
 
 
-# The calls whose verdict hangs on an argument: name, arguments, verdict. The high halves are
-# garbage that the kernel does not look at.
+# The calls whose verdict depends on an argument: name, arguments, verdict. The high halves are
+# garbage that the kernel ignores.
 CASES = [
     ("clone", (0x003D0F00,), ALLOW),  # pthread_create of glibc
     ("clone", (0x01200000 | signal.SIGCHLD,), ALLOW),  # fork
@@ -115,7 +115,7 @@ def decode(program: bytes) -> list[Instruction]:
 
 
 class Interpreter:
-    """Classic BPF as seccomp_filter.rst has it; remembers every step it ever took."""
+    """Classic BPF as in seccomp_filter.rst; records every step of every run."""
 
     def __init__(self, machine: str) -> None:
         self.instructions = decode(seccomp.program(machine))
@@ -124,7 +124,7 @@ class Interpreter:
         self.length = 0
 
     def run(self, number: int, arguments: tuple[int, ...] = (), audit: int | None = None) -> int:
-        """Return the verdict over a call; `length` is how many instructions it took."""
+        """Return the verdict over a call; sets `length` to the number of instructions."""
         six = (*arguments, *(0,) * (6 - len(arguments)))
         audit = self.audit if audit is None else audit
         data = struct.pack("<IIQ6Q", number, audit, 0x7F0000001234, *six)
@@ -164,7 +164,7 @@ def cases(machine: str) -> Iterator[tuple[int, tuple[int, ...], int]]:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_denied_call_gives_its_errno(machine: str) -> None:
-    """Whatever the arguments: EPERM, or ENOSYS where libraries fall back."""
+    """For all arguments: EPERM, or ENOSYS where libraries fall back."""
     interpreter = Interpreter(machine)
     expected = dict.fromkeys(numbers(PLAIN, machine), EPERM)
     expected |= dict.fromkeys(numbers(ABSENT, machine), ENOSYS)
@@ -198,7 +198,7 @@ def test_everything_else_is_allowed(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_what_we_do_not_know_is_not_there(machine: str) -> None:
+def test_an_unreviewed_call_is_enosys(machine: str) -> None:
     """Newer calls, the x32 calls, and numbers that are no calls at all."""
     interpreter = Interpreter(machine)
     newer = [470, 471, 511, 512, 547, 1024, 2**31, 2**32 - 1]
@@ -210,7 +210,7 @@ def test_what_we_do_not_know_is_not_there(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_another_architecture_is_killed(machine: str) -> None:
-    """Whatever the number: 20 is getpid on i386 and writev on x86_64."""
+    """For each number: 20 is getpid on i386 and writev on x86_64."""
     interpreter = Interpreter(machine)
     others = {AUDIT_I386, AUDIT_ARM, 0, 2**32 - 1, *AUDIT.values()} - {AUDIT[machine]}
 
@@ -219,7 +219,7 @@ def test_another_architecture_is_killed(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_arguments_decide_as_in_the_kernel(machine: str) -> None:
-    """Only the bits that the kernel looks at: garbage above them neither refuses nor allows."""
+    """Only by the bits that the kernel reads: garbage above them neither refuses nor allows."""
     interpreter = Interpreter(machine)
 
     for number, arguments, verdict in cases(machine):
@@ -254,7 +254,7 @@ def test_the_kernel_can_take_the_program(machine: str) -> None:
     assert len(instructions) < 4096
     for position, instruction in enumerate(instructions):
         if instruction.code in (0x15, 0x35):
-            # Offsets have no sign: they cannot go back. Two ways that meet decide nothing.
+            # Offsets have no sign: they cannot go back. A jump with one target would be useless.
             assert instruction.if_true != instruction.if_false
             furthest = max(instruction.if_true, instruction.if_false)
             assert position + 1 + furthest < len(instructions)
@@ -277,7 +277,7 @@ def test_a_call_is_decided_in_a_few_steps(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", ["riscv64", "i686", "aarch64_be", ""])
 def test_another_machine_is_a_lookup_error(machine: str) -> None:
-    """It carries the name: nobody gets the numbers of another machine."""
+    """The error has the name, and no machine gets the numbers of another."""
     with pytest.raises(LookupError) as caught:
         seccomp.program(machine)
 

@@ -57,7 +57,7 @@ def enter() -> None:
 
 
 def in_child(action: Callable[[], Any], *, filtered: bool = True) -> Any:
-    """Return what `action` returns in a forked child of ours, or what it raised as text."""
+    """Run `action` in a forked child; return its result, or the text of its exception."""
     reader, writer = os.pipe()
     with open(reader, "rb") as answers, open(writer, "wb", buffering=0) as answer:
         child = os.fork()
@@ -66,17 +66,17 @@ def in_child(action: Callable[[], Any], *, filtered: bool = True) -> Any:
                 try:
                     if filtered:
                         enter()
-                    said = action()
+                    result = action()
                 except BaseException as error:  # noqa: BLE001 - the parent asserts on it
-                    said = repr(error)
-                answer.write(json.dumps(said).encode())
+                    result = repr(error)
+                answer.write(json.dumps(result).encode())
             finally:
                 os._exit(0)
         answer.close()
-        said = answers.read()
+        text = answers.read()
         status = os.waitpid(child, 0)[1]
     assert status == 0
-    return json.loads(said)
+    return json.loads(text)
 
 
 def test_the_probe_holds_here() -> None:
@@ -100,8 +100,8 @@ def surround_seccomp(verdict: int) -> None:
     )
 
 
-def test_the_probe_says_that_a_filter_was_refused() -> None:
-    """Where both ways to a filter are shut, the answer is a line with the errno."""
+def test_the_probe_reports_a_refused_filter() -> None:
+    """Where both calls are refused, the reason is a line with the errno."""
 
     def probe_inside() -> str:
         surround(
@@ -120,8 +120,8 @@ def test_the_probe_says_that_a_filter_was_refused() -> None:
     assert why == f"the kernel refused the filter: [Errno {errno.ENOSYS}] prctl(PR_SET_SECCOMP)"
 
 
-def test_the_probe_says_that_its_child_was_killed() -> None:
-    """A sandbox around us may kill instead of refuse: no answer is not a filter that holds."""
+def test_the_probe_reports_a_killed_child() -> None:
+    """A sandbox around us may kill instead of refuse: no answer is no success."""
 
     def probe_inside() -> str:
         surround_seccomp(KILL)
@@ -132,8 +132,8 @@ def test_the_probe_says_that_its_child_was_killed() -> None:
     assert why.startswith("a process under the filter ended without an answer, status ")
 
 
-def test_the_probe_says_that_ioctl_was_refused_before() -> None:
-    """Under a filter that denies the same, the probe proves nothing, and does not claim to."""
+def test_the_probe_reports_an_ioctl_that_was_refused_before() -> None:
+    """Under a filter that refuses the same call, the probe cannot tell, and reports that."""
     why = in_child(seccomp.probe)
 
     assert (
@@ -142,8 +142,8 @@ def test_the_probe_says_that_ioctl_was_refused_before() -> None:
     )
 
 
-def test_the_probe_says_that_there_is_no_child_to_ask() -> None:
-    """Without a descriptor to spare it raises nothing."""
+def test_the_probe_reports_an_error_of_the_host() -> None:
+    """Without a free descriptor it raises nothing."""
 
     def probe_without_descriptors() -> str:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
@@ -154,8 +154,8 @@ def test_the_probe_says_that_there_is_no_child_to_ask() -> None:
     assert why == f"cannot try the filter: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}"
 
 
-def test_the_probe_says_that_it_does_not_know_the_machine() -> None:
-    """PER_LINUX32 is another machine by name, on kernels that have the 32 bit calls."""
+def test_the_probe_reports_an_unknown_machine() -> None:
+    """PER_LINUX32 changes the machine's name, on kernels that have the 32 bit calls."""
 
     def probe_elsewhere() -> list[str]:
         call("personality", 8)
@@ -167,7 +167,7 @@ def test_the_probe_says_that_it_does_not_know_the_machine() -> None:
 
 
 def test_a_sandbox_without_seccomp_leaves_prctl() -> None:
-    """Where seccomp(2) is not there, the filter comes by the older way and holds."""
+    """Where seccomp(2) is ENOSYS, the filter is installed by prctl(2) and holds."""
 
     def enter_by_prctl() -> list[str]:
         surround_seccomp(ENOSYS)
@@ -179,7 +179,7 @@ def test_a_sandbox_without_seccomp_leaves_prctl() -> None:
 
 
 @pytest.mark.parametrize("program", [b"", b"\x06\x00\x00\x00\x00\x00\x00", b"\xff" * 8])
-def test_what_is_no_program_is_refused(program: bytes) -> None:
+def test_an_invalid_program_is_refused(program: bytes) -> None:
     """The kernel's EINVAL is an OSError, and the process is as it was."""
 
     def install() -> list[Any]:
@@ -212,7 +212,7 @@ def test_what_is_no_program_is_refused(program: bytes) -> None:
         ("clone", (0x00020200, 0, 0, 0, 0), "EINVAL", "EPERM"),
         ("clone", (GARBAGE | 0x00020200, 0, 0, 0, 0), "EINVAL", "EPERM"),
         ("clone3", (0, 0), "EINVAL", "ENOSYS"),
-        # There is no type 15, and the kernel says so before it looks for the family.
+        # There is no type 15, which the kernel checks before the family.
         ("socket", (17, 15, 0), "EINVAL", "EAFNOSUPPORT"),
         ("socket", (38, 15, 0), "EINVAL", "EAFNOSUPPORT"),
         ("socket", (GARBAGE | 40, 15, 0), "EINVAL", "EAFNOSUPPORT"),
@@ -222,7 +222,7 @@ def test_what_is_no_program_is_refused(program: bytes) -> None:
 def test_the_filter_refuses_what_the_kernel_would_not(
     name: str, arguments: tuple[int, ...], without: str, under: str
 ) -> None:
-    """The same call twice: the kernel answers otherwise without the filter."""
+    """The same call twice: without the filter the kernel gives another answer."""
     assert without == in_child(lambda: call(name, *arguments), filtered=False)
     assert under == in_child(lambda: call(name, *arguments))
 
@@ -237,14 +237,14 @@ def test_the_filter_refuses_what_the_kernel_would_not(
         ("prctl", (3, 0, 0, 0, 0)),
     ],
 )
-def test_what_is_allowed_works_under_the_filter(name: str, arguments: tuple[int, ...]) -> None:
-    """No verdict but ALLOW lets the kernel do it."""
+def test_an_allowed_call_works_under_the_filter(name: str, arguments: tuple[int, ...]) -> None:
+    """Its verdict is ALLOW, and the kernel does it."""
     assert in_child(lambda: call(name, *arguments)) == "done"
 
 
 def test_another_filter_and_landlock_may_still_come() -> None:
     """A function, or a browser in it, may sandbox itself further."""
-    # A zero version asks Landlock for nothing but its version; older kernels have none.
+    # Flag 1 makes landlock_create_ruleset return the ABI; older kernels have no Landlock.
     reached = in_child(lambda: [call("seccomp", 1, 0, 0), call("landlock_create_ruleset", 0, 0, 1)])
 
     assert reached[0] == "EFAULT"
@@ -252,7 +252,7 @@ def test_another_filter_and_landlock_may_still_come() -> None:
 
 
 def test_fifos_and_sockets_are_made_under_the_filter(tmp_path: Path) -> None:
-    """Only devices are refused; files of these kinds are how processes of a function talk."""
+    """Only devices are refused; processes of a function talk through files of these kinds."""
 
     def make() -> list[bool]:
         os.mkfifo(tmp_path / "fifo")
@@ -284,7 +284,7 @@ def test_threads_and_sockets_work_under_the_filter() -> None:
     """A thread is a clone without namespaces, and TCP is a family like any other."""
 
     def echo() -> list[str]:
-        heard: list[str] = []
+        texts: list[str] = []
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer() -> None:
@@ -295,19 +295,19 @@ def test_threads_and_sockets_work_under_the_filter() -> None:
             thread.start()
             with socket.create_connection(server.getsockname()) as client:
                 client.sendall(b"hello")
-                heard.append(client.recv(100).decode())
+                texts.append(client.recv(100).decode())
             thread.join()
         one, other = socket.socketpair()
         with one, other:
             one.sendall(b"pair")
-            heard.append(other.recv(100).decode())
-        return heard
+            texts.append(other.recv(100).decode())
+        return texts
 
     assert in_child(echo) == ["HELLO", "pair"]
 
 
 def test_threads_inherit_the_filter() -> None:
-    """What a worker may not do, no thread of it may."""
+    """A call that is refused to a worker is refused to its threads."""
 
     def try_in_a_thread() -> list[str]:
         results: list[str] = []
