@@ -178,10 +178,10 @@ class V2(Hierarchy):
         return group
 
     def close(self) -> list[str]:
-        left = super().close()
-        if not left:
+        busy = super().close()
+        if not busy:
             rmdir(self.path)
-        return left
+        return busy
 
 
 class V1(Hierarchy):
@@ -235,11 +235,11 @@ class V1(Hierarchy):
         return group
 
     def close(self) -> list[str]:
-        left = super().close()
-        if not left:
+        busy = super().close()
+        if not busy:
             for path in self.directories:
                 rmdir(path)
-        return left
+        return busy
 
 
 class Mixed(V1):
