@@ -72,8 +72,7 @@ def _list(directory: int, linked: set[tuple[int, int]]) -> tuple[int, list[str]]
 
 def empty(path: str) -> None:
     """Remove everything below `path`, but not `path` itself. Raises OSError."""
-    os.chmod(path, 0o700)  # the worker may have taken the permissions from it
-    top = os.open(path, _DIRECTORY)
+    top = _open_top(path)
     # Directories that are moved up get names that a worker cannot have taken.
     prefix, moves = os.urandom(8).hex(), 0
     try:
@@ -83,6 +82,17 @@ def empty(path: str) -> None:
                     moves = _flatten(name, top, prefix, moves)
     finally:
         os.close(top)
+
+
+def _open_top(path: str) -> int:
+    """Open a directory of ours from which the worker may have taken the permissions."""
+    # By /proc: chmod(2) of the path would follow a link, and fchmod(2) refuses O_PATH.
+    handle = os.open(path, os.O_PATH | _DIRECTORY)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        return os.open(".", _DIRECTORY, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 def remove(path: str) -> None:

@@ -116,8 +116,9 @@ def test_a_hard_link_is_removed_and_the_file_stays(scratch: Path) -> None:
 
 
 def test_a_top_that_is_a_link_is_not_emptied(scratch: Path) -> None:
-    """A worker that replaced its directory by a link does not get the target emptied."""
+    """A worker that replaced its directory by a link changes neither its target nor its mode."""
     (scratch / "file").write_bytes(b"precious")
+    scratch.chmod(0o751)
     link = scratch.parent / "link"
     link.symlink_to(scratch)
 
@@ -125,6 +126,7 @@ def test_a_top_that_is_a_link_is_not_emptied(scratch: Path) -> None:
         tmp.remove(str(link))
 
     assert (scratch / "file").read_bytes() == b"precious"
+    assert stat.S_IMODE(scratch.stat().st_mode) == 0o751
 
 
 def test_fifos_and_sockets_are_removed(scratch: Path) -> None:
