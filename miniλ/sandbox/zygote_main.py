@@ -44,8 +44,23 @@ import sys
 import traceback
 from typing import Any, NamedTuple
 
+from miniλ.sandbox import (
+    Descriptors,
+    Isolation,
+    Sandbox,
+    cgroups,
+    enter,
+    keep_pages_shared,
+    mount_table,
+    namespaces,
+    processes,
+    rlimits,
+    seccomp,
+    stand_by,
+)
+
 CONTROL_FD = 3
-# Workers' pipes must arrive on numbers above the protocol's own (see sandbox._keep_only).
+# Workers' pipes must arrive on numbers above the protocol's own (see sandbox._arrange_descriptors).
 RESERVED_FD = 4
 MESSAGE = 65536
 # The next standby worker is forked when the last one is likely to be ready: a fork at the same time
@@ -63,14 +78,6 @@ def main(packages: str, workers: str, supervisor: int, isolation: dict[str, Any]
     """Serve until the supervisor is gone; then kill everything below."""
     os.setsid()
     os.umask(0o022)
-    from miniλ.sandbox import (  # noqa: PLC0415 - `packages` is in sys.path only here
-        Isolation,
-        keep_pages_shared,
-        namespaces,
-        processes,
-        rlimits,
-    )
-
     sys.path.remove(packages)
     processes.raise_oom_score(processes.ZYGOTE_OOM_SCORE)
     # An embedding app may have left descriptors inheritable: no function gets them.
@@ -140,11 +147,14 @@ class StandbyWorker(NamedTuple):
 class ZygoteProcess:
     """The zygote's state: its isolation, its workers by pid, and the standby worker."""
 
-    # Parts of `sandbox` are imported where they are used, as `main` alone can find the package, and
-    # have no types here for the same reason; by then `main` has imported all of them.
-    def __init__(self, control: socket.socket, bootstrap, isolation, rootfs, workers: str) -> None:  # noqa: ANN001 - see above
-        from miniλ.sandbox import seccomp  # noqa: PLC0415 - see above
-
+    def __init__(
+        self,
+        control: socket.socket,
+        bootstrap,  # noqa: ANN001 - a module that only exists at run time
+        isolation: Isolation,
+        rootfs: namespaces.RootFilesystem | None,
+        workers: str,
+    ) -> None:
         self.control = control
         self.bootstrap = bootstrap
         self.isolation = isolation
@@ -165,8 +175,6 @@ class ZygoteProcess:
 
     def fork_ahead(self) -> None:
         """Fork the standby worker; it waits on a socket of its own. Raises OSError."""
-        from miniλ.sandbox import namespaces  # noqa: PLC0415 - see above
-
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         spaces = None
         try:
@@ -218,8 +226,6 @@ class ZygoteProcess:
         self, message: bytes, request: dict[str, Any], descriptors: list[int]
     ) -> tuple[WorkerProcess, int]:
         """Send the standby worker its Sandbox; return the worker and its pidfd. Raises OSError."""
-        from miniλ.sandbox import Sandbox, cgroups  # noqa: PLC0415 - see above
-
         sandbox = Sandbox(**request)
         pipes, volume = descriptors[:3], descriptors[3:]
         procs_files: list[int] = []
@@ -229,7 +235,7 @@ class ZygoteProcess:
             paths = cgroups.rebuild(tuple(sandbox.group)).procs_files()
             procs_files += [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in paths]
             if self.rootfs is not None:
-                self._open_mounts(sandbox, mounts, has_volume=bool(volume))
+                self._open_mounts(self.rootfs, sandbox, mounts, has_volume=bool(volume))
             for _ in range(ATTEMPTS):
                 if self.standby is None:
                     self.fork_ahead()
@@ -258,13 +264,18 @@ class ZygoteProcess:
                 os.close(descriptor)
         raise OSError(why or "the standby worker was killed")
 
-    def _open_mounts(self, sandbox, mounts: list[int], *, has_volume: bool) -> None:  # noqa: ANN001
+    def _open_mounts(
+        self,
+        rootfs: namespaces.RootFilesystem,
+        sandbox: Sandbox,
+        mounts: list[int],
+        *,
+        has_volume: bool,
+    ) -> None:
         """Append to `mounts` what the worker will attach: it does not see the host's files itself.
 
         Where /tmp is a volume, the supervisor has sent its mount.
         """
-        from miniλ.sandbox import mount_table, namespaces  # noqa: PLC0415 - see above
-
         if not has_volume and sandbox.tmp not in self.tmpfs_paths:
             size = f"mode=700,size={sandbox.tmp_bytes},nr_inodes={sandbox.tmp_bytes // 4096}"
             flags = namespaces.MS_NOSUID | namespaces.MS_NODEV
@@ -273,13 +284,11 @@ class ZygoteProcess:
         for source, target, read_only in mount_table(sandbox):
             if target == namespaces.TMP and has_volume:
                 continue
-            self.rootfs.make_mount_point(target)
+            rootfs.make_mount_point(target)
             mounts.append(namespaces.clone_mount(source, read_only=read_only))
 
     def _release(self, path: str) -> None:
         """Unmount a /tmp; a process that still uses it keeps it until it ends."""
-        from miniλ.sandbox import namespaces  # noqa: PLC0415 - see above
-
         if path in self.tmpfs_paths:
             self.tmpfs_paths.discard(path)
             try:
@@ -327,8 +336,6 @@ class ZygoteProcess:
 
     def kill_all(self) -> None:
         """Kill every worker with all its processes: the supervisor is gone."""
-        from miniλ.sandbox import cgroups, processes  # noqa: PLC0415 - see above
-
         # First the groups: a process that cgroup v1 has frozen does not die before it is thawed.
         for worker in self.workers.values():
             try:
@@ -339,16 +346,10 @@ class ZygoteProcess:
             processes.kill_children()
         # Else we are the init of a pid namespace: all its processes die with us.
 
-    def _become_worker(self, channel: socket.socket, spaces) -> None:  # noqa: ANN001 - see above
+    def _become_worker(
+        self, channel: socket.socket, spaces: namespaces.WorkerNamespaces | None
+    ) -> None:
         """Stand by, enter the sandbox and run the worker. Never returns, nor runs exit handlers."""
-        from miniλ.sandbox import (  # noqa: PLC0415 - see above
-            Descriptors,
-            Sandbox,
-            enter,
-            processes,
-            stand_by,
-        )
-
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -364,15 +365,14 @@ class ZygoteProcess:
                 channel.send(str(exc).encode(errors="replace")[:4096])
                 raise
             message, numbers, _, _ = socket.recv_fds(channel, MESSAGE, 253)
-            # End of file: the zygote is gone. PDEATHSIG kills us too, unless it is cleared.
+            # An empty message is end of file: the zygote is gone, and PDEATHSIG is on its way.
             if message:
                 first, last = 3, 3 + message[0]
                 procs_files, mounts = numbers[first:last], numbers[last:]
                 request, answer, log = numbers[:3]
                 descriptors = Descriptors(request, answer, log, procs_files, mounts)
-                sandbox = Sandbox(**_scan(message[1:].decode(), 0)[0])
                 try:
-                    enter(preparation, sandbox, descriptors)
+                    enter(preparation, Sandbox(**_scan(message[1:].decode(), 0)[0]), descriptors)
                 except OSError as exc:
                     os.write(log, f"The sandbox cannot be entered: {exc}\n".encode())
                     raise
