@@ -76,7 +76,7 @@ def join(files: list[int]) -> None:
 class Group:
     """One cgroup for one worker at a time. The verbs of all implementations.
 
-    `limit` and `limit_cpu` come before the worker joins; `recycle` resets a group after the last
+    `limit` and `throttle` come before the worker joins; `recycle` resets a group after the last
     process has left it, and raises OSError where the group cannot be reused.
     """
 
@@ -91,8 +91,8 @@ class Group:
     def limit(self, memory: int, pids: int) -> None:
         """Limit the memory (bytes, no swap) and the number of tasks."""
 
-    def limit_cpu(self, cpus: float | None) -> None:
-        """Limit the CPU to a number of CPUs, None for no limit. Here, by niceness."""
+    def throttle(self, cpus: float | None) -> None:
+        """Limit the CPU time to that of `cpus` CPUs, None for no limit. Here, by niceness."""
         if not self.leader or cpus is None or cpus >= 1:
             return
         try:
@@ -156,11 +156,11 @@ class V2Group(Group):
         if self._has("pids.max"):
             write(f"{self.path}/pids.max", str(pids))
 
-    def limit_cpu(self, cpus: float | None) -> None:
+    def throttle(self, cpus: float | None) -> None:
         if self._has("cpu.max"):
             write(f"{self.path}/cpu.max", f"{_quota(cpus, 'max')} {PERIOD_US}")
         else:
-            super().limit_cpu(cpus)
+            super().throttle(cpus)
 
     def freeze(self) -> None:
         write(f"{self.path}/cgroup.freeze", "1")
@@ -246,11 +246,11 @@ class V1Group(Group):
             write(f"{self.pids}/pids.max", str(pids))
         self._limited = (memory, pids)
 
-    def limit_cpu(self, cpus: float | None) -> None:
+    def throttle(self, cpus: float | None) -> None:
         if self.cpu:
             write(f"{self.cpu}/cpu.cfs_quota_us", _quota(cpus, UNLIMITED))
         else:
-            super().limit_cpu(cpus)
+            super().throttle(cpus)
 
     def freeze(self) -> None:
         if self.freezer:

@@ -226,7 +226,7 @@ class Worker:
         group.limit(self._memory_limit, PROCESSES)
         # The init phase has all the CPU there is; the quota comes when the worker is ready.
         # An init that is repeated is inside an invocation, and has the invocation's share.
-        group.limit_cpu(None if self._phase == "init" else self._cpus)
+        group.throttle(None if self._phase == "init" else self._cpus)
         if self.tmp_dir is None:
             # What an app imports its functions from may be readable for the app's user only.
             own_user = not function.python_path
@@ -333,7 +333,7 @@ class Worker:
     def _on_ready(self) -> None:
         self._cancel_timer()
         function = self.function
-        self._group.limit_cpu(self._cpus)
+        self._group.throttle(self._cpus)
         self._move("ready")
         seconds = time.monotonic() - self.started
         log = self._log.drain()

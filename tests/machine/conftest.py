@@ -121,6 +121,63 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
+    """Skip where the host lacks a mechanism of this level."""
+    skip_without(place)
+    choice = supervisor._choice
+    needed = {level: ["namespaces"] for level in NAMESPACED} | {"landlock": ["landlock"]}
+    for mechanism in needed.get(place.partition("-")[0], []):
+        if mechanism in choice.missing:
+            pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young() -> Iterator[None]:
+    """Keep the collector, which every test calls twice, from walking older objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", name="at")
+def _at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
+    """Open a supervisor at a place, for all tests there; assert that it leaves no mount or file."""
+    name = request.param
+    if name in (NO_SANDBOX, NO_SANDBOX_NOBODY):
+        yield None
+        return
+    host = Path(tempfile.mkdtemp(prefix="minilambda-host-"))
+    with asyncio.Runner() as loop, contextlib.ExitStack() as sockets:
+        sockets.callback(shutil.rmtree, host)
+        supervisor = miniλ.Supervisor(settings=settings_at(name, freeze_after=60.0))
+        # One thread: a job has ended when a later one has (`Runner.run`).
+        thread = ThreadPoolExecutor(1)
+        loop.get_loop().set_default_executor(thread)
+        loop.run(supervisor.__aenter__())
+        state = supervisor._state.path
+        try:
+            _skip_where_missing(supervisor, name)
+            place = Place(name, supervisor, host)
+            loop.run(place.open(sockets))
+            yield Runner(place, loop, thread)
+        finally:
+            loop.run(supervisor.close())
+        assert left_below(state) == []
+        assert not state.exists()
+
+
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program of ours, without the mechanisms left out for this test (`_open`)."""
+    environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+
+
 class Bench:
     """A supervisor with a function under test and a neighbour that must keep working."""
 
@@ -185,60 +242,3 @@ def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[.
         asyncio.run(main())
 
     return run
-
-
-def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
-    """Skip where the host lacks a mechanism of this level."""
-    skip_without(place)
-    choice = supervisor._choice
-    needed = {level: ["namespaces"] for level in NAMESPACED} | {"landlock": ["landlock"]}
-    for mechanism in needed.get(place.partition("-")[0], []):
-        if mechanism in choice.missing:
-            pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _young() -> Iterator[None]:
-    """Keep the collector, which every test calls twice, from walking older objects."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(scope="module", name="at")
-def _at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
-    """Open a supervisor at a place, for all tests there; assert that it leaves no mount or file."""
-    name = request.param
-    if name in (NO_SANDBOX, NO_SANDBOX_NOBODY):
-        yield None
-        return
-    host = Path(tempfile.mkdtemp(prefix="minilambda-host-"))
-    with asyncio.Runner() as loop, contextlib.ExitStack() as sockets:
-        sockets.callback(shutil.rmtree, host)
-        supervisor = miniλ.Supervisor(settings=settings_at(name, freeze_after=60.0))
-        # One thread: a job has ended when a later one has (`Runner.run`).
-        thread = ThreadPoolExecutor(1)
-        loop.get_loop().set_default_executor(thread)
-        loop.run(supervisor.__aenter__())
-        state = supervisor._state.path
-        try:
-            _skip_where_missing(supervisor, name)
-            place = Place(name, supervisor, host)
-            loop.run(place.open(sockets))
-            yield Runner(place, loop, thread)
-        finally:
-            loop.run(supervisor.close())
-        assert left_below(state) == []
-        assert not state.exists()
-
-
-def start(program: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program of ours, without the mechanisms left out for this test (`_open`)."""
-    environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-    )

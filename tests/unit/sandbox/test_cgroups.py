@@ -136,7 +136,7 @@ def test_the_base_group_does_nothing() -> None:
     ):
         verb()
     group.limit(1, 1)
-    group.limit_cpu(0.5)
+    group.throttle(0.5)
 
     assert (group.peak(), group.oom_kills(), group.members()) == (0, 0, [])
 
@@ -147,7 +147,7 @@ def test_signals_need_a_leader() -> None:
 
     group.freeze()
     group.thaw()
-    group.limit_cpu(0.1)
+    group.throttle(0.1)
 
     assert group.leader == 0
 
@@ -157,7 +157,7 @@ def test_a_leader_that_is_gone_is_no_error() -> None:
     group = NoGroup("w1")
     group.leader = 2**22 + 1
 
-    group.limit_cpu(0.1)
+    group.throttle(0.1)
     group.thaw()
     group.freeze()
 
@@ -178,7 +178,7 @@ def test_limits_of_v2_are_written_to_its_files(tmp_path: Path) -> None:
     group = V2Group(str(tmp_path))
 
     group.limit(134_217_728, 1024)
-    group.limit_cpu(0.5)
+    group.throttle(0.5)
 
     texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert texts == {
@@ -195,7 +195,7 @@ def test_a_group_of_v2_without_controllers_has_no_limits(tmp_path: Path) -> None
     group = V2Group(str(tmp_path))
 
     group.limit(134_217_728, 1024)
-    group.limit_cpu(0.5)
+    group.throttle(0.5)
 
     assert list(tmp_path.iterdir()) == []
     assert (group.peak(), group.oom_kills()) == (0, 0)
