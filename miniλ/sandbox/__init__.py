@@ -1,18 +1,30 @@
-"""This module is the sandbox: what is around a worker, as data, and one function that enters it.
+"""Sandbox: what is around a worker, and how the worker gets into it.
 
-Rule 1: this package is the far side of fork. It runs in the zygote, in whatever Python from
-3.9 the function asks for, so it knows the standard library only and imports neither asyncio
-nor anything that is not ours.
+Rule 1: this room is the far side of fork. It runs in the zygote, in each Python from 3.9 that a
+function asks for, so it imports the standard library and itself, and never asyncio
+(pyproject.toml, import contract "The far side of fork knows the standard library only").
 
-Rule 2: what the host cannot enforce is a line in every report, never a silent omission: `levels`
-probes once, and everybody else is told.
+Rule 2: a limit that the host cannot enforce is a line in every report, never a silent omission:
+`probe` tries each mechanism once, and `levels` names what is missing.
 
-Theory of operation: `Isolation` is the same for every worker of a zygote, and is prepared ahead, by
-`stand_by`, before it is known which worker it will be. A `Sandbox` is one worker's: the supervisor
-leases what it needs (a cgroup, a /tmp, a user) and sends it to the zygote, and the child that
-stands by calls `enter` before it touches anything of the function's. Every mechanism is a file of
-its own beside this one; one that is not wanted or cannot be had here is a field that says so.
+Theory of operation: what all workers share is prepared by `stand_by`, in a child that is forked
+before it is known which worker it will be. The supervisor leases what one worker needs (a cgroup, a
+/tmp, a user) and sends it to the zygote as a `Sandbox`; the standby child calls `enter` with it
+before it touches code of the function. Each mechanism is one file. A mechanism that is switched
+off, or that the host lacks, is a field that says so.
 """
+
+# Reading order:
+#
+#     probe, levels                            which mechanisms work here; what holds how hard
+#     start, zygote_main                       the process that forks workers
+#     namespaces                               root directory, pids, mounts
+#     landlock, seccomp, users, rlimits        what a process may do
+#     processes                                how processes are found and ended without a cgroup
+#     cgroups, hierarchies                     memory, CPU and process limits of a process tree
+#     tmp, volumes                             the private /tmp: a directory, or a file system
+#
+# This is a comment because docstrings stay in the memory of the zygote.
 
 from __future__ import annotations
 
@@ -24,22 +36,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from miniλ.sandbox import cgroups, landlock, namespaces, processes, rlimits, seccomp, users
 
 if TYPE_CHECKING:
-    from miniλ.sandbox.namespaces import Box
+    from miniλ.sandbox.namespaces import WorkerNamespaces
 
 # The descriptors of a worker besides 0, 1 and 2: see workers/PROTOCOL.md.
 REQUEST_FD = 3
 ANSWER_FD = 4
 
-# What a worker reads besides its code, where there are no namespaces to hide the rest: the same as
-# it finds in them.
+# What a worker reads besides its code, where no mount namespace hides the rest: the same paths that
+# it would find in one.
 _READABLE = (*namespaces.SYSTEM, *(f"/etc/{name}" for name in namespaces.ETC), "/proc")
 
 
 class Isolation(NamedTuple):
-    """What is around every worker of a zygote.
+    """The mechanisms around every worker of a zygote.
 
     `namespaces` is "" for none, "root", or "user" for those inside a user namespace; `landlock` is
-    the ABI, 0 for none; `root` a directory to put the workers' root together on.
+    the ABI, 0 for none; `root` is a directory to mount the workers' root file system on.
     """
 
     namespaces: str = ""
@@ -71,35 +83,35 @@ class Sandbox(NamedTuple):
     layers: str = ""
 
 
-class Handed(NamedTuple):
-    """The descriptors that come with a Sandbox: three pipes, and what only the zygote can open.
+class Descriptors(NamedTuple):
+    """The descriptors that come with a Sandbox: three pipes, and files that the zygote opens.
 
-    `joins` are the files of cgroups to join by; `mounts` what is to be attached, in the order of
-    `places`. Without namespaces there are none.
+    `procs_files` are the cgroup.procs files of the worker's cgroup; `mounts` are detached mounts,
+    in the order of `mount_table`, none without namespaces.
     """
 
     request: int
     answer: int
     log: int
-    joins: list[int]
+    procs_files: list[int]
     mounts: list[int]
 
 
-class Standing(NamedTuple):
-    """A worker that stands by: its isolation, prepared as far as all workers share it."""
+class Preparation(NamedTuple):
+    """What `stand_by` has prepared in a child for `enter` to finish."""
 
     isolation: Isolation
     ruleset: landlock.Ruleset | None
     program: bytes | None
 
 
-def settle_memory() -> None:
-    """Do, once and last in the zygote, what keeps workers from copying what they share with it.
+def keep_pages_shared() -> None:
+    """Keep workers from copying the zygote's memory; called once, last, in the zygote.
 
-    A page that all only read is there once, however many they are. So the collector must not write
-    to what exists now, and what was freed goes back to the kernel.
+    A page that is only read exists once for all workers. So the collector must not write to the
+    objects that exist now, and freed memory goes back to the kernel.
     """
-    # A function of libc is an object that is made as it is first asked for.
+    # ctypes makes the object for a function of libc at its first use.
     for module, names in ((users, ("prctl", "capset")), (namespaces, ("setns", "syscall"))):
         for name in names:
             getattr(module._libc, name)  # noqa: SLF001 - of this package
@@ -112,42 +124,42 @@ def settle_memory() -> None:
 
 
 def stand_by(
-    isolation: Isolation, box: Box | None, runtime: list[str], program: bytes | None
-) -> Standing:
-    """Do what every worker does, before it is known which: after fork, ahead of `enter`.
+    isolation: Isolation, spaces: WorkerNamespaces | None, runtime: list[str], program: bytes | None
+) -> Preparation:
+    """Prepare a forked child as far as all workers are alike; `enter` does the rest.
 
     `runtime` are the directories of the interpreter and of the workers' own programs, `program`
-    is the seccomp filter.
+    is the seccomp filter. Raises OSError.
     """
     os.setsid()
     processes.die_with_parent()
     os.umask(0o077)
-    if box is not None:
-        box.join()
-    users.forbid_bounds()
+    if spaces is not None:
+        spaces.join()
+    users.drop_bounding_set()
     ruleset = None
     if isolation.landlock:
         ruleset = landlock.Ruleset(isolation.landlock)
-        # In a root of its own a worker may read what is there: that is what it is made of.
-        for path in ("/",) if box is not None else (*_READABLE, *runtime):
+        # A root file system of our own holds only what a worker may read.
+        for path in ("/",) if spaces is not None else (*_READABLE, *runtime):
             ruleset.allow_reading(path)
         for name in namespaces.DEVICES:
             ruleset.allow_writing(f"/dev/{name}")
-    return Standing(isolation, ruleset, program)
+    return Preparation(isolation, ruleset, program)
 
 
-def places(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
+def mount_table(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
     """Return the mounts of a worker that has namespaces: source, target, whether read-only.
 
-    /tmp is the first: one of the others may be inside it.
+    /tmp is the first, because another mount may lie inside it.
     """
-    own = [(sandbox.tmp, namespaces.TMP, False), (sandbox.code, namespaces.TASK_ROOT, True)]
+    mounts = [(sandbox.tmp, namespaces.TMP, False), (sandbox.code, namespaces.TASK_ROOT, True)]
     if sandbox.layers:
-        own.append((sandbox.layers, namespaces.LAYERS, True))
-    return own + [(path, path, True) for path in sandbox.visible]
+        mounts.append((sandbox.layers, namespaces.LAYERS, True))
+    return mounts + [(path, path, True) for path in sandbox.visible]
 
 
-def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
+def enter(preparation: Preparation, sandbox: Sandbox, descriptors: Descriptors) -> None:
     """Become the worker. Runs in the forked child, before any code of the function.
 
     The order matters. The mark comes first, so that a sweep finds us from here on. Joining the
@@ -156,34 +168,34 @@ def enter(standing: Standing, sandbox: Sandbox, handed: Handed) -> None:
     after everything that needs a call it forbids. Descriptors are last: every step above may open
     some.
 
-    Raises OSError where a step fails: the caller reports it and leaves.
+    Raises OSError where a step fails: the caller reports it and exits.
     """
-    isolation = standing.isolation
+    isolation = preparation.isolation
     processes.mark(sandbox.worker_id)
-    cgroups.join(handed.joins)
+    cgroups.join(descriptors.procs_files)
     if isolation.namespaces:
-        _attach(sandbox, handed.mounts)
+        _attach_mounts(sandbox, descriptors.mounts)
     if not sandbox.network:
-        namespaces.take_network_away()
+        namespaces.unshare_network()
     if isolation.namespaces == "user":
         namespaces.enter_user_namespace()  # where RLIMIT_NPROC counts this worker's alone
-        users.forbid_bounds()
+        users.drop_bounding_set()
     rlimits.apply(sandbox.data_bytes, sandbox.file_bytes, sandbox.descriptors, sandbox.processes)
     if sandbox.user is not None:
         users.become(sandbox.user)
     users.drop_capabilities()
     processes.die_with_parent()
-    if standing.ruleset is not None:
-        _confine(standing.ruleset, sandbox, isolation)
-    if standing.program is not None:
-        seccomp.install(standing.program)
-    _keep_only(handed.request, handed.answer, handed.log)
+    if preparation.ruleset is not None:
+        _enforce_landlock(preparation.ruleset, sandbox, isolation)
+    if preparation.program is not None:
+        seccomp.install(preparation.program)
+    _arrange_descriptors(descriptors.request, descriptors.answer, descriptors.log)
 
 
-def _attach(sandbox: Sandbox, mounts: list[int]) -> None:
-    """Mount what is this worker's own."""
-    for descriptor, (_, target, _) in zip(mounts, places(sandbox)):  # noqa: B905 - Python 3.9
-        # The zygote has made a place for each, but inside of /tmp, which is new.
+def _attach_mounts(sandbox: Sandbox, mounts: list[int]) -> None:
+    """Attach the mounts of this worker alone."""
+    for descriptor, (_, target, _) in zip(mounts, mount_table(sandbox)):  # noqa: B905 - Python 3.9
+        # The zygote has made a mount point for each, except inside /tmp, which is new.
         if namespaces.is_within(target, namespaces.TMP) and target != namespaces.TMP:
             before = os.umask(0o022)
             os.makedirs(target, 0o755, exist_ok=True)
@@ -193,8 +205,8 @@ def _attach(sandbox: Sandbox, mounts: list[int]) -> None:
         os.chown(namespaces.TMP, sandbox.user, sandbox.user)
 
 
-def _confine(ruleset: landlock.Ruleset, sandbox: Sandbox, isolation: Isolation) -> None:
-    """Let the worker read its code and write its /tmp, and nothing else."""
+def _enforce_landlock(ruleset: landlock.Ruleset, sandbox: Sandbox, isolation: Isolation) -> None:
+    """Confine the worker: it reads its code, writes its /tmp, and opens no other file."""
     if not isolation.namespaces:
         for path in (sandbox.code, *sandbox.visible):
             ruleset.allow_reading(path)
@@ -204,8 +216,8 @@ def _confine(ruleset: landlock.Ruleset, sandbox: Sandbox, isolation: Isolation) 
     ruleset.enforce()
 
 
-def _keep_only(request: int, answer: int, log: int) -> None:
-    """Put the three pipes where the protocol has them and close everything else.
+def _arrange_descriptors(request: int, answer: int, log: int) -> None:
+    """Put the three pipes at the protocol's numbers and close every other descriptor.
 
     The pipes come from the zygote with numbers above the protocol's own, so no dup2 below
     can hit one that is still needed.

@@ -1,15 +1,15 @@
-"""This module is control groups: memory, CPU and process limits of a worker's whole tree.
+"""Control groups: memory, CPU and process limits of a worker's whole process tree.
 
 Four implementations with the same verbs: `V2Group` (cgroup2), `V1Group` (one hierarchy per
-controller), `MixedGroup` (limits by v1, kill and freeze by cgroup2) and `NoGroup`, which does with
-signals what can be done without. `hierarchies` makes them. A group is known by a tuple of strings,
-so that the far side of fork can rebuild it.
+controller), `MixedGroup` (limits by v1, kill and freeze by cgroup2) and `NoGroup` (signals alone).
+`hierarchies` makes them. A group's key is a tuple of strings, from which the far side of fork
+rebuilds it.
 
 Rule 1: every write is os.write. CPython's buffered files report an error of write(2) at close,
 where the garbage collector swallows it, and a refused limit would look like a set one.
 
-Rule 2: who joins is always the worker itself, before it runs anything: moving a process from
-outside races with what it forks.
+Rule 2: a worker joins its group itself, before it runs anything: moving a process from outside
+races with what it forks.
 
 Kernel facts (cgroup-v1/memory.rst, cgroup-v2.rst, measured on 6.18): a task frozen by v1 stays
 in D with a SIGKILL pending until it is thawed, v2 kills frozen tasks; the CPU quota is at least
@@ -29,7 +29,7 @@ PERIOD_US = 100_000
 MINIMUM_QUOTA_US = 1000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# v1's file for "no limit" takes -1; reads give this number back, page-aligned.
+# v1 takes -1 for "no limit"; a read gives the highest limit back instead, page-aligned.
 UNLIMITED = "-1"
 
 
@@ -64,7 +64,7 @@ def _field(text: str, name: str) -> int:
 def join(files: list[int]) -> None:
     """Move the calling process into the groups whose cgroup.procs these are; closes them.
 
-    Opened by the zygote: a worker that has namespaces of its own does not see them any more.
+    The zygote opens them: a worker with a mount namespace of its own does not see cgroupfs.
     """
     for descriptor in files:
         try:
@@ -76,29 +76,29 @@ def join(files: list[int]) -> None:
 class Group:
     """One cgroup for one worker at a time. The verbs of all implementations.
 
-    `limit` and `throttle` come before the worker joins; `recycle` makes a group as new after
-    the last process has left it, and raises OSError where only a new one will do.
+    `limit` and `throttle` come before the worker joins; `recycle` resets a group after the last
+    process has left it, and raises OSError where the group cannot be reused.
     """
 
     key: tuple[str, ...] = ()
-    # The worker's first process, set once it is forked; what is done by signals needs it.
+    # The worker's first process, set once it is forked; signals and niceness go to it.
     leader = 0
 
-    def doors(self) -> list[str]:
-        """Return the files to join by: see `join`."""
+    def procs_files(self) -> list[str]:
+        """Return the paths of the cgroup.procs files for `join`."""
         return []
 
     def limit(self, memory: int, pids: int) -> None:
         """Limit the memory (bytes, no swap) and the number of tasks."""
 
     def throttle(self, cpus: float | None) -> None:
-        """Limit the CPU to so many; None is as much as there is. Here, by niceness."""
+        """Limit the CPU time to that of `cpus` CPUs, None for no limit. Here, by niceness."""
         if not self.leader or cpus is None or cpus >= 1:
             return
         try:
             os.setpriority(os.PRIO_PROCESS, self.leader, nice(cpus))
         except OSError:
-            return  # gone meanwhile: a worker that died needs no niceness
+            return  # the worker has died meanwhile
 
     def freeze(self) -> None:
         """Stop scheduling every process inside."""
@@ -114,7 +114,7 @@ class Group:
         return []
 
     def peak(self) -> int:
-        """Return the most memory that was charged, in bytes; 0 where nobody counts."""
+        """Return the most memory that was charged, in bytes; 0 where the kernel does not count."""
         return 0
 
     def oom_kills(self) -> int:
@@ -122,14 +122,14 @@ class Group:
         return 0
 
     def recycle(self) -> None:
-        """Make the group as new."""
+        """Reset the group for the next worker."""
 
     def remove(self) -> None:
         """Remove the group; raises OSError (EBUSY) while a process is left."""
 
 
 class V2Group(Group):
-    """A group of cgroup2: one directory. What a controller does not offer is left out."""
+    """A group of cgroup2: one directory. A limit whose controller is not on is skipped."""
 
     def __init__(self, path: str) -> None:
         self.key = ("v2", path)
@@ -143,7 +143,7 @@ class V2Group(Group):
     def _has(self, name: str) -> bool:
         return os.path.exists(f"{self.path}/{name}")
 
-    def doors(self) -> list[str]:
+    def procs_files(self) -> list[str]:
         return [f"{self.path}/cgroup.procs"]
 
     def limit(self, memory: int, pids: int) -> None:
@@ -185,7 +185,8 @@ class V2Group(Group):
         return int(os.pread(self._peak, 32, 0)) if self._peak >= 0 else 0
 
     def _open_peak(self) -> int:
-        # Before kernel 6.12 it cannot be written, which only root may ignore: see `recycle`.
+        # Before kernel 6.12 its mode is read-only, and only root opens it for writing all the same:
+        # see `recycle`.
         for flags in (os.O_RDWR, os.O_RDONLY):
             try:
                 return os.open(f"{self.path}/memory.peak", flags | os.O_CLOEXEC)
@@ -199,9 +200,9 @@ class V2Group(Group):
         return _field(read(f"{self.path}/memory.events"), "oom_kill")
 
     def recycle(self) -> None:
-        self.peak()  # opens it: the reset is by descriptor
+        self.peak()  # opens memory.peak: a reset counts for the descriptor that wrote it
         if self._peak is not None and self._peak >= 0:
-            os.write(self._peak, b"reset")  # kernel 6.12; older ones refuse, and we make anew
+            os.write(self._peak, b"reset")  # kernel 6.12; an older one refuses: OSError, no reuse
         self.thaw()
 
     def remove(self) -> None:
@@ -226,7 +227,7 @@ class V1Group(Group):
         for path in self.paths:
             os.mkdir(path, 0o755)
 
-    def doors(self) -> list[str]:
+    def procs_files(self) -> list[str]:
         return [f"{path}/cgroup.procs" for path in self.paths]
 
     def limit(self, memory: int, pids: int) -> None:
@@ -260,7 +261,7 @@ class V1Group(Group):
             write(f"{self.freezer}/freezer.state", "THAWED")
 
     def kill(self) -> None:
-        # Frozen, nobody can fork away from the list; and without the thaw nobody dies.
+        # A frozen process cannot fork, so the list stays complete; only a thawed one dies.
         self.freeze()
         for pid in self.members():
             _kill(pid)
@@ -287,7 +288,7 @@ class V1Group(Group):
     def recycle(self) -> None:
         self.thaw()
         if self.memory:
-            # The page cache that the last worker charged must not count for the next one.
+            # Page cache that the last worker charged would count for the next one.
             write(f"{self.memory}/memory.force_empty", "0")
             write(f"{self.memory}/memory.max_usage_in_bytes", "0")
 
@@ -300,10 +301,10 @@ class V1Group(Group):
 
 
 class MixedGroup(V1Group):
-    """A group of v1 for the limits and of cgroup2, which has no controller left, for the rest.
+    """A group of v1 for limits, and one of cgroup2, without controllers, for kill and freeze.
 
-    That is what a host has whose init uses v1: cgroup2 kills a whole group in one write, frozen or
-    not, where v1 needs a freezer, a list and patience.
+    Hosts whose init uses v1 have both. cgroup2 kills a whole group in one write, frozen or not; v1
+    needs a freezer, a list of pids and a signal to each.
     """
 
     def __init__(self, memory: str, cpu: str, pids: str, unified: str) -> None:
@@ -326,7 +327,7 @@ class MixedGroup(V1Group):
 
 
 class NoGroup(Group):
-    """The absent cgroup: the same verbs, done with signals to the worker's processes."""
+    """No cgroup: the same verbs, done with signals to the worker's processes."""
 
     def __init__(self, worker_id: str) -> None:
         self.key = ("none", worker_id)
@@ -338,7 +339,7 @@ class NoGroup(Group):
         try:
             os.killpg(self.leader, number)
         except OSError:
-            return  # gone meanwhile
+            return  # the group has ended meanwhile
 
     def freeze(self) -> None:
         self._signal_group(signal.SIGSTOP)
@@ -354,10 +355,10 @@ class NoGroup(Group):
 
 
 def _read_back(path: str, value: int) -> None:
-    """Raise OSError where a limit that was written is not the limit: kernels may round it down."""
-    found = read(path).strip()
-    if not found.isdigit() or not value - PAGE < int(found) <= value:
-        raise OSError(errno.EINVAL, f"{value} was written and {found} is in force", path)
+    """Raise OSError unless the limit in force is the one written, rounded down by the kernel."""
+    limit = read(path).strip()
+    if not limit.isdigit() or not value - PAGE < int(limit) <= value:
+        raise OSError(errno.EINVAL, f"{value} was written and {limit} is in force", path)
 
 
 def nice(cpus: float) -> int:
@@ -369,7 +370,7 @@ def nice(cpus: float) -> int:
 
 
 def rebuild(key: tuple[str, ...]) -> Group:
-    """Return the group that has this key: on the far side of fork, or in a later life."""
+    """Return the group that has this key: on the far side of fork, or after a restart."""
     kind, *parts = key
     if kind == "v2":
         return V2Group(*parts)
@@ -394,7 +395,7 @@ def _kill(pid: int) -> None:
 
 
 def rmdir(path: str) -> None:
-    """Remove a group's directory; one that is gone already is fine."""
+    """Remove a group's directory, if it is still there. Raises OSError (EBUSY)."""
     try:
         os.rmdir(path)
     except FileNotFoundError:
@@ -402,10 +403,11 @@ def rmdir(path: str) -> None:
 
 
 def sweep(paths: list[str], instance: str) -> list[str]:
-    """Kill what is in the groups that a dead instance made below `paths`; return what is removed.
+    """Kill all processes in a dead instance's groups below `paths`; return the paths removed.
 
-    The paths come from a file: only one that ends in the instance's own name is touched. All
-    together, since a process of v1 is in several of them, and dies only when the freezer is open.
+    The paths come from a file: only one that ends in the instance's own name is touched. The groups
+    are swept together: a process of v1 is in several of them, and dies when its freezer is thawed.
+    Takes up to 5 s where a process does not die.
     """
     own = [p for p in paths if os.path.basename(p) == f"minilambda-{instance}" and os.path.isdir(p)]
     groups = [f"{path}/{name}" for path in own for name in os.listdir(path)]
@@ -414,16 +416,16 @@ def sweep(paths: list[str], instance: str) -> list[str]:
     while groups and time.monotonic() < deadline:
         groups = [group for group in groups if not _remove(group)]
         if groups:
-            time.sleep(0.005)  # v1 says nothing when a group becomes empty
-    left = {os.path.dirname(group) for group in groups}
+            time.sleep(0.005)  # v1 has no event for a group that becomes empty
+    busy = {os.path.dirname(group) for group in groups}
     for path in own:
-        if path not in left:
+        if path not in busy:
             rmdir(path)
-    return [path for path in own if path not in left]
+    return [path for path in own if path not in busy]
 
 
 def _remove(group: str) -> bool:
-    """Kill all in a group and try to remove it; return whether it is gone."""
+    """Kill all processes of a group and try to remove it; return whether it is gone."""
     try:
         _kill_all(group)
         os.rmdir(group)

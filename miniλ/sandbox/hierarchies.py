@@ -1,16 +1,17 @@
-"""This module is cgroup hierarchies: which one this host lets us use, and where groups come from.
+"""Cgroup hierarchies: the one that this host lets us use, and a pool of its groups.
 
 `V2` (cgroup2), `Mixed` (v1 with cgroup2 beside it), `V1` (one hierarchy per controller) and
-`NoCgroup` have the same verbs and say in `limits` what they hold. `open_hierarchy` chooses, by
-doing: a directory is made, controllers are switched on, and what is refused is why another one is
-taken.
+`NoCgroup` have the same verbs, and name in `limits` what each enforces. `open_hierarchy` chooses by
+doing: it makes a directory and switches controllers on, and a refusal is the reason why it takes
+the next one.
 
 Rule: groups are made ahead and recycled. Making one costs as much as a fork.
 
 Kernel fact (cgroup-v2.rst, "No Internal Process Constraint"): a group of cgroup2 whose controllers
-are switched on for those below it has no processes of its own. Where a subtree is delegated to us
-we are in just that group, with whoever started us and whom we started: all go to a leaf in it,
-`LEAF`, beside the groups of workers. It stays, as they stay in it, until the subtree goes.
+are switched on for the groups below it has no processes of its own. A subtree that is delegated to
+us has us in its top group, with the processes that started us and that we started: all are moved to
+a leaf of it, `LEAF`, beside the groups of workers. The leaf, with its processes, stays until the
+subtree is removed.
 """
 
 from __future__ import annotations
@@ -32,20 +33,21 @@ from miniλ.sandbox.cgroups import (
 )
 
 LEAF = "minilambda"
-# Who forks meanwhile is found by the next look.
-LOOKS = 100
+# A process that forks while it is moved leaves a child behind: then all are listed and moved again.
+MOVE_ATTEMPTS = 100
 
 
 class Hierarchy:
-    """Where groups come from: made ahead, leased, recycled, and removed at the end.
+    """A pool of groups: made ahead, leased, recycled, and removed at the end.
 
-    `limits` says what a group of this hierarchy enforces, as `hard: by what` or `soft: ...`.
+    `limits` has what a group of this hierarchy enforces by resource, as `hard: by what`,
+    `soft: ...` or `none: ...`.
     """
 
     kind = "none"
-    # The directories that a sweep has to look at, should we die.
+    # The directories that a sweep visits after we were killed.
     directories: tuple[str, ...] = ()
-    # OpenLambda keeps 16 ready; a lease then costs the writes of the limits and nothing else.
+    # OpenLambda keeps 16 ready; a lease of a spare then costs only the writes of its limits.
     spares = 8
 
     def __init__(self) -> None:
@@ -64,43 +66,43 @@ class Hierarchy:
         return self.make(worker_id)
 
     def make_ahead(self) -> bool:
-        """Make one spare group if there are too few; return whether more are wanted."""
+        """Make one spare group if there are too few; return whether more are missing."""
         if len(self._spare) < self.spares:
             self._spare.append(self.make(""))
         return len(self._spare) < self.spares
 
     def give_back(self, group: Group) -> None:
-        """Take a group back that no process is in; it is recycled, removed or quarantined."""
+        """Take back a group without processes; it is recycled, removed or quarantined."""
         try:
             if len(self._spare) < self.spares:
                 group.recycle()
                 self._spare.append(group)
                 return
         except OSError:
-            pass  # then it is not reused: removed below
+            pass  # it cannot be recycled: it is removed below
         self._quarantine.append(group)
         self.collect()
 
     def collect(self) -> list[Group]:
-        """Remove what could not be removed before; return what still cannot (EBUSY)."""
-        left = []
+        """Retry the removal of quarantined groups; return those that are still busy (EBUSY)."""
+        busy = []
         for group in self._quarantine:
             try:
                 group.remove()
             except OSError:
-                left.append(group)
-        self._quarantine = left
-        return left
+                busy.append(group)
+        self._quarantine = busy
+        return busy
 
     def close(self) -> list[str]:
-        """Remove every group and the directories above; return the paths that would not go."""
+        """Remove every group and the directories above; return the paths that are still busy."""
         self._quarantine += self._spare
         self._spare = []
         return [path for group in self.collect() for path in group.key[1:]]
 
 
 class NoCgroup(Hierarchy):
-    """No hierarchy that we may write: limits by rlimits, a poll, niceness and signals."""
+    """No cgroups: limits by rlimits, a poll, niceness and signals."""
 
     spares = 0
 
@@ -120,11 +122,11 @@ class NoCgroup(Hierarchy):
         return NoGroup(worker_id)
 
     def give_back(self, group: Group) -> None:
-        """Nothing to take back: a NoGroup is a name and signals."""
+        """Do nothing: a NoGroup is a name and signals, and is not reused."""
 
 
 class V2(Hierarchy):
-    """cgroup2, delegated to us or ours as root."""
+    """cgroup2, delegated to this user, or writable because we are root."""
 
     kind = "v2"
 
@@ -146,22 +148,22 @@ class V2(Hierarchy):
             raise
 
     def _enable(self) -> None:
-        wanted = {"memory", "cpu", "pids"}
+        needed = {"memory", "cpu", "pids"}
         here = set(read(f"{self.path}/cgroup.controllers").split())
-        there = set(read(f"{self.parent}/cgroup.controllers").split())
-        if wanted & there - here:
-            # Only who owns a delegated subtree may: elsewhere this is EACCES, and what is missing
-            # is reported as not held.
+        above = set(read(f"{self.parent}/cgroup.controllers").split())
+        if needed & above - here:
+            # EACCES unless the subtree is delegated to this user: then the limits of the missing
+            # controllers are those of NoCgroup.
             with contextlib.suppress(OSError):
-                _switch_on(self.parent, sorted(wanted & there))
+                _switch_on(self.parent, sorted(needed & above))
             here = set(read(f"{self.path}/cgroup.controllers").split())
-        for controller in sorted(wanted & here):
+        for controller in sorted(needed & here):
             write(f"{self.path}/cgroup.subtree_control", f"+{controller}")
-        nothing = NoCgroup().limits
+        without = NoCgroup().limits
         self.limits = {
-            "memory": "hard: cgroup2 memory.max" if "memory" in here else nothing["memory"],
-            "cpu": "hard: cgroup2 cpu.max" if "cpu" in here else nothing["cpu"],
-            "processes": "hard: cgroup2 pids.max" if "pids" in here else nothing["processes"],
+            "memory": "hard: cgroup2 memory.max" if "memory" in here else without["memory"],
+            "cpu": "hard: cgroup2 cpu.max" if "cpu" in here else without["cpu"],
+            "processes": "hard: cgroup2 pids.max" if "pids" in here else without["processes"],
             "freeze": "hard: cgroup2 cgroup.freeze",
             "kill": "hard: cgroup2 cgroup.kill"
             if os.path.exists(f"{self.path}/cgroup.kill")
@@ -176,49 +178,49 @@ class V2(Hierarchy):
         return group
 
     def close(self) -> list[str]:
-        left = super().close()
-        if not left:
+        busy = super().close()
+        if not busy:
             rmdir(self.path)
-        return left
+        return busy
 
 
 class V1(Hierarchy):
-    """cgroup v1: memory, cpu, pids and freezer, each where we are allowed to make groups."""
+    """cgroup v1: memory, cpu, pids and freezer, as far as we may make groups in each."""
 
     kind = "v1"
 
-    # By the names of v1's controllers; "" is cgroup2.
-    wanted: tuple[str, ...] = ("memory", "cpu", "pids", "freezer")
+    # The names of v1's controllers; "" is cgroup2.
+    controllers: tuple[str, ...] = ("memory", "cpu", "pids", "freezer")
 
     def __init__(self, instance: str) -> None:
         super().__init__()
-        found = places()
+        parents = places()
         self.paths: dict[str, str] = {}
-        for controller in self.wanted:
-            if controller in found and os.access(found[controller], os.W_OK):
-                self.paths[controller] = f"{found[controller]}/minilambda-{instance}"
+        for controller in self.controllers:
+            if controller in parents and os.access(parents[controller], os.W_OK):
+                self.paths[controller] = f"{parents[controller]}/minilambda-{instance}"
         if not self.paths.keys() - {""}:
             msg = "no cgroup v1 controller that we may write"
             raise OSError(msg)
         self.directories = tuple(dict.fromkeys(self.paths.values()))
         self._count = 0
-        made: list[str] = []
+        new: list[str] = []
         try:
             for path in self.directories:
                 os.mkdir(path, 0o755)
-                made.append(path)
+                new.append(path)
         except OSError:
-            for path in made:
+            for path in new:
                 os.rmdir(path)
             raise
-        nothing = NoCgroup().limits
-        frozen = "freezer" in self.paths
+        without = NoCgroup().limits
+        has_freezer = "freezer" in self.paths
         self.limits = {
-            "memory": "hard: cgroup1 memory" if "memory" in self.paths else nothing["memory"],
-            "cpu": "hard: cgroup1 cpu quota" if "cpu" in self.paths else nothing["cpu"],
-            "processes": "hard: cgroup1 pids" if "pids" in self.paths else nothing["processes"],
-            "freeze": "hard: cgroup1 freezer" if frozen else "none: no freezer controller",
-            "kill": "hard: cgroup1 freezer" if frozen else "soft: SIGKILL to cgroup.procs",
+            "memory": "hard: cgroup1 memory" if "memory" in self.paths else without["memory"],
+            "cpu": "hard: cgroup1 cpu quota" if "cpu" in self.paths else without["cpu"],
+            "processes": "hard: cgroup1 pids" if "pids" in self.paths else without["processes"],
+            "freeze": "hard: cgroup1 freezer" if has_freezer else "none: no freezer controller",
+            "kill": "hard: cgroup1 freezer" if has_freezer else "soft: SIGKILL to cgroup.procs",
         }
 
     def make(self, worker_id: str) -> Group:
@@ -233,18 +235,18 @@ class V1(Hierarchy):
         return group
 
     def close(self) -> list[str]:
-        left = super().close()
-        if not left:
+        busy = super().close()
+        if not busy:
             for path in self.directories:
                 rmdir(path)
-        return left
+        return busy
 
 
 class Mixed(V1):
     """Limits by cgroup v1, kill and freeze by the cgroup2 beside it, which has no controllers."""
 
     kind = "mixed"
-    wanted = ("memory", "cpu", "pids", "")
+    controllers = ("memory", "cpu", "pids", "")
 
     def __init__(self, instance: str) -> None:
         super().__init__(instance)
@@ -261,7 +263,7 @@ class Mixed(V1):
         self._count += 1
         memory, cpu, pids, unified = (
             f"{self.paths[name]}/g{self._count}" if name in self.paths else ""
-            for name in self.wanted
+            for name in self.controllers
         )
         group = MixedGroup(memory, cpu, pids, unified)
         group.create()
@@ -269,12 +271,11 @@ class Mixed(V1):
 
 
 def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
-    """Return the hierarchy for `choice`, and why better ones were not it.
+    """Return the hierarchy for `choice`, and the reasons against better ones.
 
-    `choice` is auto, v2, mixed, v1 or none.
-
-    "auto" takes the first whose memory limit is hard; then one that holds anything at all; then
-    none. Raises OSError where a named choice cannot be had.
+    `choice` is auto, v2, mixed, v1 or none. "auto" takes the first whose memory limit is hard; else
+    the first that this host lets us use; else none. Raises OSError where a named choice cannot be
+    used.
     """
     if choice == "none":
         return NoCgroup(), []
@@ -293,7 +294,7 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
         if choice != "auto" or hierarchy.limits["memory"].startswith("hard"):
             return hierarchy, refused
         refused.append(f"cgroup {make.kind}: no memory controller")
-        # Closed at once: the next one may want the same directory.
+        # Closed at once: the next one may use the same directory.
         hierarchy.close()
         second = second or make
     return (NoCgroup() if second is None else second(instance)), refused
@@ -301,25 +302,25 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
 
 def _switch_on(parent: str, controllers: list[str]) -> None:
     """Switch controllers on for the groups below `parent`. Raises OSError."""
-    # The root of all may have processes, and is the one that has no type. Elsewhere they would be
-    # in the way of memory (EBUSY), and with cpu and pids alone it is worse: the group becomes the
-    # root of a threaded subtree, and those below it can be used for nothing (EOPNOTSUPP).
+    # The root group may have processes; it alone has no cgroup.type. In any other group processes
+    # keep memory from being switched on (EBUSY). With cpu and pids alone it is worse: the group
+    # becomes the root of a threaded subtree, and the groups below it cannot be used (EOPNOTSUPP).
     is_root = not os.path.exists(f"{parent}/cgroup.type")
     words = " ".join(f"+{controller}" for controller in controllers)
-    for attempt in range(LOOKS):
+    for attempt in range(MOVE_ATTEMPTS):
         if not is_root:
-            step_aside(parent)
+            move_to_leaf(parent)
         try:
             write(f"{parent}/cgroup.subtree_control", words)
         except OSError as exc:
-            if exc.errno != errno.EBUSY or attempt == LOOKS - 1:
+            if exc.errno != errno.EBUSY or attempt == MOVE_ATTEMPTS - 1:
                 raise
         else:
             return
 
 
-def step_aside(parent: str) -> None:
-    """Move every process of a group of cgroup2 into a leaf of it: ourselves, and who is beside."""
+def move_to_leaf(parent: str) -> None:
+    """Move every process of a group of cgroup2, ours among them, into its leaf `LEAF`."""
     leaf = f"{parent}/{LEAF}"
     try:
         os.mkdir(leaf, 0o755)
@@ -333,9 +334,9 @@ def step_aside(parent: str) -> None:
 
 
 def places() -> dict[str, str]:
-    """Return our own directory in each v1 hierarchy, by controller, and under "" in cgroup2.
+    """Return our own group's directory in each v1 hierarchy, by controller, and in cgroup2 ("").
 
-    Whoever has stepped aside belongs where it came from.
+    If we were moved to a leaf, it is the directory of the group above.
     """
     own: dict[str, str] = {}
     with open("/proc/self/cgroup", encoding=sys.getfilesystemencoding()) as file:
@@ -343,7 +344,7 @@ def places() -> dict[str, str]:
             _, controllers, path = line.rstrip("\n").split(":", 2)
             for controller in controllers.split(","):
                 own[controller] = path
-    found: dict[str, str] = {}
+    directories: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding=sys.getfilesystemencoding()) as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
@@ -351,10 +352,10 @@ def places() -> dict[str, str]:
             root, point = fields.split()[3:5]
             names = {"cgroup2": [""], "cgroup": options.split(",")}.get(kind, [])
             for name in names:
-                if name in own and name not in found:
-                    # A container sees its own part of the hierarchy mounted as the whole.
+                if name in own and name not in directories:
+                    # In a container the mount may show a part of the hierarchy as the whole.
                     inside = own[name].removeprefix(root.rstrip("/")).strip("/")
-                    found[name] = os.path.join(point, inside).rstrip("/")
-    if "" in found:
-        found[""] = found[""].removesuffix(f"/{LEAF}")
-    return found
+                    directories[name] = os.path.join(point, inside).rstrip("/")
+    if "" in directories:
+        directories[""] = directories[""].removesuffix(f"/{LEAF}")
+    return directories

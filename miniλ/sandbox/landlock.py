@@ -1,30 +1,30 @@
-"""This module is Landlock: a worker opens what it was given and nothing else (landlock(7)).
+"""Landlock: a worker opens the files that rules allow, and no others (landlock(7)).
 
-Rule 1: a ruleset is an object of the kernel behind a descriptor. What is forked shares it, and
-each side's rules are the other's too, so a ruleset is made where it will be enforced.
+Rule 1: a ruleset is an object of the kernel behind a descriptor. A forked child shares it, and
+a rule that one side adds counts for both, so a ruleset is made in the process that enforces it.
 
-Rule 2: rules first hold what every function needs, then what one function needs; a process
-asks for the first before it knows the second, and only `enforce` cannot be taken back.
+Rule 2: the rules for what every function needs are added first, before it is known which function
+it will be, and those of the function after them. Only `enforce` cannot be undone.
 
-Rule 3: nothing here says "best effort". `probe` says whether it works, the caller decides.
+Rule 3: there is no "best effort". `probe` tells whether it works, and the caller decides.
 
 Theory of operation: a ruleset names the accesses that it handles, and each of them is refused
 from `enforce` on, unless the file or a directory above it has a rule that grants it. It
 holds for the calling thread and everything that it forks or execs afterwards, for good, for
-root as well. Each ABI of Landlock knows more accesses than the one before; we handle what the
-kernel knows. A confined process also loses, without a rule, ptrace(2) of whoever is outside,
-what asks as ptrace does (process_vm_readv, pidfd_getfd, and environ, maps, mem, fd, root and
-cwd in /proc), and mount(2) and its relatives.
+root as well. Each ABI of Landlock has more accesses than the one before; we handle those that the
+kernel has. A confined process also loses, without a rule, ptrace(2) of processes outside, calls
+with the same check (process_vm_readv, pidfd_getfd, and environ, maps, mem, fd, root and cwd in
+/proc), and mount(2) and its relatives.
 
-Obligation of the caller: CAP_PERFMON and CAP_SYS_ADMIN are given up. With either of them Linux
-6.18 shows environ, maps and smaps of everybody all the same, because it asks for CAP_PERFMON
-where ptrace was refused.
+Obligation of the caller: drop CAP_PERFMON and CAP_SYS_ADMIN. With either of them Linux 6.18 still
+shows environ, maps and smaps of every process, because it checks for CAP_PERFMON where ptrace was
+refused.
 
 What it does not stop, in any ABI from 1 to 7: stat, chdir, access, chmod, chown, utime and
 setxattr of a path that cannot be opened; descriptors that are open already; connecting to a
 UNIX socket that has a path, such as Docker's; System V shared memory; niceness, affinity and
 limits of processes of the same user; command lines and lists of descriptors in /proc, where
-/proc is listed; the network, whose rules we do not use: they know TCP ports, no UDP.
+/proc is listed; the network, whose rules we do not use: they have TCP ports, no UDP.
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ MAKE_SOCK = 1 << 9
 MAKE_FIFO = 1 << 10
 MAKE_BLOCK = 1 << 11
 MAKE_SYM = 1 << 12
-# ABI 2, kernel 5.19. Where it is not known, ABI 1, the kernel refuses every rename and link
-# from one directory to another (EXDEV), also between two that are writable.
+# ABI 2, kernel 5.19. In ABI 1 the kernel refuses every rename and link from one directory to
+# another (EXDEV), also between two that are writable.
 REFER = 1 << 13
-# ABI 3, kernel 6.2. Before it, truncate(2) empties whatever its mode lets us write, listed or
-# not; only open(O_TRUNC) is a write and refused in every ABI.
+# ABI 3, kernel 6.2. Before it, truncate(2) empties every file that its mode lets us write, with a
+# rule or without; only open(O_TRUNC) is a write, and refused in every ABI.
 TRUNCATE = 1 << 14
 # ABI 5, kernel 6.10.
 IOCTL_DEV = 1 << 15
 
-# ABI 6, kernel 6.12: what stays within the processes confined together.
+# ABI 6, kernel 6.12: these stay within the processes confined together.
 SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
 SCOPE_SIGNAL = 1 << 1
 
 READING = EXECUTE | READ_FILE | READ_DIR
-# No MAKE_CHAR and no MAKE_BLOCK: root could make the disk's device in its /tmp, and read it all.
+# No MAKE_CHAR and no MAKE_BLOCK: root could make the disk's device in its /tmp, and read the disk.
 WRITING = (
     READING | WRITE_FILE | TRUNCATE | REFER | REMOVE_DIR | REMOVE_FILE
     | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM
 )  # fmt: skip
-# A rule on what is no directory may hold these only: EINVAL otherwise.
+# A rule on a file that is no directory may hold only these: EINVAL otherwise.
 ON_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
 # The same numbers on every architecture but Alpha.
@@ -85,14 +85,14 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
-# Packed by hand: both are passed once and gone, and ctypes would make a class for each.
+# Packed by hand: each is used for one call, and ctypes would make a class for each.
 _ruleset_attributes = struct.Struct("=QQQ")  # handled_access_fs, handled_access_net, scoped
 _path_beneath_attributes = struct.Struct("=Qi")  # allowed_access, parent_fd; packed, 12 bytes
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-# All as wide as a register, pointers and numbers alike; bytes go as their address.
+# Each as wide as a register, pointers and numbers alike; bytes are passed as their address.
 _syscall.argtypes = [ctypes.c_long] + [ctypes.c_void_p] * 4
 _prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -101,14 +101,14 @@ _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 def abi() -> int:
     """Return the version of Landlock that the kernel offers, 0 where it offers none.
 
-    0 is also what a filter around us makes of it that refuses the system call. Source:
+    Also 0 where a seccomp filter around us refuses the system call. Source:
     landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION. Raises nothing.
     """
     return max(_version(), 0)
 
 
 def scopes_signals(version: int) -> bool:
-    """Return whether a ruleset of this ABI also stops signals to whoever is outside.
+    """Return whether a ruleset of this ABI also stops signals to processes outside.
 
     Signals and abstract UNIX sockets came together, with ABI 6. Source: landlock(7), SCOPE
     FLAGS. Raises nothing.
@@ -117,11 +117,11 @@ def scopes_signals(version: int) -> bool:
 
 
 def probe() -> str:
-    """Return "" if Landlock keeps a child of ours from a file, else one line that says why not.
+    """Return "" if Landlock keeps a child of ours from a file, else one line with the reason.
 
-    By doing: a kernel may have it and a filter, or 16 rulesets around us already, refuse it.
-    Costs a fork, so it is not for a process with threads. Source: landlock(7). Raises OSError
-    where there is no process or descriptor to be had.
+    By doing: the kernel may have it, and a filter or 16 rulesets around us refuse it. It forks, so
+    it is not for a process with threads. Source: landlock(7). Raises OSError where the kernel has
+    no process or descriptor left.
     """
     version = _version()
     if version <= 0:
@@ -136,44 +136,44 @@ def probe() -> str:
             except OSError as error:
                 line = f"it is refused: {error}"
             finally:
-                # Nobody above may go on in this copy of them.
+                # No caller may go on in this copy of the process.
                 os.write(writing, line.encode("utf-8", "replace"))
                 os._exit(0)
         os.close(writing)
         writing = -1
-        said = b""
-        # An empty line and a child that was killed are told apart by its status.
+        report = b""
+        # The status tells an empty line from a child that was killed.
         while chunk := os.read(reading, 4096):
-            said += chunk
+            report += chunk
         status = os.waitpid(pid, 0)[1]
     finally:
         os.close(reading)
         if writing >= 0:
             os.close(writing)
-    return said.decode("utf-8", "replace") if status == 0 else "the process that tried it died"
+    return report.decode("utf-8", "replace") if status == 0 else "the process that tried it died"
 
 
 class Ruleset:
-    """What one process will be allowed, until `enforce` makes it so. See the rules above."""
+    """The accesses that one process will have, from `enforce` on. See the rules above."""
 
     def __init__(self, version: int) -> None:
-        """Make one that allows nothing; `version` is what `abi` said, or less.
+        """Make a ruleset that allows nothing, of ABI `version`: at most `abi()`.
 
-        Source: landlock_create_ruleset(2). Raises OSError, ENOSYS or EOPNOTSUPP where there
-        is no Landlock, EMFILE, or EINVAL for a version that the kernel does not have.
+        Source: landlock_create_ruleset(2). Raises OSError: ENOSYS or EOPNOTSUPP without
+        Landlock, EMFILE, or EINVAL for a version that the kernel does not have.
         """
         self._handled = _handled(version)
         attributes = _ruleset_attributes.pack(self._handled, 0, _scoped(version))
-        # An older kernel takes the longer struct as long as what it does not know is zero. The
+        # An older kernel takes the longer struct if the fields that it does not have are zero. The
         # kernel sets O_CLOEXEC itself.
         self._descriptor = _call(_CREATE_RULESET, attributes, len(attributes), 0, 0)
 
     def allow_reading(self, path: str) -> None:
         """Allow to read, list and execute `path` and all beneath it.
 
-        A path that does not exist is skipped: lists of runtime directories name /lib64 where
-        there is none. It stays refused when it is made later. A symbolic link stands for what
-        it points at now. Source: landlock_add_rule(2). Raises OSError with the path.
+        A path that does not exist is skipped: lists of runtime directories name /lib64 on hosts
+        without one. It stays refused if it is made later. A symbolic link stands for its present
+        target. Source: landlock_add_rule(2). Raises OSError with the path.
         """
         try:
             self._allow(path, READING)
@@ -183,9 +183,9 @@ class Ruleset:
     def allow_writing(self, path: str) -> None:
         """Allow to read, execute, write, make, rename and remove all beneath `path`.
 
-        Not to remove or rename `path` itself, which belongs to the directory above, and not
+        Not to remove or rename `path` itself, which is an access to the directory above, and not
         to make devices. A `path` that is one file or device can be written and truncated, and
-        the device takes ioctl(2); devices beneath a directory take none. Source:
+        the device takes ioctl(2); devices beneath a directory do not. Source:
         landlock_add_rule(2). Raises OSError with the path, also if it does not exist.
         """
         self._allow(path, WRITING)
@@ -193,9 +193,9 @@ class Ruleset:
     def enforce(self) -> None:
         """Confine this thread, and all that it forks or execs from now on, and close the ruleset.
 
-        The caller has set no_new_privs, and has no other threads: those stay free. Source:
+        The caller has set no_new_privs, and has no other threads: those are not confined. Source:
         landlock_restrict_self(2). Raises OSError: EPERM without no_new_privs, E2BIG inside 16
-        rulesets already. The ruleset is closed then too.
+        rulesets. The ruleset is closed in each case.
         """
         try:
             _call(_RESTRICT_SELF, self._descriptor, 0, 0, 0)
@@ -203,7 +203,7 @@ class Ruleset:
             self.close()
 
     def close(self) -> None:
-        """Close the descriptor, once or more often. What is enforced stays. Raises nothing."""
+        """Close the descriptor. Idempotent; enforced rules stay. Raises nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -222,7 +222,7 @@ class Ruleset:
 
 
 def _handled(version: int) -> int:
-    """Return every access to files that this ABI knows: all up to its newest, without gaps."""
+    """Return every access to files that this ABI has: all up to its newest, without gaps."""
     newest = MAKE_SYM
     if version >= 2:  # noqa: PLR2004 - the ABIs are named where the accesses are
         newest = REFER
@@ -234,24 +234,24 @@ def _handled(version: int) -> int:
 
 
 def _scoped(version: int) -> int:
-    """Return every scope that this ABI knows."""
+    """Return every scope that this ABI has."""
     return SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL if version >= 6 else 0  # noqa: PLR2004
 
 
 def _granted(access: int, mode: int) -> int:
-    """Return what of `access` a rule on a file of this mode may hold."""
+    """Return the part of `access` that a rule on a file of this mode may hold."""
     if stat.S_ISDIR(mode):
         return access
     if access & WRITE_FILE and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
-        # Who lists a device by its name wants it to work: a GPU is nothing but ioctls.
+        # A device that is allowed by its own path has to work: a GPU is driven by ioctls.
         access |= IOCTL_DEV
     return access & ON_A_FILE
 
 
 def _try(version: int) -> str:
-    """Confine this process to one file, and say what is wrong with that; "" if nothing."""
+    """Confine this process to one file; return "" if that holds, else the reason why not."""
     allowed, refused = os.__file__, __file__
-    # Were they not readable without it, their refusal would prove nothing.
+    # Both must be readable before, or a refusal would prove nothing.
     for path in (allowed, refused):
         _read(path)
     if _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -262,7 +262,7 @@ def _try(version: int) -> str:
     try:
         _read(allowed)
     except PermissionError:
-        return f"it refuses a file that it was told to allow, {allowed}"
+        return f"it refuses a file that a rule allows, {allowed}"
     try:
         _read(refused)
     except PermissionError:
@@ -279,7 +279,7 @@ def _read(path: str) -> None:
 
 
 def _why_none(number: int) -> str:
-    """Return the line for the errno with which the kernel has no version to offer."""
+    """Return the reason for the errno with which the kernel refuses to name its version."""
     if number == errno.ENOSYS:
         return "the kernel is built without Landlock (it needs 5.13 or newer)"
     if number == errno.EOPNOTSUPP:

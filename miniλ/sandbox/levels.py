@@ -1,4 +1,4 @@
-"""This module is the levels: what is put around workers on this host, and how hard each holds.
+"""Levels: which mechanisms are put around workers on this host, and how hard each limit is.
 
     bare      rlimits, seccomp, no privileges
     landlock  and Landlock: other files, and signals to others
@@ -6,9 +6,9 @@
     cgroup    and a cgroup: memory, CPU, processes
     root      and users of their own, volumes of exact size for /tmp
 
-Each holds what those above it hold, as far as the host can do it. The highest is taken unless the
-operator says less, and single mechanisms can be left out. What is not there is said: `limits` has
-a line for each resource, `hard`, `soft` or `none`, and by what.
+Each level adds to the ones above it, as far as the host has the mechanism. The highest is taken
+unless the operator sets a lower one, and single mechanisms can be left out. `limits` has a line for
+each resource: `hard`, `soft` or `none`, and by which mechanism.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STRENGTHS = ("none", "soft", "hard")
 
 
 class Choice(NamedTuple):
-    """What is put around workers. `missing` says why, by mechanism, where one was wanted."""
+    """What is put around workers. `missing` has the reasons why a mechanism is not, by its name."""
 
     level: str
     isolation: Isolation
@@ -34,10 +34,11 @@ class Choice(NamedTuple):
     missing: dict[str, str]
 
 
-def choose(level: str, without: frozenset[str], found: dict[str, str], root: str) -> Choice:
-    """Return what to put around workers, from what `probe.examine` found. Pure, but for the ABI.
+def choose(level: str, without: frozenset[str], reasons: dict[str, str], root: str) -> Choice:
+    """Return what to put around workers. Pure, but for the user and Landlock's ABI.
 
-    `level` is one of LEVELS, or "auto" for the highest; `root` is for `Isolation.root`.
+    `level` is one of LEVELS, or "auto" for the highest; `reasons` is the report of `probe.examine`;
+    `root` is for `Isolation.root`.
     """
     is_root = os.geteuid() == 0
     highest = (
@@ -52,55 +53,55 @@ def choose(level: str, without: frozenset[str], found: dict[str, str], root: str
             missing[mechanism] = why
         return not why
 
-    as_root = is_root and highest >= LEVELS.index("root") and not found["root namespaces"]
+    as_root = is_root and highest >= LEVELS.index("root") and not reasons["root namespaces"]
     kind = ""
-    if has("namespaces", "userns", "" if as_root else found["user namespaces"]):
+    if has("namespaces", "userns", "" if as_root else reasons["user namespaces"]):
         kind = "root" if as_root else "user"
     isolation = Isolation(
         namespaces=kind,
-        landlock=landlock.abi() if has("landlock", "landlock", found["landlock"]) else 0,
-        seccomp=has("seccomp", "bare", found["seccomp"]),
+        landlock=landlock.abi() if has("landlock", "landlock", reasons["landlock"]) else 0,
+        seccomp=has("seccomp", "bare", reasons["seccomp"]),
         root=root,
     )
-    needs_root = found["root namespaces"]
+    needs_root = reasons["root namespaces"]
     return Choice(
         level=LEVELS[highest],
         isolation=isolation,
         cgroup=has("cgroup", "cgroup", ""),
         # Without namespaces a user of its own could not reach its code below our directories.
-        users=has("users", "root", needs_root or found["users"]) and kind == "root",
+        users=has("users", "root", needs_root or reasons["users"]) and kind == "root",
         volumes=has("volumes", "root", needs_root) and kind == "root",
         missing=missing,
     )
 
 
 def limits(choice: Choice, groups: dict[str, str]) -> dict[str, str]:
-    """Return how hard each resource is held, and by what. `groups` is what the cgroup holds."""
+    """Return each limit, how hard it is and by what. `groups` is `limits` of the hierarchy."""
     isolation = choice.isolation
-    held = dict(groups)
-    held["descriptors"] = "hard: RLIMIT_NOFILE"
-    held["timeout"] = "hard: SIGKILL at the deadline"
+    lines = dict(groups)
+    lines["descriptors"] = "hard: RLIMIT_NOFILE"
+    lines["timeout"] = "hard: SIGKILL at the deadline"
     if isolation.namespaces:
-        if not held["kill"].startswith("hard"):
-            held["kill"] = "hard: the pid namespace ends with its init"
-        if not held["processes"].startswith("hard") and choice.users:
-            held["processes"] = "hard: RLIMIT_NPROC of a user of its own"
-        elif not held["processes"].startswith("hard") and os.geteuid() != 0:
-            # Root is exempt, whatever the user namespace.
-            held["processes"] = "hard: RLIMIT_NPROC in a user namespace of its own"
-    held["tmp"] = _tmp(choice)
-    held["files"] = _files(isolation)
-    held["siblings"] = siblings(choice)
-    held["sockets"] = (
+        if not lines["kill"].startswith("hard"):
+            lines["kill"] = "hard: the pid namespace ends with its init"
+        if not lines["processes"].startswith("hard") and choice.users:
+            lines["processes"] = "hard: RLIMIT_NPROC of a user of its own"
+        elif not lines["processes"].startswith("hard") and os.geteuid() != 0:
+            # The host's root is exempt in every user namespace.
+            lines["processes"] = "hard: RLIMIT_NPROC in a user namespace of its own"
+    lines["tmp"] = _tmp(choice)
+    lines["files"] = _files(isolation)
+    lines["siblings"] = siblings(choice)
+    lines["sockets"] = (
         "hard: a root of its own"
         if isolation.namespaces
         else "none: sockets of the host that are files can be connected to"
     )
-    held["syscalls"] = (
+    lines["syscalls"] = (
         "hard: seccomp" if isolation.seccomp else "none: every system call of this user is allowed"
     )
-    held["network"] = "none: workers share the host's network, unless a function has none"
-    return held
+    lines["network"] = "none: workers share the host's network, unless a function has none"
+    return lines
 
 
 def _tmp(choice: Choice) -> str:
@@ -108,7 +109,7 @@ def _tmp(choice: Choice) -> str:
         return "hard: a file system of its size"
     if choice.isolation.namespaces:
         return "hard: a tmpfs of its size, which counts as memory"
-    return "soft: RLIMIT_FSIZE per file, and a look at its size twice a second"
+    return "soft: RLIMIT_FSIZE per file, and its size is polled every 500 ms"
 
 
 def _files(isolation: Isolation) -> str:
@@ -131,11 +132,14 @@ def siblings(choice: Choice) -> str:
     return "none: workers run as this user and may signal each other"
 
 
-def unmet(required: dict[str, str], held: dict[str, str]) -> list[str]:
-    """Return a line for each requirement, such as {"memory": "hard"}, that is not met here."""
-    lines = []
-    for resource, strength in sorted(required.items()):
-        has = held[resource].partition(":")[0]
+def unmet(requirements: dict[str, str], lines: dict[str, str]) -> list[str]:
+    """Return a sentence for each requirement, such as {"memory": "hard"}, that is not met here.
+
+    `lines` are from `limits`.
+    """
+    sentences = []
+    for resource, strength in sorted(requirements.items()):
+        has = lines[resource].partition(":")[0]
         if STRENGTHS.index(has) < STRENGTHS.index(strength):
-            lines.append(f"{resource} is required to be {strength}, and is {held[resource]}")
-    return lines
+            sentences.append(f"{resource} is required to be {strength}, and is {lines[resource]}")
+    return sentences

@@ -1,28 +1,29 @@
-"""This module is namespaces: what a worker can name at all. Files, processes, hosts, sockets.
+"""Namespaces: which files, processes, host names and sockets a worker can name at all.
 
 Theory of operation, in the order of time:
 
-1. The zygote takes a mount and a pid namespace (`settle`), without root inside a user namespace of
-   its own, and puts together there, once, what the root directory of every worker is (`Root`): a
-   small tmpfs with read-only binds of the system's and the interpreter's directories.
-2. Ahead of an invocation it forks, into a new pid namespace, an init process and the worker that
-   is to be (`open_box`). The init process makes the mount, ipc and uts namespaces, takes the root
-   for its own and lets go of the old one. It reaps, and nothing else: whoever runs a handler is
-   not pid 1, so signals to itself work as usual.
-3. The worker joins (`Box.join`), and learns which function it is. The two mounts that depend on
-   it, code and /tmp, are made by the zygote, which still sees the host, and handed over as
-   descriptors (`detached`); the worker attaches them (`attach`).
+1. The zygote takes a mount and a pid namespace (`unshare_zygote`), without root inside a user
+   namespace of its own. There it makes, once, the root directory of all its workers
+   (`RootFilesystem`): a small tmpfs with read-only binds of the system's and the interpreter's
+   directories.
+2. Ahead of an invocation it forks an init process and a standby worker into a new pid namespace
+   (`open_namespaces`). The init process makes the mount, ipc and uts namespaces, pivots to the root
+   file system and unmounts the old one. From then on it only reaps. The process that runs the
+   handler is not pid 1, so its signals to itself work as usual.
+3. The worker joins (`WorkerNamespaces.join`), and is told which function it is. The mounts that
+   depend on the function (code, layers, /tmp) are cloned by the zygote, which still sees the host,
+   and passed as descriptors (`clone_mount`); the worker attaches them (`attach`).
 
-Rule 1: nothing is ever mounted where the host could see it. With the last process of a namespace
-its mounts are gone, whatever way that process ended.
+Rule 1: no mount is made where the host could see it. The mounts of a namespace are gone with its
+last process, however that process ended.
 
-Rule 2: the kernel kills everybody in a pid namespace with its init. The zygote is the init of its
-own, so all below it dies with it; each worker's is the zygote's child, and is killed when the
-worker has ended. That is what ends daemons, and what no fork outruns.
+Rule 2: the kernel kills all processes of a pid namespace with its init. The zygote is the init of
+its own, so all below it dies with it. A worker's init is the zygote's child, and is killed when the
+worker has ended: that ends daemons, and no fork is faster.
 
 Sources: namespaces(7), pid_namespaces(7), user_namespaces(7), mount_setattr(2) (Linux 5.12),
-open_tree(2), pivot_root(2). No glibc older than 2.36 knows the new calls: they go by number, which
-is the same on every architecture that is younger than Linux 5.1.
+open_tree(2), pivot_root(2). No glibc older than 2.36 has the new calls: they go by number, which
+is the same on every architecture for calls that are younger than Linux 5.1.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
-# Where Lambda has them, and handlers and libraries expect them.
+# The paths that Lambda has, and that handlers and libraries expect.
 TASK_ROOT, LAYERS, RUNTIME, TMP = "/var/task", "/opt", "/var/runtime", "/tmp"  # noqa: S108
 
-# The system's directories. Those that are symbolic links here are links in the root too.
+# The system's directories. One that is a symbolic link on the host is a link in the root too.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# What of /etc programs need to find libraries, names, hosts, time and certificates. Nothing else of
-# it: a host's configuration holds secrets, and private keys lie beside certificates.
+# The parts of /etc that programs need to find libraries, names, hosts, time and certificates. A
+# worker sees no others (test_etc_is_a_choice_of_the_hosts): a host's configuration holds secrets,
+# and private keys lie beside certificates.
 ETC = (
     "alternatives",
     "ca-certificates",
@@ -92,8 +94,8 @@ ETC = (
     "timezone",
 )
 DEVICES = ("null", "zero", "random", "urandom")
-# What of /proc is not about processes, and root's to write: a worker that is user 0, which it is
-# where it has no user of its own, needs no capability for that.
+# The parts of /proc that are not about processes and that user 0 may write without a capability. A
+# worker is user 0 where the supervisor is and the worker has no user of its own.
 SYSTEM_WIDE = ("proc/sys", "proc/irq", "proc/bus", "proc/fs", "proc/acpi", "proc/sysrq-trigger")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -122,7 +124,7 @@ def _syscall(what: str, number: int, *arguments: object) -> int:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces that `flags` name for new ones (unshare(2)). Raises OSError."""
+    """Move to new namespaces of the kinds in `flags` (unshare(2)). Raises OSError."""
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
 
 
@@ -139,29 +141,30 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
 
 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
-    """Take a mount off the tree (umount2(2)); by default, when its last user has left."""
+    """Unmount (umount2(2)); by default lazily: it is gone when its last user is."""
     _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
 
 
 def _restrict(descriptor: int, path: str, attributes: int) -> None:
     """Add attributes to a mount and to those below it (mount_setattr(2)), and make them private.
 
-    A copy of a shared mount is its peer: what a worker mounts inside would appear on the host.
+    A copy of a shared mount is its peer: a mount that a worker makes inside would appear on the
+    host.
     """
-    wanted = _MountAttributes(attr_set=attributes, propagation=MS_PRIVATE)
+    changes = _MountAttributes(attr_set=attributes, propagation=MS_PRIVATE)
     _syscall(
         f"mount_setattr {path}",
         SYS_MOUNT_SETATTR,
         descriptor,
         path.encode(),
         AT_RECURSIVE | (0 if path else AT_EMPTY_PATH),
-        ctypes.byref(wanted),
-        ctypes.c_size_t(ctypes.sizeof(wanted)),
+        ctypes.byref(changes),
+        ctypes.c_size_t(ctypes.sizeof(changes)),
     )
 
 
-def detached(path: str, *, read_only: bool) -> int:
-    """Return a mount of `path` that is nowhere yet (open_tree(2)). Whoever gets it attaches it."""
+def clone_mount(path: str, *, read_only: bool) -> int:
+    """Return a descriptor of a detached mount of `path` (open_tree(2)), for `attach`."""
     descriptor = _syscall(
         f"open_tree {path}",
         SYS_OPEN_TREE,
@@ -179,7 +182,7 @@ def detached(path: str, *, read_only: bool) -> int:
 
 
 def attach(descriptor: int, target: str) -> None:
-    """Put a detached mount in its place (move_mount(2)), and close the descriptor."""
+    """Mount a detached mount at `target` (move_mount(2)), and close its descriptor."""
     try:
         _syscall(
             f"move_mount {target}",
@@ -194,14 +197,14 @@ def attach(descriptor: int, target: str) -> None:
         os.close(descriptor)
 
 
-def settle(*, user: bool) -> None:
+def unshare_zygote(*, user: bool) -> None:
     """Take mount and pid namespaces for the zygote; with `user`, in a user namespace of its own.
 
-    Our user keeps its number in there: files and signals stay what they are. What the host mounts
-    and unmounts from now on is followed (MS_SLAVE), so that we hold nothing of it back.
+    Our user keeps its number in there: files and signals stay what they are. The host's mounts and
+    unmounts still reach us (MS_SLAVE), so we keep no file system of it busy.
 
-    Returns in a child, the init of the new pid namespace: only who is forked after unshare(2) is
-    in it. The caller's process waits for it and leaves with it.
+    Returns in a child, the init of the new pid namespace: only processes forked after unshare(2)
+    are in it. The calling process waits for it and exits with its status.
     """
     if user:
         enter_user_namespace()
@@ -215,7 +218,7 @@ def settle(*, user: bool) -> None:
 
 
 def enter_user_namespace() -> None:
-    """Have every capability, over nothing but what is made from here on. Raises OSError."""
+    """Get every capability, over objects that are made from here on alone. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER)
     for name, text in (
@@ -225,14 +228,14 @@ def enter_user_namespace() -> None:
     ):
         descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # Ubuntu lets everybody unshare and refuses this, where AppArmor restricts it.
+            # Where AppArmor restricts user namespaces, Ubuntu allows unshare and refuses this.
             os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
 
 
-class Root:
-    """What every worker of a zygote finds at /: put together once, below a directory of ours."""
+class RootFilesystem:
+    """The root directory of all workers of a zygote, put together once, below `directory`."""
 
     def __init__(self, directory: str, runtime: str) -> None:
         """Mount it. `runtime` is the directory of the workers' own programs. Raises OSError."""
@@ -247,48 +250,50 @@ class Root:
             if os.path.islink(path):
                 os.symlink(os.readlink(path), directory + path)
             else:
-                self.show(path)
+                self.bind(path)
         for name in ETC:
-            self._copy_etc(name)
+            self._bind_etc(name)
         for name in DEVICES:
             target = f"{directory}/dev/{name}"
             os.close(os.open(target, os.O_CREAT | os.O_CLOEXEC, 0o666))
             mount(f"/dev/{name}", target, None, MS_BIND)
         for name, link in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
             os.symlink(f"/proc/self/fd{link}", f"{directory}/dev/{name}")
-        attach(detached(runtime, read_only=True), directory + RUNTIME)
-        # The interpreter, where it is: it finds its library by its own path.
+        attach(clone_mount(runtime, read_only=True), directory + RUNTIME)
+        # The interpreter, at its own path, by which it finds its library.
         for path in sorted({os.path.realpath(p) for p in (sys.base_prefix, sys.prefix)}):
             if not is_within(path, "/usr"):
-                self.show(path)
+                self.bind(path)
 
-    def show(self, path: str) -> None:
-        """Have a directory of the host in the root, read-only; one that is not there is not."""
+    def bind(self, path: str) -> None:
+        """Mount a directory of the host in the root, read-only; skipped if the host has none."""
         if os.path.isdir(path):
-            self.place(path)
-            attach(detached(path, read_only=True), self.directory + path)
+            self.make_mount_point(path)
+            attach(clone_mount(path, read_only=True), self.directory + path)
 
-    def place(self, path: str) -> None:
-        """Make an empty directory to mount on, as /tmp has none ready."""
+    def make_mount_point(self, path: str) -> None:
+        """Make an empty directory to mount on; inside /tmp the worker makes it itself."""
         if not is_within(path, TMP):
             os.makedirs(self.directory + path, 0o755, exist_ok=True)
 
-    def _copy_etc(self, name: str) -> None:
+    def _bind_etc(self, name: str) -> None:
+        """Mount a file or directory of /etc, read-only; skipped if the host has none."""
+        # A link is followed. The mount is of the inode: a file that the host writes anew in place
+        # changes for workers too, one that it replaces by rename(2) does not until the next zygote.
         source, target = f"/etc/{name}", f"{self.directory}/etc/{name}"
         try:
             mode = os.stat(source).st_mode
         except OSError:
-            return  # not every host has every file
+            return
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         if stat.S_ISDIR(mode):
             os.mkdir(target, 0o755)
-            attach(detached(source, read_only=True), target)
         else:
             os.close(os.open(target, os.O_CREAT | os.O_CLOEXEC, 0o644))
-            attach(detached(source, read_only=True), target)
+        attach(clone_mount(source, read_only=True), target)
 
-    def enter(self) -> None:
-        """Take it for /, with a /proc of our own, and let go of what was / before."""
+    def pivot(self) -> None:
+        """Make it this process's /, with a /proc of its own, and unmount the old /."""
         unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
         mount("none", "/", None, MS_REC | MS_PRIVATE)
         os.chdir(self.directory)
@@ -302,14 +307,15 @@ class Root:
         if number is None:
             msg = f"no number of pivot_root is known for {os.uname().machine}"
             raise OSError(msg)
-        # The new root on the old one, and the old one from under it: no directory is needed for it.
+        # The new root goes on top of the old one, which is then unmounted from under it: so the new
+        # root needs no directory for the old one (pivot_root(2), "pivot_root(".", ".")").
         _syscall("pivot_root", number, b".", b".")
         unmount(".")
         os.chdir("/")
 
 
-class Box:
-    """The namespaces that one worker lives in, and the init process that holds them."""
+class WorkerNamespaces:
+    """The namespaces of one worker, and the init process that holds them."""
 
     def __init__(self, init: int, pidfd: int, ready: int) -> None:
         self.init = init
@@ -317,11 +323,11 @@ class Box:
         self._ready = ready
 
     def join(self) -> None:
-        """Enter, in the worker that was forked into the pid namespace. Raises OSError."""
-        # The init process says when all is there, or what is in the way.
-        said = os.read(self._ready, 4096).decode(errors="replace")
-        if said != "ready":
-            raise OSError(said or "the init process of the box died")
+        """Enter them, in the worker that was forked into the pid namespace. Raises OSError."""
+        # The init process writes "ready", or its error.
+        report = os.read(self._ready, 4096).decode(errors="replace")
+        if report != "ready":
+            raise OSError(report or "the init process of the namespaces died")
         flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
         _check(_libc.setns(self._pidfd, flags), "setns")
         os.chdir("/")
@@ -333,59 +339,59 @@ class Box:
         os.close(self._ready)
 
 
-def open_box(root: Root, own: int) -> Box:
-    """Fork an init process into a new pid namespace; whom we fork next is in it as well.
+def open_namespaces(rootfs: RootFilesystem, own: int) -> WorkerNamespaces:
+    """Fork an init process into a new pid namespace; our next children are in it as well.
 
-    `own` is a descriptor of our own pid namespace: `close_box` takes us back to it. Raises OSError.
+    `own` is a descriptor of our own pid namespace, for `restore_pid_namespace`. Raises OSError.
     """
-    ready, say = os.pipe2(os.O_CLOEXEC)
+    ready, report = os.pipe2(os.O_CLOEXEC)
     try:
         unshare(CLONE_NEWPID)
         init = os.fork()
         if init == 0:
-            _be_init(root, say)
-        return Box(init, os.pidfd_open(init), ready)
+            _run_init(rootfs, report)
+        return WorkerNamespaces(init, os.pidfd_open(init), ready)
     except OSError:
         os.close(ready)
-        close_box(own)
+        restore_pid_namespace(own)
         raise
     finally:
-        os.close(say)
+        os.close(report)
 
 
-def close_box(own: int) -> None:
-    """Have who is forked from here on in our own pid namespace again."""
+def restore_pid_namespace(own: int) -> None:
+    """Fork children into our own pid namespace again, from here on (setns(2))."""
     _check(_libc.setns(own, CLONE_NEWPID), "setns")
 
 
-def _be_init(root: Root, say: int) -> None:
-    """Be pid 1: make the namespaces, say so, and reap for ever."""
+def _run_init(rootfs: RootFilesystem, report: int) -> None:
+    """Be pid 1: make the namespaces, report it, and reap until killed. Never returns."""
     try:
         os.setsid()
         processes.die_with_parent()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever becomes our child is reaped at once
-        root.enter()
-        os.write(say, b"ready")
-        # Nothing of the zygote's: its socket's other end would seem to be alive with us.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps our children at once
+        rootfs.pivot()
+        os.write(report, b"ready")
+        # A copy of the zygote's socket would keep its other end from seeing that the zygote died.
         processes.close_from(0)
-        # A sleep that ignores SIGCHLD reaps as well, and is a twentieth of what we are.
+        # A sleep(1) that ignores SIGCHLD reaps as well, in a twentieth of our memory.
         for program in ("/bin/sleep", "/usr/bin/sleep"):
             try:
                 os.execve(program, ["sleep", "2147483647"], {})  # noqa: S606 - no shell is needed
             except OSError:
-                continue  # not there: then we do it ourselves
+                continue  # the host has none there
         while True:
             signal.pause()
-    except BaseException as exc:  # noqa: BLE001 - nobody above will catch it
-        os.write(say, str(exc).encode(errors="replace")[:4096])
+    except BaseException as exc:  # noqa: BLE001 - it is reported, and this copy ends below
+        os.write(report, str(exc).encode(errors="replace")[:4096])
     finally:
         os._exit(1)
 
 
-def take_network_away() -> None:
-    """Have no network but a loopback of our own (network_namespaces(7)). Raises OSError."""
-    import fcntl  # noqa: PLC0415 - few functions ask for it
+def unshare_network() -> None:
+    """Replace the host's network by a loopback (network_namespaces(7)). Raises OSError."""
+    import fcntl  # noqa: PLC0415 - only for functions with network="none"
     import socket  # noqa: PLC0415
     import struct  # noqa: PLC0415
 
@@ -403,7 +409,7 @@ def is_within(path: str, directory: str) -> bool:
 def probe(directory: str, runtime: str, *, user: bool) -> str:
     """Return "" if a worker can have namespaces of its own here, else one line that says why not.
 
-    By doing, in a forked child: everything that a zygote and a box do, and a look from inside.
+    By doing, in a forked child: the steps of a zygote and of a worker.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -413,31 +419,32 @@ def probe(directory: str, runtime: str, *, user: bool) -> str:
         finally:
             os._exit(0)
     os.close(writer)
-    said = b""
+    report = b""
     while piece := os.read(reader, 4096):
-        said += piece
+        report += piece
     os.close(reader)
     os.waitpid(pid, 0)
-    return "" if said == b"holds" else said.decode(errors="replace") or "the probe died"
+    return "" if report == b"holds" else report.decode(errors="replace") or "the probe died"
 
 
 def _try(directory: str, runtime: str, *, user: bool) -> str:
+    """Take the steps; return "holds", or what is in the way."""
     try:
-        settle(user=user)
+        unshare_zygote(user=user)
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        box = open_box(Root(directory, runtime), own)
+        spaces = open_namespaces(RootFilesystem(directory, runtime), own)
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                box.join()
+                spaces.join()
                 status = 0 if os.getpid() == 2 and not os.path.exists("/sys/kernel") else 3  # noqa: PLR2004
             finally:
                 os._exit(status)
-        close_box(own)
+        restore_pid_namespace(own)
         status = os.waitpid(pid, 0)[1]
-        os.kill(box.init, signal.SIGKILL)
-        os.waitpid(box.init, 0)
+        os.kill(spaces.init, signal.SIGKILL)
+        os.waitpid(spaces.init, 0)
     except OSError as exc:
         return exc.strerror or str(exc)
-    return "holds" if status == 0 else f"a box cannot be joined (status {status})"
+    return "holds" if status == 0 else f"namespaces cannot be joined (status {status})"

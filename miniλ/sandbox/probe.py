@@ -1,12 +1,12 @@
-"""This module is the probe: which mechanisms work on this host, by doing each once.
+"""The probe: which mechanisms work on this host, by doing each once.
 
     python -I -S probe.py PACKAGES DIRECTORY RUNTIME
 
-Rule: nothing is concluded from a uid, a kernel version or a file's existence. Root may lack
-capabilities, and Ubuntu lets everybody make a user namespace that can do nothing. It is a program
-of its own because it forks, which the supervisor, with its threads, never does.
+Rule: a uid, a kernel version or a file's existence proves nothing. Root may lack capabilities, and
+Ubuntu lets every user make a user namespace without rights in it. The probe is a program of its own
+because it forks, which the supervisor, with its threads, never does.
 
-Prints a JSON object: for each mechanism "" where it works, else one line that says why not.
+Prints a JSON object: for each mechanism "" where it works, else one line with the reason.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 
 
 def examine(directory: str, runtime: str) -> dict[str, str]:
-    """Try every mechanism. `directory` is an empty one to mount on; nothing stays mounted."""
-    from miniλ.sandbox import landlock, namespaces, seccomp, users  # noqa: PLC0415 - found only now
+    """Try every mechanism. `directory` is an empty one to mount on; no mount is left there."""
+    from miniλ.sandbox import landlock, namespaces, seccomp, users  # noqa: PLC0415 - see below
 
     return {
         "landlock": landlock.probe(),
@@ -29,5 +29,5 @@ def examine(directory: str, runtime: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.path.append(sys.argv[1])
+    sys.path.append(sys.argv[1])  # where `examine` finds our package
     sys.stdout.write(json.dumps(examine(*sys.argv[2:])))

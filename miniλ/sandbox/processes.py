@@ -1,13 +1,13 @@
-"""This module is finding and ending the processes of a worker where no cgroup lists them.
+"""Processes: how those of a worker are found and ended where no cgroup lists them.
 
 Theory of operation: a worker's first process carries its worker id in its initial environment
-block, the one that /proc/<pid>/environ shows. Whoever it forks inherits the block; whoever it
-execs gets the id by way of AWS_LAMBDA_LOG_STREAM_NAME. So a look through /proc finds a
+block, the one that /proc/<pid>/environ shows. A child that it forks inherits the block; a program
+that it execs gets the id by way of AWS_LAMBDA_LOG_STREAM_NAME. So a scan of /proc finds a
 worker's processes also when they called setsid and their parents are gone. A process that
 both clears its environment and execs escapes: that is why this is `soft`.
 
-A worker id starts with the id of its supervisor's instance, so the same look finds all that a
-dead supervisor left behind.
+A worker id starts with the id of its supervisor's instance, so the same scan finds all processes
+that a dead supervisor left behind.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-# The same on every architecture, as all that are younger than Linux 5.1.
+# The same on every architecture, as all system calls that are younger than Linux 5.1.
 SYS_CLOSE_RANGE = 436
 
 # The zygote is started with this variable; `mark` overwrites its value in place.
 MARK = "MINILAMBDA_WORKER"
 MARK_LENGTH = 32
 
-# Whom the kernel kills when the host runs out of memory (proc_pid_oom_score_adj(5)): each 1 counts
-# as a thousandth of all memory. A worker is one invocation: it goes before whatever else there is.
-# With a zygote all its workers go, so it comes after them, though a worker may be the smaller one,
-# and half of memory lies between. But it comes before us, and before others of the host.
+# They decide which process the kernel kills when the host runs out of memory
+# (proc_pid_oom_score_adj(5)): each 1 counts as a thousandth of all memory. A worker is one
+# invocation, so it is killed before any other process. A zygote takes all its workers along, so it
+# comes after them: a worker that is smaller by half of all memory is still killed first. The zygote
+# comes before the supervisor and before other processes of the host.
 WORKER_OOM_SCORE = 1000
 ZYGOTE_OOM_SCORE = 500
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getenv.restype = ctypes.c_void_p
-# Found now, in the zygote: a worker has emptied its environment when it is marked.
+# Looked up now, in the zygote: a worker has emptied its environment when it is marked.
 _mark_address = _libc.getenv(MARK.encode())
 
 
@@ -49,18 +50,18 @@ def adopt_orphans() -> None:
 def die_with_parent() -> None:
     """Be killed when the parent dies (prctl(2), PR_SET_PDEATHSIG).
 
-    To be called after every change of uid, which clears it silently. Advisory: the process
-    can clear it again, and its children do not inherit it.
+    Call it again after every change of uid, which clears it silently. Advisory: the process
+    can clear it itself, and its children do not inherit it.
     """
     if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def raise_oom_score(least: int) -> None:
-    """Be killed earlier than others when memory runs out; whom we fork or exec inherits it.
+    """Be killed earlier than others when memory runs out; children and their programs inherit it.
 
-    Never lower than it was: a container engine may have said more. Nobody can lower it again where
-    we have CAP_SYS_RESOURCE; without, a worker can, to what it was for us, if no Landlock keeps it
+    A score that is higher already, from a container engine, stays. If we have CAP_SYS_RESOURCE, a
+    worker cannot lower it again; else it can, to our own former score, unless Landlock keeps it
     from writing to /proc.
     """
     try:
@@ -71,7 +72,7 @@ def raise_oom_score(least: int) -> None:
         finally:
             os.close(descriptor)
     except OSError:
-        pass  # no /proc, or one of another kernel: then size alone decides, as without us
+        pass  # no /proc, or one of another kernel: then the kernel's own order holds
 
 
 def close_from(first: int) -> None:
@@ -95,13 +96,13 @@ def mark(worker_id: str) -> None:
 
 def marked(mark_: str) -> set[int]:
     """Return the pids whose environment holds `mark_`, and all their descendants."""
-    return _marked(mark_, _look())
+    return _marked(mark_, _scan())
 
 
 def memory(marks: list[str]) -> dict[str, int]:
-    """Return the memory (PSS, bytes) of the process tree behind each mark, in one look."""
-    seen = _look()
-    return {mark_: sum(_pss(pid) for pid in _marked(mark_, seen)) for mark_ in marks}
+    """Return the memory (PSS, bytes) of the process tree behind each mark, by one scan of /proc."""
+    processes = _scan()
+    return {mark_: sum(_pss(pid) for pid in _marked(mark_, processes)) for mark_ in marks}
 
 
 def tasks_of_user() -> int:
@@ -112,13 +113,13 @@ def tasks_of_user() -> int:
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
                 total += len(os.listdir(f"/proc/{name}/task"))
         except OSError:
-            continue  # gone meanwhile
+            continue  # it has ended meanwhile
     return total
 
 
-def _look() -> dict[int, tuple[int, bytes]]:
-    """Return parent and environment of every live process but this one, as far as we may see."""
-    seen = {}
+def _scan() -> dict[int, tuple[int, bytes]]:
+    """Return parent and environment of every live process that we may read, except this one."""
+    processes = {}
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -126,21 +127,21 @@ def _look() -> dict[int, tuple[int, bytes]]:
             state, parent = _stat(name)
             if state not in (b"Z", b"X"):
                 with open(f"/proc/{name}/environ", "rb") as file:
-                    seen[int(name)] = (parent, file.read())
+                    processes[int(name)] = (parent, file.read())
         except OSError:
-            continue  # gone meanwhile, or somebody else's
-    return seen
+            continue  # it has ended meanwhile, or belongs to another user
+    return processes
 
 
-def _marked(mark_: str, seen: dict[int, tuple[int, bytes]]) -> set[int]:
+def _marked(mark_: str, processes: dict[int, tuple[int, bytes]]) -> set[int]:
     needle = mark_.encode()
-    found = {pid for pid, (_, environment) in seen.items() if needle in environment}
-    grown = True
-    while grown:
-        children = {pid for pid, (parent, _) in seen.items() if parent in found} - found
-        found |= children
-        grown = bool(children)
-    return found
+    pids = {pid for pid, (_, environment) in processes.items() if needle in environment}
+    grew = True
+    while grew:
+        children = {pid for pid, (parent, _) in processes.items() if parent in pids} - pids
+        pids |= children
+        grew = bool(children)
+    return pids
 
 
 def _stat(name: str) -> tuple[bytes, int]:
@@ -158,29 +159,29 @@ def _pss(pid: int) -> int:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
     except OSError:
-        pass  # gone meanwhile: it uses nothing
+        pass  # it has ended meanwhile
     return 0
 
 
 def kill_marked(mark_: str) -> int:
-    """Kill every process of a worker or an instance; return how many were found.
+    """Kill every process of a worker or an instance; return how many there were.
 
-    They are stopped first: what does not run cannot fork away from the list.
+    They are stopped first: a stopped process cannot fork away from the list.
     """
-    killed: set[int] = set()
+    stopped: set[int] = set()
     while True:
-        found = marked(mark_)
-        for pid in found:
+        pids = marked(mark_)
+        for pid in pids:
             _signal(pid, signal.SIGSTOP)
-        if found == marked(mark_) or found <= killed:
-            for pid in found:
+        if pids == marked(mark_) or pids <= stopped:
+            for pid in pids:
                 _signal(pid, signal.SIGKILL)
-            return len(killed | found)
-        killed |= found
+            return len(stopped | pids)
+        stopped |= pids
 
 
 def kill_children() -> None:
-    """Kill and reap every child and adopted orphan of this process until none is left."""
+    """Kill and reap the children and adopted orphans of this process, for up to 5 s."""
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         children = _children()
@@ -190,7 +191,7 @@ def kill_children() -> None:
             _signal(pid, signal.SIGSTOP)
         for pid in children:
             _signal(pid, signal.SIGKILL)
-        # Their own children become ours as they die: wait for one death, then look again.
+        # Their own children become ours as they die: wait for one death, then list them again.
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -204,7 +205,7 @@ def _children() -> list[int]:
             if name.isdigit() and _stat(name)[1] == os.getpid():
                 children.append(int(name))
         except OSError:
-            continue  # gone meanwhile
+            continue  # it has ended meanwhile
     return children
 
 
@@ -212,4 +213,4 @@ def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        return  # gone already, or it changed its user and is no more ours to signal
+        return  # it has ended, or runs as another user now

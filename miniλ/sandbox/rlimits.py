@@ -1,9 +1,9 @@
-"""This module is the resource limits of a worker (setrlimit(2)), soft and hard alike.
+"""Resource limits of a worker (setrlimit(2)): the soft limit is also the hard one.
 
 RLIMIT_AS is never used: Node, Go, Java and .NET reserve far more than they use, and crash or
 hang under it. RLIMIT_DATA counts private writable mappings (kernel 4.7 and newer): brk, private
-anonymous memory and thread stacks, touched or not. It gives Python a clean MemoryError; it does
-not see shared mappings and each child has its own, so a cgroup or a poll stands behind it.
+anonymous memory and thread stacks, touched or not. It gives Python a clean MemoryError. It does
+not count shared mappings, and each child has its own, so a cgroup or a poll stands behind it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import resource
 
-# RLIMIT_DATA counts what is mapped, not what is touched: `import numpy` maps some 100 MB and
-# 64 threads map 64 stacks. The slack is what that costs beyond what Lambda would count.
+# RLIMIT_DATA counts memory that is mapped, not memory that is touched: `import numpy` maps some
+# 100 MB and 64 threads map 64 stacks. The slack is the part that Lambda would not count.
 DATA_SLACK = 160 * 1024 * 1024
 
 # glibc gives each thread a stack of the soft RLIMIT_STACK, 8 MB: 64 threads would be 512 MB.
@@ -22,8 +22,8 @@ THREAD_STACK = 1024 * 1024
 def apply(data: int, file: int | None, descriptors: int, processes: int | None) -> None:
     """Limit this process and its children. Raises OSError or ValueError if the kernel refuses.
 
-    `file` is None where /tmp has a better cap; `processes` is None where RLIMIT_NPROC would count
-    the whole user's processes, ours too.
+    `file` is None where /tmp is a file system of its size; `processes` is None where a cgroup
+    limits them, and where RLIMIT_NPROC does not bind (root).
     """
     # A core file would be a function's memory on our disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -36,7 +36,7 @@ def apply(data: int, file: int | None, descriptors: int, processes: int | None) 
 
 
 def _at_most(which: int, value: int) -> tuple[int, int]:
-    """Return `value` as both limits, or the hard limit that we already live under."""
+    """Return `value` as soft and hard limit, or our own hard limit if that is lower."""
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
@@ -44,7 +44,7 @@ def _at_most(which: int, value: int) -> tuple[int, int]:
 
 
 def shrink_thread_stacks() -> None:
-    """Make threads started by C or Python get `THREAD_STACK` from now on.
+    """Give threads that C or Python starts from now on a stack of `THREAD_STACK`.
 
     glibc reads RLIMIT_STACK once, when a process starts, so a worker that was forked cannot
     change its threads' stacks with setrlimit; pthread_setattr_default_np(3) can. The main

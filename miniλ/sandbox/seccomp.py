@@ -1,19 +1,19 @@
-"""This module is the system call filter of a worker: a deny list as classic BPF (seccomp(2)).
+"""The system call filter of a worker: a deny list as classic BPF (seccomp(2)).
 
-Rule 1: the filter stands in front of calls that are of no use to a function and of much use to
-an attacker of the kernel or of a neighbour. It is a second wall: none of it is needed where the
-kernel has no bugs and a worker has no privileges.
+Rule 1: the filter refuses calls that are of no use to a function and of much use to an attacker of
+the kernel or of a neighbour. It is a second wall: the kernel's own checks would do, if it had no
+bugs, for a worker without privileges.
 
 Rule 2: a refusal is an errno that programs expect. EPERM is what most of these calls answer to
 a process without privileges; ENOSYS makes libraries fall back to an older call; only code of
 another architecture, whose numbers mean other calls, is killed.
 
 Rule 3: the filter compares what the kernel compares. Arguments are 64 bits wide in the filter,
-and every argument looked at here is an int or shorter in the kernel, so only the low half
+and every argument that it compares is an int or shorter in the kernel, so only the low half
 counts: a high half full of garbage must change nothing.
 
-Rule 4: what we do not know is not there. Numbers above `NEWEST`, and those that no kernel has
-given out, are ENOSYS; a deny list would otherwise fail open with every new kernel.
+Rule 4: a call that we have not reviewed is ENOSYS: numbers above `NEWEST`, and those that no kernel
+has assigned. A deny list would otherwise fail open with every new kernel.
 
 Theory of operation: the verdicts over all numbers make some eighty runs of neighbours with the
 same verdict. The program is a binary tree over these runs, so a call is decided by six or seven
@@ -31,12 +31,12 @@ import stat
 import struct
 from typing import NamedTuple
 
-# The newest system call that we have looked at: file_setattr, of Linux 6.17; 6.18 has no newer.
+# The newest system call that we have reviewed: file_setattr, of Linux 6.17; 6.18 has no newer.
 # On x86_64 the x32 calls, which have bit 30 set, are above it and thus ENOSYS as well.
 NEWEST = 469
 
-# Numbers below it that no kernel has given out. 335 and 336 of x86_64 are not among them: they
-# are the kernel's own way back from a uprobe, and a traced worker would crash without.
+# Numbers below it that no kernel has assigned. 335 and 336 of x86_64 are not among them: they
+# are the kernel's own way back from a uprobe, without which a traced worker would crash.
 UNASSIGNED = {"x86_64": range(337, 424), "aarch64": range(295, 424)}
 
 # AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64 of linux/audit.h: both 64 bit and little-endian.
@@ -52,8 +52,8 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {
     # They replace, extend or stop the kernel.
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105),
     "finit_module": (313, 273), "delete_module": (176, 106), "reboot": (169, 142),
-    # They change what the paths mean. A user namespace gives everybody the right to mount, and
-    # so most holes of the last years their way in.
+    # They change what the paths mean. A user namespace gives every user the right to mount, which
+    # most holes of the last years needed.
     "mount": (165, 40), "umount2": (166, 39), "open_tree": (428, 428), "open_tree_attr": (467, 467),
     "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432),
     "fspick": (433, 433), "mount_setattr": (442, 442), "pivot_root": (155, 41), "chroot": (161, 51),
@@ -68,24 +68,24 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {
     "prlimit64": (302, 261),
     # Keyrings belong to a user, and all workers may have the same one.
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
-    # They are the administrator's: swap, accounting, quotas, log, clock, name, ports, terminal.
+    # For administrators: swap, accounting, quotas, log, clock, host name, ports, terminal.
     "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89), "quotactl": (179, 60),
     "quotactl_fd": (443, 443), "syslog": (103, 116), "settimeofday": (164, 170),
     "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
     "sethostname": (170, 161), "setdomainname": (171, 162), "iopl": (172, None),
     "ioperm": (173, None), "vhangup": (153, 58),
-    # Where memory lies is the host's decision, and moving pages slows down everybody.
+    # The host decides on which node memory lies, and moving pages slows down every process.
     "mbind": (237, 235), "set_mempolicy": (238, 237), "set_mempolicy_home_node": (450, 450),
     "migrate_pages": (256, 238), "move_pages": (279, 239),
-    # Nobody needs them any more.
+    # Obsolete: today's kernels have neither.
     "lookup_dcookie": (212, 18), "nfsservctl": (180, 42),
-    # These depend on their arguments, or on what a library does without them.
+    # Refused for some arguments alone, or with another errno: see `RULES`.
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "ioctl": (16, 29),
     "personality": (135, 92), "mknod": (133, None), "mknodat": (259, 33),
 }
 # fmt: on
 
-# What a filter returns (linux/seccomp.h); the low half of ERRNO is the number of the error.
+# The verdicts of a filter (linux/seccomp.h); the low half of ERRNO is the number of the error.
 ALLOW = 0x7FFF0000
 ERRNO = 0x00050000
 KILL_PROCESS = 0x80000000
@@ -119,10 +119,10 @@ NAMESPACES = 0x7E020000
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
 
-# linux/socket.h; Python knows these families only where its C library does.
+# linux/socket.h; Python has these families only where its C library has them.
 _AF_PACKET, _AF_ALG, _AF_VSOCK = 17, 38, 40
 
-# The kernel makes a mode of 16 bits out of it, of which these four are the type of the file.
+# The kernel takes 16 bits of a mode, of which the upper four are the type of the file.
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 _FILE_TYPE = 0xF000
 
@@ -130,7 +130,7 @@ RULES: dict[str, int | Rule] = {
     "io_uring_setup": _MISSING,
     "io_uring_enter": _MISSING,
     "io_uring_register": _MISSING,
-    # Its flags are in memory, where no filter can look; the C library falls back to clone.
+    # Its flags are in memory, which no filter can read; the C library falls back to clone.
     "clone3": _MISSING,
     "clone": Rule(ALLOW, _REFUSED, (Condition(0, (0,), NAMESPACES),)),
     "socket": Rule(
@@ -138,22 +138,22 @@ RULES: dict[str, int | Rule] = {
         ALLOW,
         (
             Condition(0, (_AF_PACKET, _AF_ALG, _AF_VSOCK)),
-            # The old name of AF_PACKET: AF_INET with the type 10, SOCK_PACKET (packet(7)). The
+            # The older form of AF_PACKET: AF_INET with the type 10, SOCK_PACKET (packet(7)). The
             # type is four bits; above them are SOCK_CLOEXEC and SOCK_NONBLOCK.
             Condition(1, (10,), 0xF),
         ),
     ),
     "ioctl": Rule(_REFUSED, ALLOW, (Condition(1, (TIOCSTI, TIOCLINUX)),)),
-    # 0 is the plain Linux that everybody has, 0xffffffff asks and changes nothing.
+    # 0 is plain Linux, the default; 0xffffffff reads the personality and changes nothing.
     "personality": Rule(ALLOW, _REFUSED, (Condition(0, (0, 0xFFFFFFFF)),)),
-    # FIFOs and sockets are everybody's: mkfifo(3) of older C libraries and of musl is mknod.
-    # Its own limits are 0's; by any other number they may be anybody's.
+    # Pid 0 is the caller; another pid may be another process.
     "prlimit64": Rule(ALLOW, _REFUSED, (Condition(0, (0,)),)),
+    # Devices alone are refused: mkfifo(3) of older C libraries and of musl is mknod.
     "mknod": Rule(_REFUSED, ALLOW, (Condition(1, _DEVICES, _FILE_TYPE),)),
     "mknodat": Rule(_REFUSED, ALLOW, (Condition(2, _DEVICES, _FILE_TYPE),)),
 }
 
-# Instructions (linux/bpf_common.h) and where struct seccomp_data has its fields.
+# Instructions (linux/bpf_common.h) and the offsets of the fields of struct seccomp_data.
 _LOAD = 0x20
 _AND = 0x54
 _IF_EQUAL = 0x15
@@ -203,8 +203,8 @@ def _runs(machine: str) -> list[tuple[int, list[bytes]]]:
 def _tree(runs: list[tuple[int, list[bytes]]]) -> list[bytes]:
     """Return code that finds the run of the number in the accumulator.
 
-    A conditional jump reaches 255 instructions ahead. The longest, at the root, goes over one
-    half of the program; `_instruction` raises should the tables ever grow that far.
+    A conditional jump reaches 255 instructions ahead. The longest, at the root, skips one half of
+    the program; `_instruction` raises if the tables grow beyond that.
     """
     if len(runs) == 1:
         return runs[0][1]
@@ -241,7 +241,7 @@ _SET_MODE_FILTER = 1
 
 
 class _Program(ctypes.Structure):
-    """This is struct sock_fprog: how many instructions, and where they are."""
+    """struct sock_fprog: the number of instructions, and their address."""
 
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
@@ -251,16 +251,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _prepared = _Program()
 _reference = ctypes.byref(_prepared)
-# The number of seccomp(2) itself; -1 is ENOSYS, and then prctl is asked.
+# The number of seccomp(2) itself; -1 is ENOSYS, after which `install` calls prctl(2).
 _seccomp = ctypes.c_long({"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1))
 
 
 def install(program: bytes) -> None:
-    """Put this thread, and all that it will start, under the filter, for ever.
+    """Put this thread, and all that it will start, under the filter, for good.
 
     The caller has set no_new_privs and has no other thread yet. Raises OSError: EACCES without
-    no_new_privs, EINVAL for a program that the kernel does not take or a kernel that takes
-    none. Source: seccomp(2), with prctl(2) for sandboxes that have not heard of the former.
+    no_new_privs, EINVAL for a program that the kernel refuses, or from a kernel without filters.
+    Source: seccomp(2), with prctl(2) for sandboxes around us that refuse the former.
     """
     _prepared.length = len(program) // 8
     _prepared.instructions = program
@@ -272,10 +272,10 @@ def install(program: bytes) -> None:
 
 
 def probe() -> str:
-    """Try the filter in a forked child: return "" if it holds, else one line that says why not.
+    """Try the filter in a forked child: return "" if it holds, else one line with the reason.
 
-    The calling process should have no other thread (os.fork). The child is reaped, and no
-    error is raised: whatever goes wrong is the line. Source: seccomp(2).
+    The calling process should have no other thread (os.fork). The child is reaped. Raises nothing:
+    an error is a reason. Source: seccomp(2).
     """
     try:
         filter_ = program(os.uname().machine)
@@ -286,24 +286,24 @@ def probe() -> str:
                 try:
                     answer.write((_try(filter_) or "ok").encode())
                 finally:
-                    # Nobody's exit handlers are the child's to run, and no exception climbs on.
+                    # No exit handler may run in this copy, and no exception leave it.
                     os._exit(0)
             answer.close()
-            said = answers.read().decode()
+            report = answers.read().decode()
             status = os.waitpid(child, 0)[1]
     except LookupError as error:
         return f"no system call numbers for {error.args[0]}"
     except OSError as error:
         return f"cannot try the filter: {error}"
-    if not said:
+    if not report:
         return f"a process under the filter ended without an answer, status {status}"
-    return "" if said == "ok" else said
+    return "" if report == "ok" else report
 
 
 def _try(filter_: bytes) -> str:
-    """Install the filter here; return why it does not hold, or "" if it does."""
+    """Install the filter here; return "" if it holds, else the reason why not."""
     pid = os.getpid()
-    # There is no descriptor -1, and the kernel looks for it first: nothing can happen, and no
+    # The kernel checks the descriptor first, and -1 is none: the call changes nothing, and no
     # container's own filter answers in our place, as it might for unshare.
     before = _error(_libc.ioctl(-1, TIOCSTI, 0))
     try:

@@ -1,16 +1,16 @@
-"""This module is the program that a zygote is started as; what a zygote does is in `zygote_main`.
+"""The program of a zygote; its work is in `zygote_main`.
 
-Rule: nothing else is here. An interpreter compiles the file that it is told to run each time, and
-keeps its syntax tree for as long as it runs: 2 kB a line, in the zygote and so in each worker. Of
-a module that is imported it keeps the code only.
+Rule: this file stays as short as it is. An interpreter compiles the file that it runs at each
+start, and keeps the syntax tree until it ends: 2 kB a line, in the zygote and so in each worker. Of
+an imported module it keeps the code alone.
 """
 
 import json
 import sys
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    sys.path.append(given["packages"])
+    arguments = json.loads(sys.argv[1])
+    sys.path.append(arguments["packages"])
     from miniλ.sandbox import zygote_main
 
-    zygote_main.main(**given)
+    zygote_main.main(**arguments)

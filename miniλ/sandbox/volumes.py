@@ -1,30 +1,30 @@
-"""This module is the private /tmp of a worker as a file system of exactly its size, for root.
+"""The private /tmp of a worker as a file system of exactly its size, for root.
 
-Rule 1: this is the supervisor's side. It blocks (mkfs, mount, umount), so all but `lease` of a
-spare belongs into a thread; the lock is held for lists only, never across these.
+Rule 1: this is the supervisor's side. It blocks (mkfs, mount, umount), so all methods but `spare`
+belong into a thread; the lock is held for lists only, never across these.
 
-Rule 2: a volume is leased once. What comes back is unmounted and deleted, and a new one takes
-its place: that is 1 ms, where emptying a directory of 33,000 names is 300, and nothing that a
-worker did to a file system (attributes, ACLs, grown directories) meets the next worker.
+Rule 2: a volume is leased once. One that is given back is unmounted and deleted, and a new one
+takes its place: that takes 1 ms, where emptying a directory of 33,000 names takes 300, and no
+change of a worker to its file system (attributes, ACLs, grown directories) reaches the next worker.
 
-Theory of operation: a tmpfs is charged to the memory cgroup of who writes it, and stays charged
-when he is dead; the page cache of a file system on disk is reclaimed instead. So a volume is
-a sparse image of ext4 on a loop device. mkfs runs for the template of a size; a volume is a
-copy of the template's data, some 64 KB. The kernel clears the loop device with the mount
-(LO_FLAGS_AUTOCLEAR), also when we were killed: what is left is mounts and files below one
-directory, and `sweep` finds both without notes.
+Theory of operation: a tmpfs is charged to the memory cgroup of the process that writes it, and
+stays charged when that process is dead; the page cache of a file system on disk is reclaimed
+instead. So a volume is a sparse image of ext4 on a loop device. mkfs runs for the template of a
+size; a volume is a copy of the template's data, some 64 KB. The kernel clears the loop device with
+the mount (LO_FLAGS_AUTOCLEAR), also when we were killed: only mounts and files below one directory
+are left, and `sweep` finds both without a list.
 
     512.template   the empty file system
     512-7.image    volume 7; readable by root only
     512-7          where it is mounted
 
-The sum of the volumes may be more than the disk: where that is full, what was written to a
-volume is lost (EIO), although the volume has room.
+The sum of the volumes may be more than the disk: where the disk is full, data written to a volume
+is lost (EIO), although the volume has room.
 
 A mount namespace that is made while volumes are mounted has copies of them, and would keep them,
 and so their disk space, to its end. So the directory is mounted on itself with shared propagation
-(mount_namespaces(7)): who makes his copies slaves of it loses them when we unmount, also if the
-rest of the host is private.
+(mount_namespaces(7)): a namespace that makes its copies slaves of it loses them when we unmount,
+also if the rest of the host is private.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from miniλ.sandbox import namespaces, tmp
 MB = 1 << 20
 BLOCK = 4096
 
-# What is free beyond the size, so that a file of exactly the size fits together with its
-# directory and extent blocks; far less than the megabyte by which sizes are given.
+# Free space beyond the size, so that a file of exactly the size fits together with its directory
+# and extent blocks; far less than a megabyte, the unit of sizes.
 ROOM = 64 * BLOCK
 
-# No journal: nobody mounts a volume again after a crash. One inode for 16 KB is what mkfs takes
-# for disks: 512 MB hold 33,000 files, and the millionth name is ENOSPC long before the disk is
-# full of inodes. No resize_inode: a volume never grows. The inode tables of a sparse image are
-# zeros already, so nobody has to write them, neither mkfs nor a kernel thread after mount.
+# No journal: a volume is not mounted again after a crash. One inode for 16 KB is mkfs's default for
+# disks: 512 MB hold 33,000 files, and the millionth name is ENOSPC long before the disk is full of
+# inodes. No resize_inode: a volume never grows. The inode tables of a sparse image are zeros
+# already, so neither mkfs nor a kernel thread after mount writes them.
 _MKFS = (
     *("-q", "-F", "-b", str(BLOCK), "-i", "16384", "-I", "256", "-m", "0"),
     *("-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1"),
@@ -65,7 +65,7 @@ _LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")
 
 
 def probe(directory: str) -> str:
-    """Return "" if volumes can be had below `directory`, else why not, in a line. By doing."""
+    """Return "" if volumes work below `directory`, else one line with the reason. By doing."""
     if os.geteuid() != 0:
         return "not root"
     try:
@@ -75,16 +75,16 @@ def probe(directory: str) -> str:
                 with open(f"{volumes.lease(8).path}/file", "wb") as file:
                     file.write(b"x" * BLOCK)
             finally:
-                left = volumes.close()
-            return f"cannot be unmounted: {' '.join(left)}" if left else ""
+                busy = volumes.close()
+            return f"cannot be unmounted: {' '.join(busy)}" if busy else ""
     except OSError as exc:
         return " ".join((exc.strerror or str(exc)).split())
 
 
 class Volume:
-    """A mounted file system: `path` is where, `size_mb` how much fits (MB of 2**20 bytes).
+    """A file system mounted at `path`, into which `size_mb` MB (of 2**20 bytes) fit.
 
-    Its root directory is root's, mode 0700: who leases it gives it to the worker.
+    Its root directory is root's, mode 0700; `sandbox.enter` gives it to the worker's user.
     """
 
     def __init__(self, path: str, size_mb: int) -> None:
@@ -100,11 +100,11 @@ class Volume:
         _mount(f"{self.path}.image", self.path)
 
     def remove(self) -> None:
-        """Unmount and delete it; what is gone already is fine. Raises OSError (EBUSY)."""
+        """Unmount and delete it, as far as it is still there. Raises OSError (EBUSY)."""
         try:
             _unmount(self.path)
         except OSError as exc:
-            if exc.errno not in (errno.EINVAL, errno.ENOENT):  # no mount point, or none any more
+            if exc.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted, no directory
                 raise
         for function, path in ((os.rmdir, self.path), (os.unlink, f"{self.path}.image")):
             try:
@@ -116,8 +116,8 @@ class Volume:
 class Volumes:
     """The volumes below a directory: made ahead, leased, replaced, and removed at the end.
 
-    Up to `spares` of each size are kept mounted. Methods may be called from any thread. What
-    a dead instance left in the directory has to be swept before.
+    Up to `spares` of each size are kept mounted. Methods may be called from any thread. Call
+    `sweep` before, on a directory that a dead instance used.
     """
 
     def __init__(self, directory: str, spares: int = 4) -> None:
@@ -128,7 +128,7 @@ class Volumes:
         self._every: set[Volume] = set()  # leased, spare and quarantined
         self._leased: set[Volume] = set()
         self._spare: dict[int, list[Volume]] = {}
-        self._coming: dict[int, int] = {}
+        self._in_progress: dict[int, int] = {}  # how many spares `make_ahead` makes now, by size
         self._quarantine: list[Volume] = []
         self._is_closed = False
         os.makedirs(self.directory, exist_ok=True)
@@ -137,30 +137,30 @@ class Volumes:
             namespaces.mount(self.directory, self.directory, None, flags)
 
     def make_ahead(self, size_mb: int) -> bool:
-        """Make one spare volume if there are too few; return whether more are wanted.
+        """Make one spare volume if there are too few; return whether more are missing.
 
         Takes milliseconds, the first of a size some more. Raises OSError as `lease` does.
         """
         with self._lock:
-            if self._is_closed or not self._has_room(size_mb):
+            if self._is_closed or not self._needs_spare(size_mb):
                 return False
-            self._coming[size_mb] = self._coming.get(size_mb, 0) + 1
+            self._in_progress[size_mb] = self._in_progress.get(size_mb, 0) + 1
         volume = None
         try:
             volume = self._make(size_mb)
         finally:
             with self._lock:
-                self._coming[size_mb] -= 1
+                self._in_progress[size_mb] -= 1
                 if volume is not None and not self._is_closed:
                     self._spare.setdefault(size_mb, []).append(volume)
-                wanted = not self._is_closed and self._has_room(size_mb)
-        return wanted
+                needs_more = not self._is_closed and self._needs_spare(size_mb)
+        return needs_more
 
     def lease(self, size_mb: int) -> Volume:
         """Return an empty volume: a spare one at once, else a new one.
 
-        Raises OSError: no space on the disk, no loop device, no right to mount, closed. Making
-        one blocks for milliseconds: `make_ahead` is how a loop does not wait for it.
+        Raises OSError: no space on the disk, no loop device, no right to mount, closed. To make one
+        blocks for milliseconds, which `make_ahead` moves off the cold start.
         """
         volume = self.spare(size_mb)
         if volume is None:
@@ -170,7 +170,7 @@ class Volumes:
         return volume
 
     def spare(self, size_mb: int) -> Volume | None:
-        """Return an empty volume at once, or None: then `lease` one."""
+        """Return an empty volume at once, or None if there is no spare: then call `lease`."""
         with self._lock:
             spare = self._spare.get(size_mb)
             volume = spare.pop() if spare else None
@@ -179,7 +179,7 @@ class Volumes:
         return volume
 
     def give_back(self, volume: Volume) -> None:
-        """Take a volume back; it is removed, else quarantined, and replaced. Twice is once."""
+        """Take a volume back: remove it, else quarantine it, and make a new spare. Idempotent."""
         with self._lock:
             if volume not in self._leased:
                 return
@@ -189,32 +189,32 @@ class Volumes:
         try:
             self.make_ahead(volume.size_mb)
         except OSError:
-            pass  # there is none to spare: the next lease says why
+            pass  # the next lease raises it
 
     def collect(self) -> list[str]:
-        """Remove what could not be removed before; return what still cannot (EBUSY)."""
+        """Retry the removal of quarantined volumes; return the paths still busy (EBUSY)."""
         with self._lock:
-            waiting, self._quarantine = self._quarantine, []
-        left = [volume for volume in waiting if not self._remove(volume)]
+            quarantine, self._quarantine = self._quarantine, []
+        busy = [volume for volume in quarantine if not self._remove(volume)]
         with self._lock:
-            self._quarantine += left
-        return [volume.path for volume in left]
+            self._quarantine += busy
+        return [volume.path for volume in busy]
 
     def close(self) -> list[str]:
-        """Remove every volume, leased ones as well, and templates; return what would not go."""
+        """Remove every volume, leased ones as well, and templates; return the paths still busy."""
         with self._lock:
             self._is_closed = True
             self._spare.clear()
             self._leased.clear()
             self._quarantine = list(self._every)
         self._remove_templates()
-        left = sorted(self.collect())
-        if not left and self.directory in _mount_points(self.directory):
+        busy = sorted(self.collect())
+        if not busy and self.directory in _mount_points(self.directory):
             _detach(self.directory)
-        return left
+        return busy
 
-    def _has_room(self, size_mb: int) -> bool:
-        return len(self._spare.get(size_mb, ())) + self._coming.get(size_mb, 0) < self.spares
+    def _needs_spare(self, size_mb: int) -> bool:
+        return len(self._spare.get(size_mb, ())) + self._in_progress.get(size_mb, 0) < self.spares
 
     def _remove(self, volume: Volume) -> bool:
         try:
@@ -236,7 +236,7 @@ class Volumes:
         volume = Volume(f"{self.directory}/{size_mb}-{next(self._numbers)}", size_mb)
         try:
             if not os.path.exists(template):
-                # Two threads may do this at once; the later one's takes the earlier one's place.
+                # Two threads may do this at once: the later template replaces the earlier one.
                 draft = Volume(f"{self.directory}/{size_mb}-{next(self._numbers)}", size_mb)
                 try:
                     _format(draft)
@@ -249,10 +249,10 @@ class Volumes:
             volume.remove()
             raise
         with self._lock:
-            is_late = self._is_closed
-            if not is_late:
+            is_closed = self._is_closed
+            if not is_closed:
                 self._every.add(volume)
-        if is_late:
+        if is_closed:
             volume.remove()
             self._remove_templates()
             raise OSError(errno.ESHUTDOWN, "the volumes are closed", self.directory)
@@ -262,8 +262,8 @@ class Volumes:
 def sweep(directory: str) -> list[str]:
     """Unmount and delete what a dead instance left below `directory`; return those paths.
 
-    What is held by somebody is detached (MNT_DETACH): it goes with him. The directory itself
-    stays, and nothing outside of it is touched. Raises OSError.
+    A mount that a process still uses is detached (MNT_DETACH): it ends with that use. The directory
+    itself stays, and no file outside of it is touched. Raises OSError.
     """
     if not os.path.isdir(directory):
         return []
@@ -272,13 +272,13 @@ def sweep(directory: str) -> list[str]:
         refused = [exc for point in points if (exc := _detach(point))]
         if len(refused) == len(points):
             raise refused[0]
-    found = sorted(f"{directory}/{name}" for name in os.listdir(directory))
+    paths = sorted(f"{directory}/{name}" for name in os.listdir(directory))
     tmp.empty(directory)
-    return found
+    return paths
 
 
 def _detach(point: str) -> OSError | None:
-    """Unmount what is mounted at a point, at once or when it is let go; return why not.
+    """Unmount a mount point, at once or when its last user ends; return the error, or None.
 
     A mount that another one covers has no path (ENOENT) until that one is gone.
     """
@@ -296,7 +296,7 @@ def _mount_points(directory: str) -> list[str]:
     """Return the mount points below a directory and at it, deepest and last mounted first."""
     with open("/proc/self/mountinfo", "rb") as file:
         escaped = [line.split(b" ")[4] for line in file]
-    # Blanks and the like are octal: proc_pid_mountinfo(5).
+    # Blanks, tabs, newlines and backslashes are octal: proc_pid_mountinfo(5).
     points = [
         os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point))
         for point in reversed(escaped)
@@ -306,29 +306,30 @@ def _mount_points(directory: str) -> list[str]:
 
 
 def _format(draft: Volume) -> None:
-    """Make the image of an empty file system in which `size_mb` MB (of 2**20 bytes) fit.
+    """Make the image of an empty file system into which `size_mb` MB (of 2**20 bytes) fit.
 
-    The image is larger than that, by inode tables, bitmaps and what ext4 keeps for itself (2 %,
-    at most 4096 blocks). How much is measured rather than computed: made, mounted, corrected.
+    The image is larger than that, by inode tables, bitmaps and the blocks that ext4 reserves for
+    itself (2 %, at most 4096 blocks). By how much is measured: made, mounted, corrected, up to six
+    times. Raises OSError.
     """
     program = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
         raise OSError(errno.ENOENT, "mkfs.ext4 is not here")
-    wanted = draft.size_mb * MB + ROOM
-    length, missing = wanted, 0
+    goal = draft.size_mb * MB + ROOM
+    length, missing = goal, 0
     for _ in range(6):
         length += missing
         with open(f"{draft.path}.image", "wb", opener=_private) as file:
             file.truncate(length)
-        done = subprocess.run(  # noqa: S603 - no shell, and the path is ours
+        mkfs = subprocess.run(  # noqa: S603 - no shell, and the path is ours
             [program, *_MKFS, f"{draft.path}.image"], check=False, capture_output=True, text=True
         )
-        if done.returncode != 0:
-            raise OSError(errno.EIO, f"mkfs.ext4: {done.stderr.strip() or done.returncode}")
+        if mkfs.returncode != 0:
+            raise OSError(errno.EIO, f"mkfs.ext4: {mkfs.stderr.strip() or mkfs.returncode}")
         draft.mount()
         os.rmdir(f"{draft.path}/lost+found")
         os.chmod(draft.path, 0o700)
-        missing = wanted - os.statvfs(draft.path).f_bavail * BLOCK
+        missing = goal - os.statvfs(draft.path).f_bavail * BLOCK
         _unmount(draft.path)
         os.rmdir(draft.path)
         if -ROOM < missing < ROOM:
@@ -361,10 +362,10 @@ def _copy(source: str, target: str) -> None:
 
 
 def _mount(image: str, point: str) -> None:
-    """Mount an image by mount(2); its loop device goes with the mount. Raises OSError."""
+    """Mount an image by mount(2); its loop device ends with the mount. Raises OSError."""
     loop, device = _attach(image)
     try:
-        # A flush would write the disk's own journal for the sake of files that no crash outlives.
+        # A flush would write the disk's own journal, for files that are not used after a crash.
         options = "nobarrier,noinit_itable"
         flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOATIME
         namespaces.mount(device, point, "ext4", flags, options)
@@ -375,8 +376,8 @@ def _mount(image: str, point: str) -> None:
 def _attach(image: str) -> tuple[int, str]:
     """Bind a loop device to an image: loop(4). Return its descriptor and path.
 
-    Page cache of the image instead of direct I/O, which has rules for alignment that not every
-    disk can keep. Needs Linux 5.8 (LOOP_CONFIGURE). Raises OSError "no loop devices: ...".
+    It goes through the image's page cache: direct I/O has alignment rules that not every disk
+    meets. Needs Linux 5.8 (LOOP_CONFIGURE). Raises OSError "no loop devices: ...".
     """
     try:
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
@@ -395,9 +396,9 @@ def _attach(image: str) -> tuple[int, str]:
                     return loop, device
                 except OSError as exc:
                     os.close(loop)
-                    if exc.errno != errno.EBUSY:  # free is free until somebody else takes it
+                    if exc.errno != errno.EBUSY:  # another process has bound it meanwhile
                         raise
-            raise OSError(errno.EBUSY, "others are always faster")
+            raise OSError(errno.EBUSY, "another process took each free one, 64 times")
         finally:
             os.close(control)
             if file >= 0:

@@ -1,8 +1,8 @@
-"""This module is the choice of a sandbox: asked of the host once, when a supervisor opens.
+"""The choice of a sandbox: made once, when a supervisor opens.
 
-What the operator says (`settings`) is a bound, what the host can do is found out by a program of
-its own (`sandbox.probe`), and what is missing is a fact in the journal, or an error where it is
-required.
+The operator's settings are an upper bound. A program of its own (`sandbox.probe`) tries what the
+host can do. A mechanism that is missing is a fact in the journal, and an error where
+`settings.require` demands what it would enforce.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ PROBE_TIMEOUT = 20.0
 
 
 async def choose(settings: Settings, directory: str) -> levels.Choice:
-    """Return what to put around workers. `directory` is an empty one, for their root."""
-    without = frozenset(_listed("without", settings.without, levels.MECHANISMS))
-    found = await asyncio.to_thread(_examine, directory)
-    return levels.choose(settings.sandbox, without, found, directory)
+    """Return what to put around workers. `directory` is an empty one, to mount their root on."""
+    without = frozenset(_split("without", settings.without, levels.MECHANISMS))
+    reasons = await asyncio.to_thread(_examine, directory)
+    return levels.choose(settings.sandbox, without, reasons, directory)
 
 
 def _examine(directory: str) -> dict[str, str]:
-    """Run the probe; where it cannot even run, nothing can be had, and that is why."""
+    """Run the probe and return its report; if it fails, every mechanism is missing for that."""
     program = catalog.sandbox_program("probe.py")
     packages, workers = str(catalog.packages_directory()), str(catalog.workers_directory())
     # In UTF-8 also under another locale, where Python would not find a package called miniλ.
     command = [sys.executable, "-I", "-S", "-X", "utf8", program, packages, directory, workers]
     try:
-        done = subprocess.run(  # noqa: S603 - our own program
+        probe = subprocess.run(  # noqa: S603 - our own program
             command, capture_output=True, timeout=PROBE_TIMEOUT, check=True
         )
-        return msgspec.json.decode(done.stdout, type=dict[str, str])
+        return msgspec.json.decode(probe.stdout, type=dict[str, str])
     except subprocess.CalledProcessError as exc:
         why = exc.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as exc:
@@ -58,52 +58,59 @@ def _examine(directory: str) -> dict[str, str]:
 def open_hierarchy(
     settings: Settings, choice: levels.Choice, instance: str
 ) -> hierarchies.Hierarchy:
-    """Return the cgroup hierarchy of these settings and this level; notes why not in `missing`."""
-    wanted = settings.cgroup
-    if wanted == "auto" and not choice.cgroup:
-        wanted = "none"
+    """Return the cgroup hierarchy of these settings and this level.
+
+    Without a hard memory limit, `choice.missing` gets the reason. Raises `InvalidParameterValue`
+    where the hierarchy that the settings name cannot be used.
+    """
+    name = settings.cgroup
+    if name == "auto" and not choice.cgroup:
+        name = "none"
     try:
-        hierarchy, refused = hierarchies.open_hierarchy(wanted, instance)
+        hierarchy, reasons = hierarchies.open_hierarchy(name, instance)
     except OSError as exc:
         msg = f"Settings: cgroup={settings.cgroup!r} cannot be had on this host: {exc}"
         raise InvalidParameterValue(msg) from exc
-    if refused and not hierarchy.limits["memory"].startswith("hard"):
-        choice.missing["cgroup"] = "; ".join(refused)
+    if reasons and not hierarchy.limits["memory"].startswith("hard"):
+        choice.missing["cgroup"] = "; ".join(reasons)
     return hierarchy
 
 
 def close_hierarchy(hierarchy: hierarchies.Hierarchy, facts: Journal) -> None:
-    """Remove the cgroups of a hierarchy; what will not go is told."""
-    left = hierarchy.close()
-    if left:
-        facts.record(journal.Trouble(what=f"cgroups that will not go: {left}"))
+    """Remove the cgroups of a hierarchy; those that are still busy are a fact in the journal."""
+    busy = hierarchy.close()
+    if busy:
+        facts.record(journal.Trouble(what=f"cgroups that will not go: {busy}"))
 
 
 async def open_volumes(
     choice: levels.Choice, directory: str, facts: Journal, undo: contextlib.AsyncExitStack
 ) -> Volumes | None:
-    """Return where /tmp's of exact size come from, where that is root and it works."""
+    """Return the pool of /tmp file systems, None where the level has none or they do not work.
+
+    `undo` closes it.
+    """
     if not choice.volumes:
         return None
-    why = await asyncio.to_thread(volumes.probe, directory)
-    if why:
-        choice.missing["volumes"] = why
+    reason = await asyncio.to_thread(volumes.probe, directory)
+    if reason:
+        choice.missing["volumes"] = reason
         return None
-    opened = Volumes(directory)
-    undo.push_async_callback(_close_volumes, opened, facts)
-    return opened
+    pool = Volumes(directory)
+    undo.push_async_callback(_close_volumes, pool, facts)
+    return pool
 
 
-async def _close_volumes(opened: Volumes, facts: Journal) -> None:
-    left = await asyncio.to_thread(opened.close)
-    if left:
-        facts.record(journal.Trouble(what=f"volumes that will not go: {left}"))
-        await asyncio.to_thread(volumes.sweep, opened.directory)
+async def _close_volumes(pool: Volumes, facts: Journal) -> None:
+    busy = await asyncio.to_thread(pool.close)
+    if busy:
+        facts.record(journal.Trouble(what=f"volumes that will not go: {busy}"))
+        await asyncio.to_thread(volumes.sweep, pool.directory)
 
 
 def check_required(settings: Settings, limits: dict[str, str]) -> None:
-    """Raise `NotEnforced` where a limit is not held as hard as `settings.require` says."""
-    required: dict[str, str] = {}
+    """Raise `NotEnforced` where a limit is not as hard as `settings.require` demands."""
+    requirements: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in settings.require.split(","))):
         resource, _, strength = item.partition(":")
         if resource not in limits or strength not in levels.STRENGTHS:
@@ -112,14 +119,14 @@ def check_required(settings: Settings, limits: dict[str, str]) -> None:
                 f":{' or :'.join(levels.STRENGTHS)}"
             )
             raise InvalidParameterValue(msg)
-        required[resource] = strength
-    unmet = levels.unmet(required, limits)
+        requirements[resource] = strength
+    unmet = levels.unmet(requirements, limits)
     if unmet:
         raise NotEnforced("; ".join([*unmet, "`minilambda doctor` says what to do about it"]))
 
 
-def _listed(name: str, text: str, allowed: tuple[str, ...]) -> list[str]:
-    """Return the words of a setting that is a list parted by commas."""
+def _split(name: str, text: str, allowed: tuple[str, ...]) -> list[str]:
+    """Return the words of a comma-separated setting. Raises `InvalidParameterValue`."""
     words = [word for part in text.split(",") if (word := part.strip())]
     for word in words:
         if word not in allowed:

@@ -35,7 +35,7 @@ class TmpDir:
         """Return a mount of a volume, to be attached by the worker; None for a directory."""
         if self.volume is None:
             return None
-        return namespaces.detached(self.path, read_only=False)
+        return namespaces.clone_mount(self.path, read_only=False)
 
 
 class TmpDirs:

@@ -1,11 +1,19 @@
-"""The levels that a machine test runs at: each cgroup hierarchy of this host, none, and walls."""
+"""The levels of machine tests: each cgroup hierarchy of this host, none, and sandbox levels."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import inspect
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,39 +24,48 @@ from miniλ import journal
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 from miniλ.store import state_dir
+from tests.machine.places import (
+    NAMESPACED,
+    NO_SANDBOX,
+    NO_SANDBOX_NOBODY,
+    ROOT,
+    Place,
+    Runner,
+    left_below,
+    settings_at,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Iterator
 
-# Where a handler and its test talk through files and processes of the host, what would hide those
-# is left out. How the whole sandbox holds is asserted by test_sandbox.py.
+# A handler and its test may talk through files and processes of the host: these mechanisms, which
+# would hide them, are left out. test_escapes.py and test_sandbox*.py test the whole sandbox.
 OPEN = "namespaces,landlock"
 CGROUPS = ("mixed", "v1", "v2", "none")
-# Levels of the sandbox, with the cgroup that belongs to them.
-WALLS = ("root", "cgroup", "userns", "landlock")
+# Levels of the sandbox, each with the cgroup that it uses by default.
+SANDBOX_LEVELS = ("root", "cgroup", "userns", "landlock")
 
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
 
 
 @pytest.fixture(autouse=True)
 def _open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what hides the host, also in programs that a test starts."""
+    """Leave out the mechanisms that hide the host, also in programs that a test starts."""
     monkeypatch.setenv("MINILAMBDA_WITHOUT", OPEN)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test at every cgroup level, and within walls if it asks nothing of the host."""
+    """Run a test at every cgroup level, and at each sandbox level unless it uses host files."""
     if "level" not in metafunc.fixturenames:
         return
-    asked = inspect.signature(metafunc.function).parameters.keys()
-    within = "run_bench" in asked and not asked & {"tmp_path", "level"}
-    metafunc.parametrize("level", (*CGROUPS, *(WALLS if within else ())), indirect=True)
+    names = inspect.signature(metafunc.function).parameters.keys()
+    within = "run_bench" in names and not names & {"tmp_path", "level"}
+    metafunc.parametrize("level", (*CGROUPS, *(SANDBOX_LEVELS if within else ())), indirect=True)
 
 
 @pytest.fixture
 def level(request: pytest.FixtureRequest) -> str:
-    """Return a level; those that this host does not have are skipped with the reason."""
+    """Return a level; skips, with the reason, one that this host does not have."""
     chosen = str(request.param)
     skip_without(chosen)
     return chosen
@@ -87,25 +104,82 @@ def is_delegated() -> bool:
 
 def at(level: str) -> dict[str, Any]:
     """Return the settings of a level."""
-    return {"sandbox": level} if level in WALLS else {"cgroup": level, "without": OPEN}
+    return {"sandbox": level} if level in SANDBOX_LEVELS else {"cgroup": level, "without": OPEN}
 
 
 def sweep(directory: Path) -> None:
-    """Remove what a killed supervisor left, as the next one would: also where a test fails."""
-    held, _ = state_dir.open_state(directory)
-    held.close()
+    """Remove what a killed supervisor left, as the next supervisor would."""
+    state, _ = state_dir.open_state(directory)
+    state.close()
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process runs or could; one that only waits to be reaped does not."""
+    """Return whether a process exists and is no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
+def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
+    """Skip where the host lacks a mechanism of this level."""
+    skip_without(place)
+    choice = supervisor._choice
+    needed = {level: ["namespaces"] for level in NAMESPACED} | {"landlock": ["landlock"]}
+    for mechanism in needed.get(place.partition("-")[0], []):
+        if mechanism in choice.missing:
+            pytest.skip(f"no {mechanism} on this host: {choice.missing[mechanism]}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _young() -> Iterator[None]:
+    """Keep the collector, which every test calls twice, from walking older objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", name="at")
+def _at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
+    """Open a supervisor at a place, for all tests there; assert that it leaves no mount or file."""
+    name = request.param
+    if name in (NO_SANDBOX, NO_SANDBOX_NOBODY):
+        yield None
+        return
+    host = Path(tempfile.mkdtemp(prefix="minilambda-host-"))
+    with asyncio.Runner() as loop, contextlib.ExitStack() as sockets:
+        sockets.callback(shutil.rmtree, host)
+        supervisor = miniλ.Supervisor(settings=settings_at(name, freeze_after=60.0))
+        # One thread: a job has ended when a later one has (`Runner.run`).
+        thread = ThreadPoolExecutor(1)
+        loop.get_loop().set_default_executor(thread)
+        loop.run(supervisor.__aenter__())
+        state = supervisor._state.path
+        try:
+            _skip_where_missing(supervisor, name)
+            place = Place(name, supervisor, host)
+            loop.run(place.open(sockets))
+            yield Runner(place, loop, thread)
+        finally:
+            loop.run(supervisor.close())
+        assert left_below(state) == []
+        assert not state.exists()
+
+
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program of ours, without the mechanisms left out for this test (`_open`)."""
+    environment = {name: text for name, text in os.environ.items() if name != "MINILAMBDA_WITHOUT"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+
+
 class Bench:
-    """A supervisor with a function under test and a neighbour that must not notice."""
+    """A supervisor with a function under test and a neighbour that must keep working."""
 
     def __init__(self, supervisor: miniλ.Supervisor) -> None:
         self.supervisor = supervisor

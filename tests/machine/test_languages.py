@@ -1,11 +1,11 @@
-"""Programs in other languages run behind the walls: a worker starts them, as functions do.
+"""Programs in other languages run in the sandbox: a worker starts them, as functions do.
 
-In tests/functions/languages is one source for each, that asks of its runtime what a function may:
+In tests/functions/languages is one source for each, which uses its runtime as a function would:
 threads that the collector has to stop, garbage, a file, sockets, a child, signals, a profile. All
-print the same lines. The walls are the filter of system calls and whatever else a level has, among
-it RLIMIT_DATA: these runtimes reserve far more memory than they use.
+print the same lines. They run under the filter of system calls and the other mechanisms of a level,
+RLIMIT_DATA among them: these runtimes reserve far more memory than they use.
 
-Toolchains come from PATH or the package indexes, are used once per session and not kept.
+Toolchains come from PATH or the package indexes, and are removed after one use per session.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).resolve().parents[1] / "functions" / "languages"
 MEMORY_MB = 512
-# All that this host has, and what has neither a /tmp nor a root of its own.
-WALLED = ("auto", "landlock")
+# The highest level of this host, and one that has neither a /tmp nor a root of its own.
+CONFINED = ("auto", "landlock")
 OPEN = "bare-seccomp"
 
-# How a worker starts each, in its code directory. A JVM takes its first heap to be 1/64 of the
-# host's memory and its temporary directory to be /tmp, unless it is told; Lambda tells its own too.
+# How a worker starts each, in its code directory. A JVM's defaults are a first heap of 1/64 of the
+# host's memory and /tmp as temporary directory; Lambda sets options for its own too.
 COMMANDS = {
     "python": [f"python3.{sys.version_info.minor}", "subject.py"],
     "node": ["node", "--expose-gc", "subject.js"],
@@ -44,7 +44,7 @@ COMMANDS = {
     "go": ["./subject"],
     "dotnet": ["./subject"],
 }
-# Where a worker looks for programs that are not the function's.
+# PATH of workers, for programs that the function does not bring.
 PATH = "/usr/local/bin:/usr/bin:/bin"
 NPM_SECONDS = 40
 
@@ -53,12 +53,14 @@ import os, resource, subprocess
 
 def handler(event, context):
     command = [os.path.expandvars(word) for word in event]
-    done = subprocess.run(command, capture_output=True, text=True)
+    program = subprocess.run(command, capture_output=True, text=True)
     data = resource.getrlimit(resource.RLIMIT_DATA)
-    return {"code": done.returncode, "said": done.stdout, "errors": done.stderr, "data": data}
+    return {
+        "code": program.returncode, "output": program.stdout, "errors": program.stderr, "data": data
+    }
 """
 
-SAID = {
+OUTPUT = {
     "threads": "10",
     "garbage": "409500",
     "file": "1048576 x",
@@ -66,7 +68,7 @@ SAID = {
     "child": "said 3",
     "signal": "SIGTERM",
 }
-# The errno that unshare(2) gave; Node and Java have no way to call it, and start unshare(1).
+# The errno of unshare(2); Node and Java cannot call it, and start unshare(1).
 REFUSED = ("1", "unshare: unshare failed: Operation not permitted 1")
 
 pytestmark = pytest.mark.timeout(300)  # a toolchain takes longer than a test may
@@ -79,7 +81,7 @@ pytestmark = pytest.mark.timeout(300)  # a toolchain takes longer than a test ma
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
     """Return a function from a language to the code directory of its program, built once.
 
-    Where the toolchain cannot be had the test is skipped with the reason.
+    It skips the test, with the reason, where the toolchain is missing.
     """
     built: dict[str, Path | str] = {}
 
@@ -139,15 +141,15 @@ def _build_go(code: Path, tools: Path) -> str:
 
 
 def _build_dotnet(code: Path, tools: Path) -> str:
-    """Compile for .NET 10, with what there is: see tests/functions/languages/dotnet/build.py."""
+    """Compile for .NET 10, from packages: see tests/functions/languages/dotnet/build.py."""
     npm = shutil.which("npm")
     if npm is None:
         return "npm is not on PATH"
     why = (
         _pip(tools / "net", "pythonnet>=3.1", "dotnetcore2==3.1.23")
         or _pip(tools / "host", "--no-deps", "msmcp-template==0.0.12a6918199")
-        # OpenSSL 1.1, which that old .NET has to have and today's hosts have not; the wheel is of
-        # one version of Python, and nothing of it is imported.
+        # OpenSSL 1.1, which that old .NET needs and today's hosts lack; the wheel is for one
+        # version of Python, and only its shared libraries are used.
         or _pip(tools / "ssl", "--python-version=3.11", "--no-deps", "psycopg2-binary==2.9.5")
     )
     if why:
@@ -187,25 +189,25 @@ BUILDS = {
 
 
 def _pip(directory: Path, *packages: str) -> str:
-    """Install wheels, of which nothing is compiled; return why not, or ""."""
+    """Install wheels, without compiling; return "", or the reason why they cannot be."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries=1"]
     pip += ["--disable-pip-version-check", "--no-compile", "--only-binary=:all:"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*pip, "--target", str(directory), *packages], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        return f"pip could not install {packages[-1]}: {_last(done.stderr)}"
+    if process.returncode:
+        return f"pip could not install {packages[-1]}: {_last(process.stderr)}"
     return ""
 
 
 def _last(text: str) -> str:
-    return (text.strip() or "it said nothing").splitlines()[-1]
+    return (text.strip() or "no output").splitlines()[-1]
 
 
 def _run(
     command: list[Any], environment: dict[str, str] | None = None, cwd: Path | None = None
 ) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [str(word) for word in command],
         env={**os.environ, **(environment or {})},
         cwd=cwd,
@@ -213,14 +215,14 @@ def _run(
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
-# What they do behind the walls
+# The programs in the sandbox
 
 
-def ask(language: str, code: Path, place: str) -> dict[str, str]:
-    """Have a worker at a place run the program of a language; return what it said, by name."""
+def run(language: str, code: Path, place: str) -> dict[str, str]:
+    """Run the program of a language in a worker at a place; return its lines, by first word."""
     sandbox, _, without = place.partition("-")
     settings = Settings(sandbox=sandbox, without=without)  # type: ignore[arg-type]
 
@@ -243,29 +245,29 @@ def ask(language: str, code: Path, place: str) -> dict[str, str]:
     assert answer["errors"] == ""
     assert set(answer["data"]) == {MEMORY_MB * (1 << 20) + rlimits.DATA_SLACK}
     words: dict[str, str] = {}
-    for line in answer["said"].splitlines():
+    for line in answer["output"].splitlines():
         name, _, what = line.partition(" ")
         words[name] = what
     return words
 
 
-@pytest.mark.parametrize("place", WALLED)
+@pytest.mark.parametrize("place", CONFINED)
 @pytest.mark.parametrize("language", COMMANDS)
-def test_a_program_runs_behind_the_walls(
+def test_a_program_runs_in_the_sandbox(
     language: str, place: str, programs: Callable[[str], Path]
 ) -> None:
-    """Its runtime does without what is denied; the filter is on in it, and refuses."""
-    words = ask(language, programs(language), place)
+    """Its runtime works without the calls that are refused; the filter is on in it, and refuses."""
+    words = run(language, programs(language), place)
 
     assert words.pop("unshare") in REFUSED
-    assert words == {**SAID, "seccomp": "2"}
+    assert words == {**OUTPUT, "seccomp": "2"}
 
 
 @pytest.mark.parametrize("language", COMMANDS)
-def test_without_the_filter_nothing_is_refused(
+def test_without_the_filter_the_call_is_allowed(
     language: str, programs: Callable[[str], Path]
 ) -> None:
-    """The control: the same program finds no filter, and may do what was refused."""
-    words = ask(language, programs(language), OPEN)
+    """The control: the same program has no filter, and unshare(2) succeeds."""
+    words = run(language, programs(language), OPEN)
 
-    assert words == {**SAID, "seccomp": "0", "unshare": "0"}
+    assert words == {**OUTPUT, "seccomp": "0", "unshare": "0"}

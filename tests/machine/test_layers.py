@@ -1,7 +1,7 @@
-"""Layers are what a worker finds at /opt: modules, programs, files, and none that it can change.
+"""Layers are mounted at /opt of a worker: modules, programs and files that it cannot change.
 
-A layer is brought into the store and written down as PublishLayerVersion does it, and given to a
-function by the control plane.
+A layer is published into store and registry as PublishLayerVersion does it, and the control plane
+gives it to a function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from miniλ.model import AttachedLayer, FunctionConfiguration
 from miniλ.settings import Settings
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, LayerVersion
-from tests.machine.conftest import OPEN, WALLS, at, skip_without
+from tests.machine.conftest import OPEN, SANDBOX_LEVELS, at, skip_without
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from miniλ.store.packages import Package
 
-# With "-landlock" only the mount is there to hold: the worker owns the files.
-LEVELS = (*WALLS, "userns-landlock", "none")
-# Those that have a mount namespace.
-BOXED = ("root", "cgroup", "userns", "userns-landlock")
+# With "-landlock" only the read-only mount protects the files: the worker owns them.
+LEVELS = (*SANDBOX_LEVELS, "userns-landlock", "none")
+# The levels with a mount namespace.
+NAMESPACED = ("root", "cgroup", "userns", "userns-landlock")
 SITE_PACKAGES = f"python/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
-# A handler runs what a test asks for, as a function of several lines.
+# A handler that runs the source in its event.
 HANDLER = """
 def handler(event, context):
     names = {}
@@ -45,7 +45,7 @@ def handler(event, context):
 
 
 class Bench:
-    """A supervisor at a level, with a function that runs what it is sent."""
+    """A supervisor at a level, with a function that runs the source in its event."""
 
     def __init__(self, supervisor: miniλ.Supervisor, directory: Path, level: str) -> None:
         self.supervisor = supervisor
@@ -66,12 +66,12 @@ class Bench:
             await self.supervisor.registry.write(Change(LAYER, name, "1", _version(name, package)))
         return AttachedLayer(functions.place.layer(name, 1), package.size, package.path)
 
-    async def have(self, *layers: AttachedLayer) -> FunctionConfiguration:
+    async def attach(self, *layers: AttachedLayer) -> FunctionConfiguration:
         """Give the function these layers and no others."""
         return await self.supervisor.functions.update("subject", {"layers": list(layers)})
 
-    async def ask(self, source: str) -> Any:
-        """Run `source` in the function and return what it leaves as `answer`."""
+    async def run(self, source: str) -> Any:
+        """Run `source` in the function and return its `answer`."""
         response = await self.supervisor.invoke("subject", source)
         assert response.failure is None, (response.failure, response.log)
         return response.payload
@@ -101,7 +101,7 @@ def run(
     def run_at(scenario: Callable[[Bench], Awaitable[None]], **modules: str) -> None:
         async def main() -> None:
             async with miniλ.Supervisor(settings=settings) as supervisor:
-                needed = "namespaces" if chosen in BOXED else chosen
+                needed = "namespaces" if chosen in NAMESPACED else chosen
                 if needed in supervisor._choice.missing:
                     why = supervisor._choice.missing[needed]
                     pytest.skip(f"no {needed} on this host: {why}")
@@ -118,7 +118,7 @@ def run(
 
 @pytest.fixture
 def run_once(tmp_path: Path, function_directory: Callable[..., Path]) -> Callable[..., None]:
-    """Return a runner for what does not depend on the level: no worker is asked."""
+    """Return a runner of a scenario that starts no worker, so the level does not matter."""
 
     def run_here(scenario: Callable[[Bench], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -134,8 +134,8 @@ def run_once(tmp_path: Path, function_directory: Callable[..., Path]) -> Callabl
 
 
 def _opt(bench: Bench, function: FunctionConfiguration) -> str:
-    """Return where a worker finds its layers at this level."""
-    return "/opt" if bench.level in BOXED else function.layers_path
+    """Return the path of a worker's layers at this level."""
+    return "/opt" if bench.level in NAMESPACED else function.layers_path
 
 
 def test_a_module_of_a_layer_is_imported(run: Callable[..., None]) -> None:
@@ -147,13 +147,13 @@ def test_a_module_of_a_layer_is_imported(run: Callable[..., None]) -> None:
             f"{SITE_PACKAGES}/deep.py": "word = 'deep'",
         }
         layer = await bench.layer("tools", files)
-        function = await bench.have(layer)
-        words = await bench.ask("import deep, greeting; answer = [greeting.word, deep.word]")
-        paths = await bench.ask("import sys; answer = sys.path[:3]")
-        place = await bench.ask("import greeting; answer = greeting.__file__")
+        function = await bench.attach(layer)
+        words = await bench.run("import deep, greeting; answer = [greeting.word, deep.word]")
+        paths = await bench.run("import sys; answer = sys.path[:3]")
+        place = await bench.run("import greeting; answer = greeting.__file__")
 
         opt = _opt(bench, function)
-        root = "/var/task" if bench.level in BOXED else function.code_path
+        root = "/var/task" if bench.level in NAMESPACED else function.code_path
         assert words == ["hello", "deep"]
         assert paths == [root, f"{opt}/{SITE_PACKAGES}", f"{opt}/python"]
         assert place == f"{opt}/python/greeting.py"
@@ -161,12 +161,12 @@ def test_a_module_of_a_layer_is_imported(run: Callable[..., None]) -> None:
     run(scenario)
 
 
-def test_only_directories_that_are_there_are_import_paths(run: Callable[..., None]) -> None:
-    """A layer without Python costs no import anything."""
+def test_a_layer_without_python_adds_no_import_path(run: Callable[..., None]) -> None:
+    """A path of a directory that does not exist would slow down every import."""
 
     async def scenario(bench: Bench) -> None:
-        function = await bench.have(await bench.layer("data", {"data/file": "text"}))
-        paths = await bench.ask("import sys; answer = sys.path")
+        function = await bench.attach(await bench.layer("data", {"data/file": "text"}))
+        paths = await bench.run("import sys; answer = sys.path")
 
         assert [path for path in paths if path.startswith(_opt(bench, function))] == []
 
@@ -174,15 +174,15 @@ def test_only_directories_that_are_there_are_import_paths(run: Callable[..., Non
 
 
 def test_a_later_layer_is_over_an_earlier_one(run: Callable[..., None]) -> None:
-    """Where two layers have the same file, the function sees that of the last one."""
+    """If two layers have the same file, the function sees that of the last layer."""
 
     async def scenario(bench: Bench) -> None:
         one = await bench.layer("one", {"python/both.py": "word = 1", "python/one.py": ""})
         two = await bench.layer("two", {"python/both.py": "word = 2", "python/two.py": ""})
-        await bench.have(one, two)
-        forward = await bench.ask("import both, one, two; answer = both.word")
-        await bench.have(two, one)
-        backward = await bench.ask("import both, one, two; answer = both.word")
+        await bench.attach(one, two)
+        forward = await bench.run("import both, one, two; answer = both.word")
+        await bench.attach(two, one)
+        backward = await bench.run("import both, one, two; answer = both.word")
 
         assert (forward, backward) == (2, 1)
 
@@ -193,8 +193,8 @@ def test_the_functions_own_module_is_before_a_layers(run: Callable[..., None]) -
     """A name that the function and a layer have is the function's."""
 
     async def scenario(bench: Bench) -> None:
-        await bench.have(await bench.layer("late", {"python/mine.py": "word = 'layer'"}))
-        word = await bench.ask("import mine; answer = mine.word")
+        await bench.attach(await bench.layer("late", {"python/mine.py": "word = 'layer'"}))
+        word = await bench.run("import mine; answer = mine.word")
 
         assert word == "function"
 
@@ -202,13 +202,13 @@ def test_the_functions_own_module_is_before_a_layers(run: Callable[..., None]) -
 
 
 def test_a_layer_cannot_be_written(run: Callable[..., None]) -> None:
-    """No file of a layer is changed, removed or added by a function, where there are walls.
+    """A function changes, removes or adds no file of a layer.
 
-    Without any there is nobody to say no: that shows that this test would see it.
+    The control is level "none", without a sandbox: there each attempt succeeds.
     """
 
     async def scenario(bench: Bench) -> None:
-        function = await bench.have(await bench.layer("data", {"data/file": "text"}))
+        function = await bench.attach(await bench.layer("data", {"data/file": "text"}))
         source = """
 import os
 answer = []
@@ -225,11 +225,11 @@ for attempt in (
         answer.append("done")
 """
         opt = _opt(bench, function)
-        text = await bench.ask(f"answer = open({opt!r} + '/data/file').read()")
-        done = await bench.ask(f"OPT = {opt!r}\n{source}")
+        text = await bench.run(f"answer = open({opt!r} + '/data/file').read()")
+        outcomes = await bench.run(f"OPT = {opt!r}\n{source}")
 
         assert text == "text"
-        assert done == [("done" if bench.level == "none" else "refused")] * 3
+        assert outcomes == [("done" if bench.level == "none" else "refused")] * 3
 
     run(scenario)
 
@@ -239,16 +239,16 @@ def test_programs_and_libraries_of_a_layer_are_found(run: Callable[..., None]) -
 
     async def scenario(bench: Bench) -> None:
         layer = await bench.layer("tools", {"bin/greet": "#!/bin/sh\necho hello\n"})
-        function = await bench.have(layer)
-        said = await bench.ask(
+        function = await bench.attach(layer)
+        output = await bench.run(
             "import subprocess; answer = subprocess.check_output(['greet'], text=True)"
         )
-        lists = await bench.ask(
+        lists = await bench.run(
             "import os; answer = [os.environ[n] for n in ('PATH', 'LD_LIBRARY_PATH')]"
         )
 
         opt = _opt(bench, function)
-        assert said == "hello\n"
+        assert output == "hello\n"
         assert [text.split(":")[-1] for text in lists] == [f"{opt}/bin", f"{opt}/lib"]
 
     run(scenario)
@@ -258,32 +258,32 @@ def test_layers_come_and_go_with_the_configuration(run: Callable[..., None]) -> 
     """A function without layers has an empty /opt; new code keeps the layers that were there."""
 
     async def scenario(bench: Bench) -> None:
-        look = """
+        source = """
 import os
 try:
     import tool
     answer = tool.word
 except ImportError:
-    answer = sorted(os.listdir("/opt")) if BOXED else []
+    answer = sorted(os.listdir("/opt")) if NAMESPACED else []
 """
-        look = f"BOXED = {bench.level in BOXED}\n{look}"
-        before = await bench.ask(look)
-        await bench.have(await bench.layer("tool", {"python/tool.py": "word = 'here'"}))
-        during = await bench.ask(look)
+        source = f"NAMESPACED = {bench.level in NAMESPACED}\n{source}"
+        before = await bench.run(source)
+        await bench.attach(await bench.layer("tool", {"python/tool.py": "word = 'here'"}))
+        during = await bench.run(source)
         (bench.directory / "subject" / "other.py").write_text("", encoding="utf-8")
         await bench.supervisor.update_function_code("subject", bench.directory / "subject")
-        renewed = await bench.ask(look)
-        removed = await bench.have()
-        after = await bench.ask(look)
+        renewed = await bench.run(source)
+        without_layers = await bench.attach()
+        after = await bench.run(source)
 
         assert [before, during, renewed, after] == [[], "here", "here", []]
-        assert removed.layers_path == ""
+        assert without_layers.layers_path == ""
 
     run(scenario)
 
 
 def test_a_function_is_created_with_its_layers(run_once: Callable[..., None]) -> None:
-    """One layer is used where it is; several are brought together once."""
+    """One layer is used in place; several are merged once."""
 
     async def scenario(bench: Bench) -> None:
         one = await bench.layer("one", {"a": "1"})
@@ -294,8 +294,8 @@ def test_a_function_is_created_with_its_layers(run_once: Callable[..., None]) ->
             draft = msgspec.structs.replace(
                 subject, name=name, revision=new_revision(), layers=layers
             )
-            made = await bench.supervisor.functions.create(draft, bench.directory / "subject")
-            paths.append(made.layers_path)
+            created = await bench.supervisor.functions.create(draft, bench.directory / "subject")
+            paths.append(created.layers_path)
 
         assert paths[0] == one.path
         assert paths[1] not in (one.path, two.path)
@@ -305,7 +305,7 @@ def test_a_function_is_created_with_its_layers(run_once: Callable[..., None]) ->
 
 
 def test_code_and_layers_have_one_limit(run_once: Callable[..., None]) -> None:
-    """Unzipped, all of it together is at most 262,144,000 bytes, however it comes to be more."""
+    """Unzipped, both together are at most 262,144,000 bytes, on each way to change them."""
 
     async def scenario(bench: Bench) -> None:
         large = bench.directory / "large"
@@ -314,14 +314,14 @@ def test_code_and_layers_have_one_limit(run_once: Callable[..., None]) -> None:
         with (large / "file").open("wb") as file:
             file.truncate(262_144_000 - code)
         layer = AttachedLayer(bench.supervisor.functions.place.layer("large", 1), 1, str(large))
-        exact = await bench.have(layer)
+        exact = await bench.attach(layer)
         (bench.directory / "subject" / "app.py").write_text(HANDLER + "#", encoding="utf-8")
         with pytest.raises(InvalidParameterValue) as more_code:
             await bench.supervisor.update_function_code("subject", bench.directory / "subject")
-        await bench.have()
+        await bench.attach()
         await bench.supervisor.update_function_code("subject", bench.directory / "subject")
         with pytest.raises(InvalidParameterValue) as more_layers:
-            await bench.have(layer)
+            await bench.attach(layer)
 
         assert exact.layers_path == str(large)
         expected = (
@@ -335,14 +335,14 @@ def test_code_and_layers_have_one_limit(run_once: Callable[..., None]) -> None:
     run_once(scenario)
 
 
-def test_a_layer_that_went_meanwhile_is_refused(run_once: Callable[..., None]) -> None:
-    """Between the look-up of a layer and the change its content may be deleted: nothing changes."""
+def test_a_layer_that_is_deleted_meanwhile_is_refused(run_once: Callable[..., None]) -> None:
+    """Its content may go between its look-up and the change: the function stays as it was."""
 
     async def scenario(bench: Bench) -> None:
         arn = bench.supervisor.functions.place.layer("gone", 1)
         before = bench.supervisor.get_function("subject")
         with pytest.raises(InvalidParameterValue, match=f"Layer version {arn} does not exist."):
-            await bench.have(AttachedLayer(arn, 1, str(bench.directory / "gone")))
+            await bench.attach(AttachedLayer(arn, 1, str(bench.directory / "gone")))
 
         assert bench.supervisor.get_function("subject") == before
 

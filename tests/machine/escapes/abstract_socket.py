@@ -1,6 +1,6 @@
 """Talk to a process of the host through an abstract socket, which has a name but no file.
 
-Stopped by Landlock's scope (ABI 6): mount namespaces do not part them, and the network is shared.
+Stopped by Landlock's scope (ABI 6): mount namespaces do not hide it, and the network is shared.
 """
 
 import socket

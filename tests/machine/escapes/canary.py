@@ -1,7 +1,7 @@
-"""Search the memory that was inherited for secrets of the supervisor and of other functions.
+"""Search the inherited memory for secrets of the supervisor and of other functions.
 
-Stopped by zygotes that are started by exec, without an environment, and are told no secret. The
-secret comes in two halves: nowhere is it whole but where it was leaked.
+Stopped by zygotes that are started by exec, without an environment, and get no secret. The event
+has the secret in two halves: it is whole only where it was leaked.
 """
 
 import os
@@ -23,19 +23,19 @@ def handler(event: dict, context: object) -> dict:
                 continue
             if "w" not in fields[1] and fields[-1].startswith("/"):
                 continue  # a file's own bytes
-            for place in range(int(start, 16), int(end, 16), CHUNK):
+            for address in range(int(start, 16), int(end, 16), CHUNK):
                 try:
-                    size = min(CHUNK + 64, int(end, 16) - place)
-                    piece = os.pread(memory, size, place)
+                    size = min(CHUNK + 64, int(end, 16) - address)
+                    piece = os.pread(memory, size, address)
                 except OSError:
                     break
                 searched += len(piece)
-                found = piece.find(first)
-                while found >= 0:
-                    after = found + len(first)
+                offset = piece.find(first)
+                while offset >= 0:
+                    after = offset + len(first)
                     if piece[after : after + len(second)] == second:
-                        return {"escaped": True, "seen": f"a secret at {place + found:#x}"}
-                    found = piece.find(first, after)
+                        return {"escaped": True, "seen": f"a secret at {address + offset:#x}"}
+                    offset = piece.find(first, after)
     finally:
         os.close(memory)
     return {"escaped": False, "seen": f"no secret in {searched >> 20} MB"}

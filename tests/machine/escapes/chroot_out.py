@@ -1,7 +1,7 @@
 """Leave the root directory: chroot(2) into a directory and climb by "..", with an open descriptor.
 
-Stopped by seccomp, which refuses chroot and the user namespace that would allow it. Behind it the
-climb ends at the root that was pivoted to: nothing of the old one is above.
+Stopped by seccomp, which refuses chroot and the user namespace that would allow it. Without it the
+climb ends at the root of pivot_root: the old root is not above.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Make a user namespace by clone3(2), whose flags are in memory, where no filter looks.
+"""Make a user namespace by clone3(2), whose flags are in memory, which no filter reads.
 
-Stopped by seccomp, as if the kernel had none (ENOSYS): libraries fall back to clone.
+Stopped by seccomp with ENOSYS: libraries fall back to clone.
 """
 
 import os

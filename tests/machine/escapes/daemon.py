@@ -1,7 +1,7 @@
-"""Leave a daemon: nobody's child, in a session of its own, with nothing to know it by.
+"""Leave a daemon: an orphan in a session of its own, with an empty environment.
 
-Stopped, with its worker, by a cgroup or by the pid namespace that ends with its init. It gets out
-later if at all: whoever looks for its argument after the worker's end sees it.
+Stopped, with its worker, by a cgroup or by the pid namespace that ends with its init. The test
+searches for its argument after the worker's end.
 """
 
 import os
@@ -23,7 +23,7 @@ def handler(event: dict, context: object) -> dict:
                         os.dup2(null, descriptor)
                     except OSError:
                         break
-            # The end of `started` comes with exec, as all of ours are closed by it.
+            # `started` is closed by exec: then `os.read` below returns.
             command = [sys.executable, "-I", "-S", "-c", PROGRAM, event["token"]]
             os.execve(sys.executable, command, {})
         os._exit(0)

@@ -1,6 +1,6 @@
 """Make a device: null, and a disk.
 
-Stopped by having no capability, by seccomp, and by mounts on which devices are none.
+Stopped by dropped capabilities, by seccomp, and by mounts with nodev.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Write anywhere but to /tmp, where nobody counts it.
+"""Write anywhere but to /tmp, where no limit counts it.
 
-Stopped by a root directory that is read-only, and by Landlock. What was written is removed.
+Stopped by a read-only root directory, and by Landlock. The files are removed.
 """
 
 import os

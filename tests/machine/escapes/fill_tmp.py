@@ -1,7 +1,7 @@
-"""Fill /tmp beyond its size: in two files, since a bound per file is not a bound of them all.
+"""Fill /tmp beyond its size: in two files, since RLIMIT_FSIZE limits each file alone.
 
-Stopped by a file system of exactly that size. A look twice a second, where there is none, comes
-too late for who is quick.
+Stopped by a file system of exactly that size. Without one the size is polled every 500 ms, which
+is too slow for this function.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Fork until the kernel says no, each child in a session of its own.
+"""Fork until the kernel refuses, each child in a session of its own.
 
-Stopped by a cgroup's number of processes, or by RLIMIT_NPROC where it counts this worker alone.
-The bomb is bounded and takes its children back.
+Stopped by a cgroup's pids.max, or by RLIMIT_NPROC where it counts this worker alone. The bomb is
+bounded, and kills and reaps its children.
 """
 
 import os
@@ -23,5 +23,5 @@ def handler(event: dict, context: object) -> dict:
         os.kill(pid, signal.SIGKILL)
     for pid in children:
         os.waitpid(pid, 0)
-    held = len(children) <= event.get("processes", 1024)
-    return {"escaped": not held, "seen": f"{len(children)} children; {why}"}
+    is_limited = len(children) <= event.get("processes", 1024)
+    return {"escaped": not is_limited, "seen": f"{len(children)} children; {why}"}

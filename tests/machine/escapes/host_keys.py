@@ -1,6 +1,6 @@
-"""Read what only root may of the configuration that a worker needs parts of: private keys.
+"""Read the parts of /etc that only root may read: private keys and passwords.
 
-Stopped by a user of its own, for whom the permissions of files hold.
+Stopped by a root directory of its own, which has the other parts alone; else by Landlock.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Set up an io_uring, whose requests no filter of system calls sees.
+"""Set up an io_uring, whose requests bypass the filter of system calls.
 
-Stopped by seccomp, as if the kernel had none (ENOSYS).
+Stopped by seccomp with ENOSYS.
 """
 
 import ctypes

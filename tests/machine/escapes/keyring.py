@@ -1,6 +1,6 @@
 """Put a key into a keyring of the kernel, where all workers of a user would find it.
 
-Stopped by seccomp: keyrings know no namespaces but of users.
+Stopped by seccomp: only user namespaces have keyrings of their own.
 """
 
 from linux import call, first_in_children

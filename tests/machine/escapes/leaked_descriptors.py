@@ -7,11 +7,11 @@ import os
 
 
 def handler(event: dict, context: object) -> dict:
-    left = []
+    descriptors = []
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 4:
             try:
-                left.append(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
+                descriptors.append(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
             except OSError:
                 continue  # the listing's own
-    return {"escaped": bool(left), "seen": "; ".join(left) or "0 to 4"}
+    return {"escaped": bool(descriptors), "seen": "; ".join(descriptors) or "0 to 4"}

@@ -1,6 +1,7 @@
-"""Change the limits of the supervisor and of other workers (prlimit(2)): 0 s of CPU is death.
+"""Change the limits of the supervisor and of other workers (prlimit(2)): 0 s of CPU kills.
 
-Stopped by a pid namespace. They are only read here, which asks for the same rights.
+Stopped by seccomp, and behind it by a pid namespace. The limits are only read here, which needs the
+same rights.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""This module is what the escapes share: system calls by number, and children to try things in."""
+"""Shared by the escapes: system calls by number, and attempts in forked children."""
 
 import contextlib
 import ctypes
@@ -27,7 +27,7 @@ libc.syscall.restype = ctypes.c_long
 
 def call(name: str, *arguments: object) -> int:
     """Make a system call; return what it returns, raise OSError with its name."""
-    # Integers as long as a register: what ctypes takes for an int leaves garbage above it.
+    # Integers as wide as a register: a C int of ctypes leaves garbage in the upper half.
     wide = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
     result = libc.syscall(ctypes.c_long(NUMBERS[name]), *wide)
     if result < 0:
@@ -37,10 +37,10 @@ def call(name: str, *arguments: object) -> int:
 
 
 def unshare_user(flags: int = 0) -> None:
-    """Have a user namespace, and in it every capability, with other namespaces besides."""
+    """Move to a new user namespace, with every capability in it; `flags` adds namespaces."""
     uid, gid = os.geteuid(), os.getegid()
     call("unshare", CLONE_NEWUSER | flags)
-    # User 0 without capabilities may not name itself in there, and has them all the same.
+    # User 0 without capabilities may not write these maps, and has all capabilities without them.
     with contextlib.suppress(OSError):
         maps = (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"))
         for name, text in maps:
@@ -49,28 +49,28 @@ def unshare_user(flags: int = 0) -> None:
 
 
 def in_child(attempt: Callable) -> tuple:
-    """Run an attempt in a forked child; return what it says, "" where it was refused.
+    """Run an attempt in a forked child; return whether it worked, and its text or error.
 
-    What it does to its own process ends with it.
+    Changes that it makes to its process end with the child.
     """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.write(writer, f"+{attempt()}".encode())
-        except Exception as exc:  # noqa: BLE001 - whatever it was is what was seen
+        except Exception as exc:  # noqa: BLE001 - each kind is a refusal
             os.write(writer, f"-{exc}".encode())
         finally:
             os._exit(0)
     os.close(writer)
     with open(reader, "rb") as file:
-        said = file.read().decode()
+        text = file.read().decode()
     os.waitpid(pid, 0)
-    return said.startswith("+"), said[1:] or "the child was killed"
+    return text.startswith("+"), text[1:] or "the child was killed"
 
 
 def first(*attempts: Callable) -> dict:
-    """Try one after the other; return the verdict of the first that works, or of all."""
+    """Try one attempt after the other; return the verdict of the first that works, or of all."""
     refusals = []
     for attempt in attempts:
         try:
@@ -81,16 +81,16 @@ def first(*attempts: Callable) -> dict:
 
 
 def first_in_children(*attempts: Callable) -> dict:
-    """Do as `first` does, each in a child of its own."""
-    said = [in_child(attempt) for attempt in attempts]
-    for works, seen in said:
+    """Do as `first` does, each attempt in a child of its own."""
+    outcomes = [in_child(attempt) for attempt in attempts]
+    for works, seen in outcomes:
         if works:
             return {"escaped": True, "seen": seen}
-    return {"escaped": False, "seen": "; ".join(seen for _, seen in said)}
+    return {"escaped": False, "seen": "; ".join(seen for _, seen in outcomes)}
 
 
 def pids() -> list:
-    """Return the processes that can be seen, but the init of a namespace and ourselves."""
+    """Return the pids in /proc, without pid 1."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) > 1]
 
 

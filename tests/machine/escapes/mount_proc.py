@@ -1,7 +1,7 @@
 """Mount something: a copy of /proc, any tree, a new tmpfs; with root of a user namespace.
 
-Stopped by having no capability, and by seccomp, which refuses the calls and the namespace that
-would give one. What is mounted is in a child's own mount namespace, and gone with it.
+Stopped by dropped capabilities, and by seccomp, which refuses these calls and the user namespace
+that would give a capability. A mount is made in a child's own mount namespace, and ends with it.
 """
 
 import os
@@ -20,7 +20,7 @@ def handler(event: dict, context: object) -> dict:
             seen = os.listdir(point)[:3]
             libc.umount2(point.encode(), MNT_DETACH)
         finally:
-            os.rmdir(point)  # never more than that: it may still be mounted
+            os.rmdir(point)  # not recursive: it may still be mounted
         return f"{kind.decode()} was mounted, with {seen}"
 
     def in_namespace() -> str:

@@ -1,6 +1,6 @@
-"""Reach the network without having one: a port of the host, and interfaces but the loopback's.
+"""Reach a port of the host, and interfaces other than the loopback, in spite of network="none".
 
-Stopped by a network namespace of its own, for a function that asks for none.
+Stopped by a network namespace of its own.
 """
 
 import socket
@@ -16,7 +16,7 @@ def handler(event: dict, context: object) -> dict:
     def interfaces() -> str:
         names = [name for _, name in socket.if_nameindex() if name != "lo"]
         if not names:
-            raise OSError("there is the loopback only")
+            raise OSError("the loopback is the only interface")
         return f"interfaces {names}"
 
     return first(connect, interfaces)

@@ -1,6 +1,7 @@
-"""Look for the host's files by detours: the roots and directories of processes, "..", descriptors.
+"""Reach the host's files by detours: the roots and directories of processes, "..", descriptors.
 
-Stopped by pivot_root, after which the old root is unmounted, and by nobody else's process in sight.
+Stopped by pivot_root, after which the old root is unmounted, and by a pid namespace with its own
+/proc.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Open what the supervisor keeps: the registry, the /tmp of others, its directory.
+"""Open the supervisor's files: its directory, the registry, the /tmp of other workers.
 
-Stopped by a root directory of its own, in which there is none of it; without, by Landlock.
+Stopped by a root directory of its own, which has none of them; without one, by Landlock.
 """
 
 import os

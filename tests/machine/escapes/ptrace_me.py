@@ -1,6 +1,6 @@
-"""Be traced by whoever is the parent: ptrace(2), PTRACE_TRACEME, a large part of the kernel.
+"""Be traced by the parent process: ptrace(2), PTRACE_TRACEME, a large part of the kernel.
 
-Stopped by seccomp. Tried in a child, which leaves at once.
+Stopped by seccomp. Tried in a child, which exits at once.
 """
 
 from linux import call, first_in_children

@@ -1,6 +1,6 @@
-"""Take more than one was given: limits, priorities, and not to be the one whom memory kills.
+"""Raise limits and priorities, and lower the score by which the kernel kills for memory.
 
-Stopped by having no capability. Each is tried in a child, which it ends with.
+Stopped by dropped capabilities. Each is tried in a child of its own.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ def handler(event: dict, context: object) -> dict:
     def spare_us() -> str:
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(b"-1000")
-        return "nobody to be killed for memory"
+        return "never killed for memory"
 
     return first_in_children(
         lambda: limit(resource.RLIMIT_NOFILE),

@@ -1,6 +1,6 @@
-"""Read what passes on the network: a packet socket, a raw one, with root of a user namespace.
+"""Read packets of the network: by a packet socket, a raw one, and as root of a user namespace.
 
-Stopped by having no capability, and by seccomp, for which the family does not exist.
+Stopped by dropped capabilities, and by seccomp with EAFNOSUPPORT.
 """
 
 import socket

@@ -1,6 +1,6 @@
 """Read the code of another function.
 
-Stopped by a root directory of its own, in which there is no other code; without, by Landlock.
+Stopped by a root directory of its own, which has no other code; without one, by Landlock.
 """
 
 import os

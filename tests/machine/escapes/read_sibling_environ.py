@@ -1,7 +1,7 @@
 """Read the environment, the memory map or the memory of another process in /proc.
 
-Stopped by a pid namespace, whose /proc shows nobody else; without, by Landlock, which refuses
-whatever the kernel asks about tracing.
+Stopped by a pid namespace, whose /proc shows no other worker; without one, by Landlock, which
+refuses each access for which the kernel checks the right to trace.
 """
 
 import os
@@ -22,8 +22,8 @@ def handler(event: dict, context: object) -> dict:
                 if name == "mem":
                     os.close(os.open(path, os.O_RDONLY))
                 elif not read(path):
-                    continue  # a kernel's thread has none
+                    continue  # a kernel thread has none
                 seen.append(path)
             except OSError:
                 continue
-    return {"escaped": bool(seen), "seen": " ".join(seen[:9]) or "nothing of anybody"}
+    return {"escaped": bool(seen), "seen": " ".join(seen[:9]) or "no file of another process"}

@@ -1,7 +1,7 @@
-"""Run a program that is setuid root, and see as whom it ran.
+"""Run a program that is setuid root, and read as which user it ran.
 
-Stopped by no_new_privs, and by mounts without setuid. The program only prints its version; how it
-ran is read from its remains before they are reaped.
+Stopped by no_new_privs, and by mounts with nosuid. The program only prints its version; its user is
+read from /proc while it is a zombie.
 """
 
 import os
@@ -13,7 +13,7 @@ PLACES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/libexec")
 
 def handler(event: dict, context: object) -> dict:
     before = _privileges("self")
-    tried = []
+    programs = []
     for directory in PLACES:
         for name in ("su", "mount", "passwd", "newgrp", "sudo", "umount"):
             path = os.path.join(directory, name)
@@ -27,10 +27,10 @@ def handler(event: dict, context: object) -> dict:
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             during = _privileges(child.pid)
             child.wait()
-            tried.append(path)
+            programs.append(path)
             if during != before:
                 return {"escaped": True, "seen": f"{path} ran as {during}, we are {before}"}
-    return {"escaped": False, "seen": f"nothing was gained by {tried}"}
+    return {"escaped": False, "seen": f"nothing was gained by {programs}"}
 
 
 def _privileges(pid: object) -> list:

@@ -1,4 +1,4 @@
-"""Attach to shared memory of a process of the host (shmget(2)): it is no file.
+"""Attach to shared memory of a process of the host (shmget(2)), which is no file.
 
 Stopped by an ipc namespace.
 """

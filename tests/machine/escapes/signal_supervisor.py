@@ -1,6 +1,6 @@
-"""Signal the supervisor. Signal 0 only asks whether one may.
+"""Signal the supervisor, with signal 0, which only checks the right to.
 
-Stopped by a pid namespace, in which it has no number, and by Landlock's scope (ABI 6).
+Stopped by a pid namespace, in which it has no pid, and by Landlock's scope (ABI 6).
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Leave in /tmp what whoever removes it may stumble over: links to the outside, FIFOs, depth.
+"""Leave in /tmp what is hard to remove: links to the outside, FIFOs, sockets, depth.
 
-What a link leads to is not there in a root directory of its own, and not to be opened under
-Landlock. That the removal does not follow is for the test to see, which knows the file.
+In a root directory of its own the targets of the links do not exist, and under Landlock they cannot
+be opened. The test, which has the targets, checks that the removal does not follow the links.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Type into a terminal outside: ioctl(2) with TIOCSTI, or with TIOCLINUX to paste.
 
-Stopped by seccomp. There is no descriptor -1, so nothing is typed: EBADF says that the call came
-as far as the kernel.
+Stopped by seccomp. There is no descriptor -1, so nothing is typed: EBADF is the kernel's own
+answer, which shows that no filter refused the call.
 """
 
 import ctypes

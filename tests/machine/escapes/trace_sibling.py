@@ -1,7 +1,7 @@
 """Trace another worker, or read its memory by process_vm_readv(2).
 
 Stopped by seccomp, and behind it by a pid namespace, a user of its own or Landlock. The tracer is
-a child that leaves at once, and lets go with that.
+a child that exits at once, which ends the trace.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ def handler(event: dict, context: object) -> dict:
 
     def peek() -> str:
         if sibling not in pids():
-            raise ProcessLookupError(f"{sibling} is not to be seen")
+            raise ProcessLookupError(f"{sibling} is not in /proc")
         with open(f"/proc/{sibling}/maps") as file:
             start = int(next(line for line in file if " rw-p " in line).partition("-")[0], 16)
         buffer = ctypes.create_string_buffer(8)

@@ -1,6 +1,6 @@
-"""Talk to a process of the host through a socket that is a file: a container engine's, say.
+"""Talk to a process of the host through a socket that is a file, such as a container engine's.
 
-Stopped by a root directory of its own, in which there is none.
+Stopped by a root directory of its own, which has none.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Make a user namespace, in which one has every capability: by unshare(2) and by clone(2).
+"""Make a user namespace, with every capability in it: by unshare(2) and by clone(2).
 
 Stopped by seccomp.
 """

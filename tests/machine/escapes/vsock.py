@@ -1,6 +1,6 @@
-"""Talk to the hypervisor: a socket of AF_VSOCK, which no network namespace parts.
+"""Talk to the hypervisor through a socket of AF_VSOCK, which network namespaces do not confine.
 
-Stopped by seccomp, for which the family does not exist.
+Stopped by seccomp with EAFNOSUPPORT.
 """
 
 import socket

@@ -1,7 +1,7 @@
-"""Write what governs the kernel: /proc/sys, with whose core_pattern a crash runs any program.
+"""Write settings of the kernel in /proc/sys: with core_pattern a crash runs any program.
 
-Many of these files ask for no capability, only for user 0. Stopped by a user of its own, and by
-Landlock. The file is opened, and nothing is written.
+Many of these files need user 0 and no capability. Stopped by a user of its own, by a read-only
+mount, and by Landlock. The file is opened, and not written.
 """
 
 import os

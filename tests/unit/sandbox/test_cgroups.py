@@ -1,4 +1,4 @@
-"""Tests of control groups as far as they are values: keys, quotas, spares."""
+"""Tests of control groups without a kernel's: keys, quotas, files, the pool of spares."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GROUPS = [
 
 
 class Busy(Group):
-    """A group with a process in it that does not die, until somebody says so."""
+    """A group that is busy, like one with a process that does not die, while `is_busy` is set."""
 
     def __init__(self, number: int) -> None:
         self.key = ("busy", f"/{number}")
@@ -46,13 +46,13 @@ class Busy(Group):
         self.removed = False
 
     def recycle(self) -> None:
-        """Count; a busy one cannot be made as new."""
+        """Count; a busy group raises EBUSY."""
         if self.is_busy:
             raise OSError(errno.EBUSY, "busy")
         self.recycled += 1
 
     def remove(self) -> None:
-        """Go, unless busy."""
+        """Record it; a busy group raises EBUSY."""
         if self.is_busy:
             raise OSError(errno.EBUSY, "busy")
         self.removed = True
@@ -67,8 +67,8 @@ class Busies(Hierarchy):
         super().__init__()
         self.made = 0
 
-    def make(self, worker_id: str) -> Group:  # noqa: ARG002 - the verb of every hierarchy
-        """Make another one."""
+    def make(self, worker_id: str) -> Group:  # noqa: ARG002 - the signature of every hierarchy
+        """Make another group."""
         self.made += 1
         return Busy(self.made)
 
@@ -77,7 +77,7 @@ class Busies(Hierarchy):
 
 
 def test_a_whole_cpu_needs_no_niceness() -> None:
-    """One CPU or more is not held back."""
+    """One CPU or more is not limited."""
     assert [nice(1.0), nice(1.5), nice(6.0)] == [0, 0, 0]
 
 
@@ -88,7 +88,7 @@ def test_each_step_is_a_quarter() -> None:
 
 @pytest.mark.parametrize("cpus", [0.0, 0.0001, 1e-300, -1.0])
 def test_niceness_ends_at_nineteen(cpus: float) -> None:
-    """There is no lower priority, and no endless search for one."""
+    """There is no lower priority, and the search for one ends."""
     assert nice(cpus) == 19
 
 
@@ -108,7 +108,7 @@ def test_more_cpu_is_never_nicer() -> None:
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: "-".join(group.key[:2]))
 def test_a_group_is_rebuilt_from_its_key(group: Group) -> None:
-    """The key is all that the far side of fork needs, also after a round through JSON."""
+    """The far side of fork needs only the key, also after a round through JSON."""
     for key in (group.key, tuple(json.loads(json.dumps(group.key)))):
         again = rebuild(key)
 
@@ -116,18 +116,18 @@ def test_a_group_is_rebuilt_from_its_key(group: Group) -> None:
         assert group.key == again.key
 
 
-def test_a_group_of_v1_knows_its_directories_once() -> None:
+def test_a_group_of_v1_has_each_directory_once() -> None:
     """Cpu and cpuacct may be one mount: a directory is joined, made and removed once."""
     group = V1Group("/c/memory/g1", "/c/all/g1", "/c/all/g1", "")
 
     assert group.paths == ["/c/memory/g1", "/c/all/g1"]
 
 
-def test_the_absent_group_does_nothing() -> None:
-    """Every verb of a Group without a cgroup may be said, and answers with nothing."""
+def test_the_base_group_does_nothing() -> None:
+    """Every method of a Group without a cgroup can be called, and has no effect."""
     group = Group()
     for verb in (
-        group.doors,
+        group.procs_files,
         group.freeze,
         group.thaw,
         group.kill,
@@ -141,8 +141,8 @@ def test_the_absent_group_does_nothing() -> None:
     assert (group.peak(), group.oom_kills(), group.members()) == (0, 0, [])
 
 
-def test_signals_wait_for_a_leader() -> None:
-    """A group without its first process signals nobody: pid 0 would be ourselves."""
+def test_signals_need_a_leader() -> None:
+    """A group without its first process sends no signal: to pid 0 would be to ourselves."""
     group = NoGroup("w1")
 
     group.freeze()
@@ -165,8 +165,8 @@ def test_a_leader_that_is_gone_is_no_error() -> None:
 # Control files, in plain directories
 
 
-def test_limits_of_v2_are_what_its_controllers_offer(tmp_path: Path) -> None:
-    """Only files that are there are written: what is missing is reported elsewhere."""
+def test_limits_of_v2_are_written_to_its_files(tmp_path: Path) -> None:
+    """Memory with no swap and the whole group killed at once, tasks, and the CPU quota."""
     for name in (
         "memory.max",
         "memory.oom.group",
@@ -180,8 +180,8 @@ def test_limits_of_v2_are_what_its_controllers_offer(tmp_path: Path) -> None:
     group.limit(134_217_728, 1024)
     group.throttle(0.5)
 
-    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert written == {
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {
         "memory.max": "134217728",
         "memory.oom.group": "1",
         "memory.swap.max": "0",
@@ -191,7 +191,7 @@ def test_limits_of_v2_are_what_its_controllers_offer(tmp_path: Path) -> None:
 
 
 def test_a_group_of_v2_without_controllers_has_no_limits(tmp_path: Path) -> None:
-    """Nothing is written, and nothing is made."""
+    """No file is written or made: `limits` of the hierarchy reports them as missing."""
     group = V2Group(str(tmp_path))
 
     group.limit(134_217_728, 1024)
@@ -207,12 +207,12 @@ def test_a_group_of_v2_without_controllers_has_no_limits(tmp_path: Path) -> None
      (10240 / 1769, "578858")],
 )  # fmt: skip
 def test_a_quota_is_at_least_a_millisecond(cpus: float | None, quota: str) -> None:
-    """The kernel refuses less; None is as much as there is."""
+    """The kernel refuses less; None is no limit."""
     assert quota == cgroups._quota(cpus, "max")
 
 
 def test_limits_of_v1_lift_the_swap_limit_first(tmp_path: Path) -> None:
-    """Memory and swap together may never be below memory alone: the limit ends on both."""
+    """The limit of memory and swap together may never be below that of memory: both get it."""
     for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
         (tmp_path / name).touch()
     group = V1Group(str(tmp_path), "", "", "")
@@ -231,7 +231,7 @@ def test_oom_kills_are_read_by_name(tmp_path: Path) -> None:
 
 
 def test_a_group_without_peak_reads_nothing(tmp_path: Path) -> None:
-    """memory.peak is there since kernel 5.19; before it, nobody counts."""
+    """memory.peak came with kernel 5.19; before it, the peak is 0."""
     group = V2Group(str(tmp_path))
 
     assert group.peak() == 0
@@ -239,7 +239,7 @@ def test_a_group_without_peak_reads_nothing(tmp_path: Path) -> None:
 
 
 def test_a_recycled_group_of_v2_forgets_its_peak(tmp_path: Path) -> None:
-    """Also if nobody read it: the next worker must not be given the peak of the last."""
+    """Also one that was never read: the next worker must not report the peak of the last."""
     (tmp_path / "memory.peak").write_text("104857600\n")
     (tmp_path / "cgroup.freeze").write_text("0")
     group = V2Group(str(tmp_path))
@@ -254,9 +254,9 @@ def test_a_recycled_group_of_v2_forgets_its_peak(tmp_path: Path) -> None:
     assert text.startswith("reset")
 
 
-def test_a_peak_that_nobody_may_write_is_read(tmp_path: Path) -> None:
-    """Before kernel 6.12 it is counted as well, and its group is not used again."""
-    # Sysfs refuses what the mode of a file does to root too, as cgroup2 does to everybody else.
+def test_a_read_only_peak_is_read(tmp_path: Path) -> None:
+    """Before kernel 6.12 the peak cannot be reset: it is read, and its group is not reused."""
+    # The mode of a file in sysfs binds root too, as that of a file in cgroup2 binds other users.
     source = Path("/sys/kernel/fscaps")
     (tmp_path / "memory.peak").symlink_to(source)
     group = V2Group(str(tmp_path))
@@ -271,7 +271,7 @@ def test_a_peak_that_nobody_may_write_is_read(tmp_path: Path) -> None:
 
 
 def test_a_refused_write_says_which_file_and_value(tmp_path: Path) -> None:
-    """An operator reads the path, and what could not be written."""
+    """An operator reads the path, and the value that was refused."""
     with pytest.raises(OSError, match=r"cgroup\.freeze"):
         V2Group(str(tmp_path)).freeze()
     with pytest.raises(OSError, match=r"cannot write '1'.*/dev/full"):
@@ -282,7 +282,7 @@ def test_a_refused_write_says_which_file_and_value(tmp_path: Path) -> None:
 
 
 def test_spares_are_made_ahead_up_to_their_number() -> None:
-    """One at a time, so that the loop is held for one mkdir only."""
+    """One a call, so that the event loop is blocked for one mkdir only."""
     hierarchy = Busies()
 
     assert [hierarchy.make_ahead() for _ in range(3)] == [True, False, False]
@@ -299,8 +299,8 @@ def test_a_lease_takes_a_spare_before_it_makes_one() -> None:
     assert [group.key for group in leased] == [("busy", "/1"), ("busy", "/2")]
 
 
-def test_a_group_that_comes_back_is_recycled() -> None:
-    """It is as new for the next lease."""
+def test_a_group_that_is_given_back_is_recycled() -> None:
+    """It is reset, and leased again."""
     hierarchy = Busies()
     group = hierarchy.lease("w1")
     assert isinstance(group, Busy)
@@ -311,8 +311,8 @@ def test_a_group_that_comes_back_is_recycled() -> None:
     assert hierarchy.lease("w2") is group
 
 
-def test_a_group_too_many_is_removed() -> None:
-    """With enough spares, what comes back goes."""
+def test_a_group_beyond_the_spares_is_removed() -> None:
+    """With enough spares, a group that is given back is removed."""
     hierarchy = Busies()
     group = hierarchy.lease("w1")
     assert isinstance(group, Busy)
@@ -324,8 +324,8 @@ def test_a_group_too_many_is_removed() -> None:
     assert group.removed
 
 
-def test_a_group_that_cannot_go_is_put_aside_and_tried_again() -> None:
-    """EBUSY is a process in D state: nobody gets that group, and it goes when it can."""
+def test_a_busy_group_is_quarantined_and_removed_later() -> None:
+    """EBUSY is a process in D state: the group is not leased, and its removal is retried."""
     hierarchy = Busies()
     group = hierarchy.lease("w1")
     assert isinstance(group, Busy)
@@ -340,8 +340,8 @@ def test_a_group_that_cannot_go_is_put_aside_and_tried_again() -> None:
     assert group.removed
 
 
-def test_closing_names_what_would_not_go() -> None:
-    """Spares are removed; a path that stays is said."""
+def test_close_returns_the_busy_paths() -> None:
+    """Spares are removed; the path of a busy group is returned."""
     hierarchy = Busies()
     group = hierarchy.lease("w1")
     assert isinstance(group, Busy)
@@ -356,18 +356,18 @@ def test_closing_names_what_would_not_go() -> None:
 
 
 def test_no_cgroup_is_a_choice() -> None:
-    """It has no spares, no directories, and says of every resource how soft it is."""
-    hierarchy, refused = hierarchies.open_hierarchy("none", "x")
+    """It has no spares and no directories, and each of its limits is soft or none."""
+    hierarchy, reasons = hierarchies.open_hierarchy("none", "x")
 
     assert isinstance(hierarchy, NoCgroup)
-    assert refused == []
+    assert reasons == []
     assert hierarchy.make_ahead() is False
     assert {"memory", "cpu", "processes", "freeze", "kill"} == hierarchy.limits.keys()
     assert all(limit.startswith(("soft: ", "none: ")) for limit in hierarchy.limits.values())
     assert hierarchy.close() == []
 
 
-# Joins a group, and says on each line where it belongs.
+# Joins a group, and answers each line with the directory of its own group.
 MEMBER = """
 import sys
 from miniλ.sandbox import cgroups, hierarchies
@@ -391,8 +391,8 @@ def group() -> Iterator[Path]:
     path.rmdir()
 
 
-def test_who_is_in_the_way_steps_aside_once(group: Path) -> None:
-    """All processes of a group go to one leaf of it, and belong where they were, also for us."""
+def test_processes_move_to_a_leaf_once(group: Path) -> None:
+    """All processes of a group move to its leaf; `places` still returns the group itself."""
     members = [
         subprocess.Popen(
             [sys.executable, "-c", MEMBER, str(group)],
@@ -404,29 +404,29 @@ def test_who_is_in_the_way_steps_aside_once(group: Path) -> None:
         for _ in range(2)
     ]
 
-    def belong() -> list[str]:
-        said = []
+    def own_groups() -> list[str]:
+        answers = []
         for member in members:
             assert member.stdin is not None and member.stdout is not None
             member.stdin.write("where\n")
             member.stdin.flush()
-            said.append(member.stdout.readline().rstrip())
-        return said
+            answers.append(member.stdout.readline().rstrip())
+        return answers
 
     def inside(path: Path) -> set[int]:
         return {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
 
     pids = {member.pid for member in members}
     try:
-        assert belong() == [str(group)] * 2
+        assert own_groups() == [str(group)] * 2
         assert inside(group) == pids
 
         for _ in range(2):
-            hierarchies.step_aside(str(group))
+            hierarchies.move_to_leaf(str(group))
 
             assert inside(group) == set()
             assert inside(group / hierarchies.LEAF) == pids
-            assert belong() == [str(group)] * 2
+            assert own_groups() == [str(group)] * 2
     finally:
         for member in members:
             member.communicate()
@@ -434,7 +434,7 @@ def test_who_is_in_the_way_steps_aside_once(group: Path) -> None:
 
 @pytest.mark.parametrize("name", ["minilambda-other", "etc", "minilambda-", "xminilambda-me"])
 def test_a_sweep_touches_only_its_own_name(tmp_path: Path, name: str) -> None:
-    """The path comes from a file that anybody may have written."""
+    """The path comes from a file, which may have been changed."""
     group = tmp_path / name / "g1"
     group.mkdir(parents=True)
 
@@ -442,6 +442,6 @@ def test_a_sweep_touches_only_its_own_name(tmp_path: Path, name: str) -> None:
     assert group.is_dir()
 
 
-def test_a_sweep_of_what_is_gone_does_nothing(tmp_path: Path) -> None:
-    """A reboot has done it already."""
+def test_a_sweep_of_missing_groups_does_nothing(tmp_path: Path) -> None:
+    """A reboot has removed them."""
     assert cgroups.sweep([str(tmp_path / "minilambda-me")], "me") == []

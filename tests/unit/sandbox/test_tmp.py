@@ -1,4 +1,4 @@
-"""Tests of the private /tmp: what a worker left goes, and nothing else."""
+"""Tests of the private /tmp as a directory: a worker's files are removed and counted, no others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def scratch(tmp_path: Path) -> Path:
     return path
 
 
-def nest(top: Path, depth: int, content: bytes = b"") -> None:
+def nest(top: Path, depth: int, content: bytes = b"", name: str = "d") -> None:
     """Make `depth` directories in each other, and a file in the last."""
     here = os.open(top, DIRECTORY)
     try:
         for _ in range(depth):
-            os.mkdir("d", dir_fd=here)
-            deeper = os.open("d", DIRECTORY, dir_fd=here)
+            os.mkdir(name, dir_fd=here)
+            deeper = os.open(name, DIRECTORY, dir_fd=here)
             os.close(here)
             here = deeper
         file = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=here)
@@ -53,13 +53,13 @@ def on_disk(top: Path) -> int:
 # Emptying and removing
 
 
-def test_a_path_that_is_gone_is_fine(tmp_path: Path) -> None:
-    """Removing twice is removing once."""
+def test_removing_a_missing_path_does_nothing(tmp_path: Path) -> None:
+    """To remove is idempotent."""
     tmp.remove(str(tmp_path / "never"))
 
 
 def test_emptying_keeps_the_directory(scratch: Path) -> None:
-    """The directory stays, with its mode; everything below goes."""
+    """The directory stays, with its mode; everything below is removed."""
     (scratch / "file").write_bytes(b"x")
     (scratch / "directory" / "deeper").mkdir(parents=True)
     (scratch / "directory" / "file").write_bytes(b"x")
@@ -84,7 +84,7 @@ def test_removing_takes_the_directory_too(scratch: Path) -> None:
 
 
 def test_a_link_is_removed_and_not_followed(scratch: Path) -> None:
-    """Links to a file and to a directory outside: what they lead to stays as it was."""
+    """Links to a file and to a directory outside: their targets stay as they were."""
     outside = scratch.parent / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"precious")
@@ -105,7 +105,7 @@ def test_a_link_is_removed_and_not_followed(scratch: Path) -> None:
 
 
 def test_a_hard_link_is_removed_and_the_file_stays(scratch: Path) -> None:
-    """Only the name goes."""
+    """Only the name is removed."""
     outside = scratch.parent / "file"
     outside.write_bytes(b"precious")
     os.link(outside, scratch / "file")
@@ -116,8 +116,9 @@ def test_a_hard_link_is_removed_and_the_file_stays(scratch: Path) -> None:
 
 
 def test_a_top_that_is_a_link_is_not_emptied(scratch: Path) -> None:
-    """A worker that replaced its directory by a link gains nothing."""
+    """A worker that replaced its directory by a link changes neither its target nor its mode."""
     (scratch / "file").write_bytes(b"precious")
+    scratch.chmod(0o751)
     link = scratch.parent / "link"
     link.symlink_to(scratch)
 
@@ -125,10 +126,11 @@ def test_a_top_that_is_a_link_is_not_emptied(scratch: Path) -> None:
         tmp.remove(str(link))
 
     assert (scratch / "file").read_bytes() == b"precious"
+    assert stat.S_IMODE(scratch.stat().st_mode) == 0o751
 
 
 def test_fifos_and_sockets_are_removed(scratch: Path) -> None:
-    """Nobody waits for the other end."""
+    """Neither is opened, which would wait for the other end."""
     (scratch / "d").mkdir()
     for place in (scratch, scratch / "d"):
         os.mkfifo(place / "fifo")
@@ -150,7 +152,7 @@ def test_two_thousand_directories_in_each_other_are_removed(scratch: Path) -> No
 
 
 def test_a_wide_tree_is_removed(scratch: Path) -> None:
-    """Directories that are lifted do not get in each other's way."""
+    """Directories that are moved up get different names."""
     for one in range(8):
         for two in range(8):
             (scratch / f"{one}" / f"{two}" / "three").mkdir(parents=True)
@@ -163,7 +165,7 @@ def test_a_wide_tree_is_removed(scratch: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o000, 0o100, 0o400, 0o500])
 def test_directories_without_permissions_are_removed(scratch: Path, mode: int) -> None:
-    """A directory that lets nobody in is still its owner's to change, root or not."""
+    """The owner changes the mode of a directory that it may not enter, root or not."""
     for path in (scratch / "a" / "b" / "c", scratch / "d"):
         path.mkdir(parents=True)
         (path / "file").write_bytes(b"x")
@@ -178,7 +180,7 @@ def test_directories_without_permissions_are_removed(scratch: Path, mode: int) -
 
 @pytest.mark.parametrize("mode", [0o000, 0o500])
 def test_a_worker_cannot_lock_its_directory(scratch: Path, mode: int) -> None:
-    """It may take every right from its /tmp: that goes all the same, root or not."""
+    """A worker may take every permission from its /tmp, which is removed all the same."""
     (scratch / "file").write_bytes(b"x")
     scratch.chmod(mode)
 
@@ -190,9 +192,9 @@ def test_a_worker_cannot_lock_its_directory(scratch: Path, mode: int) -> None:
 
 @contextlib.contextmanager
 def _without_root(path: Path) -> Iterator[None]:
-    """Be the owner of what is below `path`, and not root, for a moment.
+    """Give `path` and the files below it to user `nobody`, and be that user, until the exit.
 
-    Where the tests do not run as root nothing is done: we are the owner.
+    Does nothing where the tests do not run as root: this user owns them already.
     """
     if os.geteuid() != 0:
         yield
@@ -200,7 +202,7 @@ def _without_root(path: Path) -> Iterator[None]:
     nobody = 65534
     for each in (path, *path.rglob("*")):
         os.chown(each, nobody, nobody)
-    # Every directory above lets others through, for the time of the test.
+    # Every directory above can be searched by others, for the time of the test.
     above = [p for p in path.parents if p.stat().st_mode & 0o011 != 0o011]
     modes = {p: stat.S_IMODE(p.stat().st_mode) for p in above}
     for p in above:
@@ -217,8 +219,8 @@ def _without_root(path: Path) -> Iterator[None]:
             p.chmod(mode)
 
 
-def test_names_of_ours_are_no_trap(scratch: Path) -> None:
-    """A worker may use the names that directories are lifted to."""
+def test_a_worker_may_use_names_like_ours(scratch: Path) -> None:
+    """Names of directories that are moved up do not collide with names that a worker chose."""
     for number in range(1, 4):
         (scratch / f".lifted-{number}" / "full").mkdir(parents=True)
         (scratch / f".lifted-{number}" / "full" / "file").write_bytes(b"x")
@@ -243,16 +245,16 @@ def test_names_of_any_bytes_are_removed(scratch: Path) -> None:
     assert not scratch.exists()
 
 
-# What is used
+# Size
 
 
-def test_nothing_is_used_by_nothing(scratch: Path) -> None:
-    """An empty directory, and one that is gone, hold no bytes."""
+def test_an_empty_directory_uses_no_bytes(scratch: Path) -> None:
+    """The same for a directory that does not exist."""
     assert tmp.used(str(scratch)) == 0
     assert tmp.used(str(scratch / "gone")) == 0
 
 
-def test_what_is_used_is_what_is_on_disk(scratch: Path) -> None:
+def test_the_size_is_the_blocks_on_disk(scratch: Path) -> None:
     """Files and directories count by their blocks, at any depth."""
     (scratch / "d" / "e").mkdir(parents=True)
     for path in (scratch / "one", scratch / "d" / "two", scratch / "d" / "e" / "three"):
@@ -264,23 +266,23 @@ def test_what_is_used_is_what_is_on_disk(scratch: Path) -> None:
 
 
 def test_directories_are_used_too(scratch: Path) -> None:
-    """They occupy blocks like files: whoever makes only names fills a disk, too."""
+    """They occupy blocks like files: a function fills a disk with names alone, too."""
     for number in range(50):
         (scratch / f"{number}" / "d").mkdir(parents=True)
 
     assert on_disk(scratch) == tmp.used(str(scratch))
 
 
-def test_a_hole_uses_nothing(scratch: Path) -> None:
-    """A sparse file of 1 GB holds no bytes of the disk."""
+def test_a_hole_uses_no_bytes(scratch: Path) -> None:
+    """A sparse file of 1 GB occupies no blocks."""
     with (scratch / "sparse").open("wb") as file:
         file.truncate(1 << 30)
 
     assert tmp.used(str(scratch)) < 1 << 20
 
 
-def test_what_a_link_leads_to_is_not_used(scratch: Path) -> None:
-    """Neither the file nor the directory behind a link counts; a loop ends."""
+def test_the_target_of_a_link_is_not_counted(scratch: Path) -> None:
+    """Neither a file nor a directory behind a link counts; a loop ends."""
     outside = scratch.parent / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(os.urandom(1 << 20))
@@ -306,16 +308,23 @@ def test_a_file_of_two_names_is_used_once(scratch: Path) -> None:
 
 
 def test_a_file_with_a_name_elsewhere_is_used(scratch: Path) -> None:
-    """What is counted once is counted: a second name outside hides nothing."""
+    """A second name outside does not hide a file."""
     (scratch / "one").write_bytes(os.urandom(1 << 20))
     os.link(scratch / "one", scratch.parent / "outside")
 
     assert on_disk(scratch) == tmp.used(str(scratch))
 
 
-def test_what_lies_deeper_than_a_path_is_used_too(scratch: Path) -> None:
-    """2,100 directories in each other are no place to hide a megabyte."""
-    nest(scratch, 2100, os.urandom(1 << 20))
+@pytest.mark.parametrize(
+    ("depth", "name"),
+    [(2100, "d"), (20, "d" * 255), (40, "\N{GRINNING FACE}" * 63)],
+    ids=["deep", "long", "four bytes a character"],
+)
+def test_a_file_deeper_than_a_path_can_be_long_is_used(
+    scratch: Path, depth: int, name: str
+) -> None:
+    """PATH_MAX counts bytes, 4,096 of them: no directory tree hides a megabyte."""
+    nest(scratch, depth, os.urandom(1 << 20), name)
 
     used = tmp.used(str(scratch))
 
@@ -323,21 +332,21 @@ def test_what_lies_deeper_than_a_path_is_used_too(scratch: Path) -> None:
     assert used >= 1 << 20
 
 
-def test_a_file_that_vanishes_is_nothing_and_the_rest_counts(
+def test_a_file_that_is_removed_meanwhile_counts_zero(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker removes a file while we look: the others are still there."""
+    """A worker removes a file during the count: the other files count."""
     (scratch / "a-vanishing").write_bytes(b"x")
     (scratch / "staying").write_bytes(os.urandom(1 << 20))
     scandir = os.scandir
 
     @contextlib.contextmanager
     def racing(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """Unlink the first file after it was listed and before it is looked at."""
+        """Unlink the first file after it was listed and before its stat(2)."""
         with scandir(directory) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            files = sorted(entries, key=lambda entry: entry.name)
         os.unlink("a-vanishing", dir_fd=directory)
-        yield iter(listed)
+        yield iter(files)
 
     monkeypatch.setattr(tmp.os, "scandir", racing)
     used = tmp.used(str(scratch))

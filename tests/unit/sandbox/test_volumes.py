@@ -22,12 +22,12 @@ from miniλ.sandbox.volumes import MB, Volume, Volumes, sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SIZE = 16  # MB: what is true of a small one is true of 512, and sizes have a test of their own
+SIZE = 16  # MB: a small volume behaves as one of 512 does, and sizes have a test of their own
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory for volumes, which is swept whatever a test does."""
+    """Return a directory for volumes, which is swept after the test."""
     reason = volumes.probe(str(tmp_path))
     if reason:
         pytest.skip(f"loop volumes cannot be used here: {reason}")
@@ -47,20 +47,20 @@ def pool(base: Path) -> Iterator[Volumes]:
 
 
 def mounts(directory: Path) -> list[str]:
-    """Return the mount points below a directory, those that are mounts on themselves left out."""
-    found = volumes._mount_points(os.path.realpath(directory))
-    return [point for point in found if Path(point).name not in (directory.name, "inner")]
+    """Return the mount points below a directory, without directories mounted on themselves."""
+    points = volumes._mount_points(os.path.realpath(directory))
+    return [point for point in points if Path(point).name not in (directory.name, "inner")]
 
 
 def bound(directory: Path) -> list[str]:
     """Return the files below a directory that a loop device is bound to."""
-    found = []
+    names = []
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            found.append(path.read_text().rstrip("\n"))
+            names.append(path.read_text().rstrip("\n"))
         except OSError:
-            continue  # somebody else's, unbound meanwhile
-    return [name for name in found if name.startswith(f"{os.path.realpath(directory)}/")]
+            continue  # another process has unbound it meanwhile
+    return [name for name in names if name.startswith(f"{os.path.realpath(directory)}/")]
 
 
 def remains(directory: Path) -> tuple[list[str], list[str], list[str]]:
@@ -72,7 +72,7 @@ NOTHING: tuple[list[str], list[str], list[str]] = ([], [], [])
 
 
 def fill(volume: Volume, piece: int = 1 << 16) -> int:
-    """Write one file until the volume is full; return the bytes that went in."""
+    """Write one file until the volume is full; return the bytes that fit."""
     total = 0
     with Path(volume.path, "full").open("wb", buffering=0) as file:
         while True:
@@ -90,7 +90,7 @@ def on_disk(volume: Volume) -> int:
 
 
 def in_child(work: Callable[[], None]) -> None:
-    """Do something in a process that is killed by SIGKILL as soon as it is done."""
+    """Run `work` in a child, then kill the child with SIGKILL."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -101,11 +101,11 @@ def in_child(work: Callable[[], None]) -> None:
         finally:
             os._exit(1)
     os.close(write)
-    done = os.read(read, 1)
+    report = os.read(read, 1)
     os.close(read)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert done == b"x"
+    assert report == b"x"
 
 
 # Sizes
@@ -121,14 +121,14 @@ def test_the_size_fits_and_one_megabyte_more_does_not(pool: Volumes, size_mb: in
 
 @pytest.mark.parametrize("size_mb", [8, 64, 513, 1024, 10240])
 def test_every_size_is_met_within_half_a_megabyte(pool: Volumes, size_mb: int) -> None:
-    """What is free in a new volume is the size and a little, from small ones to Lambda's most."""
+    """A new volume has its size free and up to 512 KB more, from small ones to Lambda's largest."""
     free = os.statvfs(pool.lease(size_mb).path)
 
     assert size_mb * MB <= free.f_bavail * free.f_bsize <= size_mb * MB + MB // 2
 
 
 def test_names_end_before_the_disk_does(pool: Volumes) -> None:
-    """Empty files are limited, too: ENOSPC at one for 16 KB, and the image stays small."""
+    """Empty files are limited, too: ENOSPC at one for each 16 KB, and the image stays small."""
     volume = pool.lease(SIZE)
     names = (Path(volume.path, f"{number}") for number in itertools.count())
 
@@ -140,39 +140,39 @@ def test_names_end_before_the_disk_does(pool: Volumes) -> None:
     assert on_disk(volume) < 2 * MB
 
 
-def test_a_new_volume_occupies_next_to_nothing(pool: Volumes) -> None:
-    """An image is sparse: 512 MB that nobody has written are less than one on the disk."""
+def test_a_new_volume_occupies_less_than_a_megabyte(pool: Volumes) -> None:
+    """An image is sparse: 512 MB before the first write are less than one on the disk."""
     volume = pool.lease(512)
 
     assert os.stat(f"{volume.path}.image").st_size > 512 * MB
     assert on_disk(volume) < MB
 
 
-# What a worker finds
+# A leased volume
 
 
 def test_a_new_volume_is_empty_and_private(pool: Volumes) -> None:
-    """There is no lost+found; root owns the directory, and nobody else may read the image."""
+    """There is no lost+found; root owns the directory, and only root may read the image."""
     volume = pool.lease(SIZE)
-    found, image = os.stat(volume.path), os.stat(f"{volume.path}.image")
+    top, image = os.stat(volume.path), os.stat(f"{volume.path}.image")
 
     assert os.listdir(volume.path) == []
-    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0, 0o700)
+    assert (top.st_uid, top.st_gid, stat.S_IMODE(top.st_mode)) == (0, 0, 0o700)
     assert (image.st_uid, stat.S_IMODE(image.st_mode)) == (0, 0o600)
     assert os.path.ismount(volume.path)
     assert volume.size_mb == SIZE
 
 
 def test_mounts_have_no_devices_and_no_setuid(pool: Volumes) -> None:
-    """What a worker makes there gives it no rights, and reading writes nothing."""
+    """Devices and setuid programs there give no rights, and reading writes no access times."""
     flags = os.statvfs(pool.lease(SIZE).path).f_flag
-    wanted = os.ST_NOSUID | os.ST_NODEV | os.ST_NOATIME
+    expected = os.ST_NOSUID | os.ST_NODEV | os.ST_NOATIME
 
-    assert wanted == flags & wanted
+    assert expected == flags & expected
 
 
 def test_volumes_are_apart(pool: Volumes) -> None:
-    """One that is full takes nothing from another."""
+    """A full volume takes no space from another."""
     one, two = pool.lease(SIZE), pool.lease(SIZE)
     fill(one)
 
@@ -182,8 +182,8 @@ def test_volumes_are_apart(pool: Volumes) -> None:
     assert os.listdir(two.path) == ["file"]
 
 
-def test_what_one_lease_left_is_gone_at_the_next(pool: Volumes) -> None:
-    """Files, owner, mode, attributes and a grown directory: nothing of them is inherited."""
+def test_a_lease_inherits_nothing_from_the_last(pool: Volumes) -> None:
+    """Neither files nor owner, mode, attributes or a grown directory."""
     volume = pool.lease(SIZE)
     new = os.statvfs(volume.path)
     for number in range(500):
@@ -197,16 +197,16 @@ def test_what_one_lease_left_is_gone_at_the_next(pool: Volumes) -> None:
 
     for _ in range(2):
         again = pool.lease(SIZE)
-        found = os.stat(again.path)
+        top = os.stat(again.path)
         assert os.listdir(again.path) == []
         assert os.listxattr(again.path) == []
-        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0, 0o700)
+        assert (top.st_uid, top.st_gid, stat.S_IMODE(top.st_mode)) == (0, 0, 0o700)
         assert os.statvfs(again.path).f_bfree == new.f_bfree
         assert os.statvfs(again.path).f_ffree == new.f_ffree
 
 
-def test_what_a_link_leads_to_stays(pool: Volumes, tmp_path: Path) -> None:
-    """A worker's links out of its volume are not followed, whoever removes it."""
+def test_the_target_of_a_link_stays(pool: Volumes, tmp_path: Path) -> None:
+    """Neither `give_back` nor `sweep` follows a worker's links out of its volume."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"precious")
@@ -222,8 +222,8 @@ def test_what_a_link_leads_to_stays(pool: Volumes, tmp_path: Path) -> None:
 # Spares
 
 
-def test_as_many_spares_are_made_as_are_wanted(pool: Volumes) -> None:
-    """`make_ahead` makes one at a time and says whether more are wanted, for each size."""
+def test_spares_are_made_up_to_their_number(pool: Volumes) -> None:
+    """`make_ahead` makes one at a time and returns whether more are missing, for each size."""
     assert pool.make_ahead(SIZE)
     assert not pool.make_ahead(SIZE)
     assert not pool.make_ahead(SIZE)
@@ -233,7 +233,7 @@ def test_as_many_spares_are_made_as_are_wanted(pool: Volumes) -> None:
 
 
 def test_a_lease_takes_a_spare_of_its_size(pool: Volumes) -> None:
-    """A spare one is leased before one is made, and another size is no spare."""
+    """A spare is leased before a volume is made, and one of another size is no spare."""
     pool.make_ahead(SIZE)
     (spare,) = mounts(Path(pool.directory))
 
@@ -246,20 +246,20 @@ def test_a_lease_takes_a_spare_of_its_size(pool: Volumes) -> None:
 
 
 def test_no_more_than_the_spares_are_kept(pool: Volumes) -> None:
-    """Of five that come back two are left, as new: on the disk they are nothing again."""
+    """Of five that are given back two are replaced, and the disk space of all is freed."""
     leased = [pool.lease(SIZE) for _ in range(5)]
     fill(leased[0])
     for volume in leased:
         pool.give_back(volume)
 
-    kept = mounts(Path(pool.directory))
-    assert len(kept) == 2
-    assert all(on_disk(Volume(path, SIZE)) < MB for path in kept)
+    spares = mounts(Path(pool.directory))
+    assert len(spares) == 2
+    assert all(on_disk(Volume(path, SIZE)) < MB for path in spares)
     assert len(bound(Path(pool.directory))) == 2
 
 
-def test_giving_back_twice_is_giving_back_once(pool: Volumes) -> None:
-    """A second time changes nothing, also if the volume's place is taken by another."""
+def test_to_give_back_is_idempotent(pool: Volumes) -> None:
+    """A second time has no effect, also after another volume has replaced it."""
     volume = pool.lease(SIZE)
     pool.give_back(volume)
     before = remains(Path(pool.directory))
@@ -270,9 +270,9 @@ def test_giving_back_twice_is_giving_back_once(pool: Volumes) -> None:
 
 
 def test_threads_share_a_pool(pool: Volumes) -> None:
-    """Leases, returns and spares at the same time: nobody gets another's, all are counted."""
+    """Leases, returns and spares at the same time: no volume is leased twice, none is lost."""
     seen: list[str] = []
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def use() -> None:
         try:
@@ -283,8 +283,8 @@ def test_threads_share_a_pool(pool: Volumes) -> None:
                 Path(volume.path, "file").write_bytes(b"x")
                 pool.make_ahead(SIZE)
                 pool.give_back(volume)
-        except BaseException as exc:  # noqa: BLE001 - a thread has nobody to raise it to
-            failed.append(exc)
+        except BaseException as exc:  # noqa: BLE001 - asserted below, in the main thread
+            errors.append(exc)
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
@@ -292,17 +292,17 @@ def test_threads_share_a_pool(pool: Volumes) -> None:
     for thread in threads:
         thread.join()
 
-    assert failed == []
+    assert errors == []
     assert len(seen) == len(set(seen)) == 20
     assert pool.collect() == []
     assert len(mounts(Path(pool.directory))) == 2
 
 
-# Whoever holds one
+# Busy volumes
 
 
-def test_a_volume_that_is_held_waits_until_it_is_not(pool: Volumes) -> None:
-    """An open file at the return: quarantined and never leased, collected once it is closed."""
+def test_a_busy_volume_is_quarantined_until_it_is_free(pool: Volumes) -> None:
+    """With an open file it is not leased again, and is collected once the file is closed."""
     volume = pool.lease(SIZE)
     with Path(volume.path, "file").open("wb") as file:
         file.write(b"x")
@@ -317,32 +317,32 @@ def test_a_volume_that_is_held_waits_until_it_is_not(pool: Volumes) -> None:
     assert not os.path.exists(f"{volume.path}.image")
 
 
-def test_the_next_return_collects_what_was_held(pool: Volumes) -> None:
-    """Nobody has to ask for it."""
-    held, other = pool.lease(SIZE), pool.lease(SIZE)
-    directory = os.open(held.path, os.O_RDONLY)
-    pool.give_back(held)
-    assert os.path.ismount(held.path)
+def test_the_next_return_collects_a_volume_that_was_busy(pool: Volumes) -> None:
+    """`give_back` calls `collect`."""
+    busy, other = pool.lease(SIZE), pool.lease(SIZE)
+    directory = os.open(busy.path, os.O_RDONLY)
+    pool.give_back(busy)
+    assert os.path.ismount(busy.path)
     os.close(directory)
 
     pool.give_back(other)
 
-    assert not os.path.exists(held.path)
+    assert not os.path.exists(busy.path)
 
 
-def test_close_says_what_would_not_go(pool: Volumes) -> None:
-    """A held volume is named, the others are gone, and closing again finishes it."""
-    held = pool.lease(SIZE)
+def test_close_returns_the_busy_volumes(pool: Volumes) -> None:
+    """A busy volume is named, the others are removed, and a second close removes it."""
+    busy = pool.lease(SIZE)
     pool.make_ahead(SIZE)
-    with Path(held.path, "file").open("wb"):
-        assert pool.close() == [held.path]
-        assert mounts(Path(pool.directory)) == [held.path]
+    with Path(busy.path, "file").open("wb"):
+        assert pool.close() == [busy.path]
+        assert mounts(Path(pool.directory)) == [busy.path]
 
     assert pool.close() == []
     assert remains(Path(pool.directory)) == NOTHING
 
 
-# The end
+# Close and sweep
 
 
 def test_close_leaves_nothing(pool: Volumes) -> None:
@@ -358,7 +358,7 @@ def test_close_leaves_nothing(pool: Volumes) -> None:
 
 
 def test_a_closed_pool_makes_nothing(pool: Volumes) -> None:
-    """Spares are not wanted, a lease raises, a late return is fine, and nothing is left."""
+    """`make_ahead` makes none, a lease raises, a late return has no effect, and nothing is left."""
     late = pool.lease(SIZE)
     pool.close()
 
@@ -370,7 +370,7 @@ def test_a_closed_pool_makes_nothing(pool: Volumes) -> None:
 
 
 def test_a_size_that_cannot_be_made_leaves_nothing(pool: Volumes) -> None:
-    """More than a file can be long is an OSError, and no file stays behind."""
+    """A size above the largest file is an OSError, and no file is left."""
     with pytest.raises(OSError, match="too large"):
         pool.lease(1 << 40)
     with pytest.raises(OSError, match="too large"):
@@ -380,7 +380,7 @@ def test_a_size_that_cannot_be_made_leaves_nothing(pool: Volumes) -> None:
 
 
 def test_a_sweep_removes_what_a_killed_process_left(base: Path) -> None:
-    """Mounts outlive who made them; after the sweep there is nothing, and it is said."""
+    """Mounts outlive their process; the sweep removes them, and returns their paths."""
     dead, neighbour = base / "dead", base / "dead-not"
 
     def live() -> None:
@@ -389,22 +389,22 @@ def test_a_sweep_removes_what_a_killed_process_left(base: Path) -> None:
         pool.make_ahead(SIZE)
 
     other = Volumes(str(neighbour))
-    kept = other.lease(SIZE)
-    Path(kept.path, "file").write_bytes(b"precious")
+    volume = other.lease(SIZE)
+    Path(volume.path, "file").write_bytes(b"precious")
     in_child(live)
-    found, devices, names = remains(dead)
-    assert (len(found), len(devices), len(names)) == (2, 2, 5)
+    points, devices, names = remains(dead)
+    assert (len(points), len(devices), len(names)) == (2, 2, 5)
 
     assert [str(dead / name) for name in names] == sweep(str(dead))
 
     assert remains(dead) == NOTHING
-    assert Path(kept.path, "file").read_bytes() == b"precious"
-    assert mounts(neighbour) == [kept.path]
+    assert Path(volume.path, "file").read_bytes() == b"precious"
+    assert mounts(neighbour) == [volume.path]
     assert other.close() == []
 
 
-def test_a_sweep_detaches_what_is_held(base: Path) -> None:
-    """Whoever holds a dead one's volume keeps it as long as he does; its paths go at once."""
+def test_a_sweep_detaches_a_busy_volume(base: Path) -> None:
+    """A process with an open file keeps a dead instance's volume; its paths are gone at once."""
     pool = Volumes(str(base))
     with Path(pool.lease(SIZE).path, "file").open("w+b") as file:
         assert len(sweep(str(base))) == 3
@@ -418,47 +418,47 @@ def test_a_sweep_detaches_what_is_held(base: Path) -> None:
 
 
 def test_a_sweep_takes_mounts_in_mounts(base: Path) -> None:
-    """What is mounted inside of a volume, or over one, goes before it."""
+    """A mount inside of a volume, or over one, is unmounted before it."""
     pool = Volumes(str(base))
     outer = pool.lease(SIZE)
     inner = Volumes(f"{outer.path}/inner")
     inner.lease(8)
     volumes._mount(f"{pool.lease(SIZE).path}.image", outer.path)
-    assert len(mounts(base)) >= 4  # and what propagates of the one mounted over
+    assert len(mounts(base)) >= 4  # and the propagated copies of the mount over `outer`
 
     sweep(str(base))
 
     assert remains(base) == NOTHING
 
 
-def test_sweeping_nothing_is_fine(base: Path) -> None:
-    """An empty directory, and one that is not there."""
+def test_a_sweep_of_an_empty_directory_does_nothing(base: Path) -> None:
+    """The same for a directory that does not exist."""
     assert sweep(str(base)) == []
     assert sweep(str(base / "never")) == []
 
 
-# Whether it can be had
+# The probe
 
 
 def test_the_probe_leaves_nothing(base: Path) -> None:
-    """It does what it asks about, and cleans up."""
+    """It makes a volume, and removes it."""
     assert volumes.probe(str(base)) == ""
     assert remains(base) == NOTHING
 
 
-def test_the_probe_says_what_is_missing(base: Path) -> None:
+def test_the_probe_names_the_missing_part(base: Path) -> None:
     """In one line: no directory, no root."""
     assert "No such file" in volumes.probe(str(base / "never"))
 
-    # In a process of its own: who has changed its user once cannot be looked into by others.
+    # In a process of its own: a change of user makes a process undumpable, which hides it in /proc.
     program = (
         "import os, sys; from miniλ.sandbox import volumes; os.seteuid(65534);"
         "print(volumes.probe(sys.argv[1]))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, str(base)],
         capture_output=True,
         check=True,
         text=True,
     )
-    assert done.stdout.strip() == "not root"
+    assert process.stdout.strip() == "not root"
