@@ -10,7 +10,8 @@ import json
 import math
 import re
 import time
-from typing import Any
+import uuid
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -68,20 +69,36 @@ class AttachedLayer(msgspec.Struct, frozen=True):
     path: str
 
 
-class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a function as Lambda's FunctionConfiguration has it.
+class FunctionOptions(TypedDict, total=False):
+    """The keywords of `Supervisor.function`: sizes in MB, times in seconds."""
+
+    memory_size: int
+    timeout: int
+    ephemeral_storage: int
+    environment: dict[str, str]
+    reserved_concurrency: int | None
+    keep_alive: float
+    network: str
+
+
+class ConfigurationChanges(FunctionOptions, total=False):
+    """The keywords of `Supervisor.update_function_configuration`."""
+
+    handler: str
+    runtime: str
+
+
+class FunctionDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """A function whose code is not in the store yet: all of a FunctionConfiguration but that.
 
     `revision` is new at each update. `state` is Pending, Active or Failed, and `update_status`
-    InProgress, Successful or Failed; each with why, as (code, text).
+    InProgress, Successful or Failed; each with its reason, as (code, text).
     """
 
     name: str
     handler: str
     runtime: str
     revision: str
-    code_sha256: str
-    code_size: int
-    code_path: str
     memory_size: int = 128
     timeout: int = 3
     ephemeral_storage: int = 512
@@ -103,7 +120,8 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     state_reason: tuple[str, str] = ("", "")
     update_status: str = "Successful"
     update_reason: tuple[str, str] = ("", "")
-    # What clients may say and are told again, and what changes nothing here: VpcConfig and so on.
+    # Members of the API that have no field of their own: LoggingConfig, DeadLetterConfig, VpcConfig
+    # and so on, as the client sent them. The key in the registry is older than the field's name.
     passthrough: dict[str, Any] = msgspec.field(default_factory=dict, name="told")
 
     def __post_init__(self) -> None:
@@ -129,6 +147,14 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     def qualified(self) -> str:
         """The name by which this version, and no other, is invoked: `hello` or `hello:3`."""
         return self.name if self.version == LATEST else f"{self.name}:{self.version}"
+
+
+class FunctionConfiguration(FunctionDraft, frozen=True, kw_only=True):
+    """One version of a function as Lambda's FunctionConfiguration has it, with its code."""
+
+    code_sha256: str
+    code_size: int
+    code_path: str
 
 
 def _is_whole(value: object) -> bool:
@@ -345,6 +371,11 @@ def now_iso() -> str:
     return time.strftime(
         f"%Y-%m-%dT%H:%M:%S.{int(seconds % 1 * 1000):03d}+0000", time.gmtime(seconds)
     )
+
+
+def new_revision() -> str:
+    """Return a RevisionId."""
+    return str(uuid.uuid4())
 
 
 def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload

@@ -169,7 +169,7 @@ def _nothing_of(arn: str) -> ResourceNotFound:
 
 async def get_account_settings(call: Call) -> dict[str, Any]:
     """Tell what may be had here, and what functions and layers have of it."""
-    functions, registry, supervisor = call.api.functions, call.api.registry, call.api.supervisor
+    functions, registry = call.api.functions, call.api.registry
     found = functions.all()
     versions = [version for each in found for version in functions.versions(each.name)]
     layers = [
@@ -181,8 +181,8 @@ async def get_account_settings(call: Call) -> dict[str, Any]:
             "TotalCodeSize": TOTAL_CODE,
             "CodeSizeUnzipped": UNZIPPED,
             "CodeSizeZipped": ZIPPED,
-            "ConcurrentExecutions": supervisor.capacity,
-            "UnreservedConcurrentExecutions": supervisor.unreserved,
+            "ConcurrentExecutions": functions.capacity,
+            "UnreservedConcurrentExecutions": functions.unreserved,
         },
         "AccountUsage": {
             "TotalCodeSize": used,

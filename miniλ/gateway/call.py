@@ -10,27 +10,27 @@ from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from miniλ.functions import Functions
     from miniλ.gateway.downloads import DownloadLinks
     from miniλ.gateway.service_model.operations import Operation
     from miniλ.names import Place
-    from miniλ.store.registry import Registry
-    from miniλ.supervisor import Supervisor
+    from miniλ.parts import Parts
+    from miniλ.store.packages import Upload
 
 T = TypeVar("T")
 
 
 class Api:
-    """What operations act upon: the supervisor, and what the gateway itself knows."""
+    """What operations act upon: the parts of the supervisor, and what the gateway itself adds."""
 
-    __slots__ = ("base_url", "links", "supervisor", "uploads")
+    __slots__ = ("base_url", "functions", "links", "parts", "registry", "uploads")
 
-    def __init__(self, supervisor: Supervisor, uploads: Path, links: DownloadLinks) -> None:
-        self.supervisor = supervisor
-        # Where requests that are too large for memory, and archives, arrive.
-        self.uploads = uploads
+    def __init__(self, parts: Parts, links: DownloadLinks) -> None:
+        self.parts = parts
+        self.functions = parts.functions
+        self.registry = parts.registry
+        # The directory of archives, and of requests that are too large for memory.
+        self.uploads = parts.state.uploads
         self.links = links
         # Known once a port is bound: http://127.0.0.1:9001
         self.base_url = ""
@@ -38,16 +38,6 @@ class Api:
     def url_of(self, url_id: str) -> str:
         """Return the address of a function URL, which resolves on this machine."""
         return f"{self.base_url}/_url/{url_id}/"
-
-    @property
-    def functions(self) -> Functions:
-        """The control plane."""
-        return self.supervisor.functions
-
-    @property
-    def registry(self) -> Registry:
-        """What is kept."""
-        return self.supervisor.registry
 
 
 class Call:
@@ -84,7 +74,7 @@ class Call:
         self.place = place
         self.request_id = request_id
         self.key_id = key_id
-        self.upload: Path | None = None
+        self.upload: Upload | None = None
         # Where keys are asked for: to be called with the sha256 (hex) of a body that is read.
         self.verify: Callable[[str], None] | None = None
 

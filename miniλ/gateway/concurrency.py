@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 async def put_function_concurrency(call: Call) -> dict[str, Any]:
     """Keep concurrency for a function alone, which is also the most that it may have."""
     name, limit = _whole_function(call), call.params["ReservedConcurrentExecutions"]
-    provisioned = _requested(call, name)
-    if limit < provisioned:
-        msg = (
-            f"ReservedConcurrentExecutions {limit} should not be lower than function's total "
-            f"provisioned concurrency [{provisioned}]."
-        )
-        raise InvalidParameterValue(msg)
     await call.api.functions.reserve(name, limit)
     return {"ReservedConcurrentExecutions": limit}
 
@@ -68,15 +61,16 @@ async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
         msg = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
         raise InvalidParameterValue(msg)
     count = call.params["ProvisionedConcurrentExecutions"]
-    async with call.api.functions.changing:
-        version = call.api.functions.get(name, qualifier).version
+    functions = call.api.functions
+    async with functions.changing:
+        version = functions.get(name, qualifier).version
         _check_only(call, name, qualifier)
-        _check_room(call, name, count + _requested(call, name, but=qualifier))
-        # It refuses what there is no room for, so it is asked before anything is kept.
-        await call.api.supervisor.provision(name, version, count)
+        _check_room(call, name, count + _requested_otherwise(call, name, qualifier))
+        functions.check_provision(name, version, count)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
         config = {"Requested": count, "LastModified": moment}
         await call.api.registry.write(Change(PROVISIONED, name, qualifier, config))
+        functions.provision(name, version, count)
     return _document(call, name, qualifier)
 
 
@@ -110,7 +104,7 @@ def _check_room(call: Call, name: str, count: int) -> None:
             )
             raise InvalidParameterValue(msg)
         return
-    unreserved = call.api.supervisor.unreserved
+    unreserved = call.api.functions.unreserved
     if count > unreserved:
         msg = (
             "Specified ConcurrentExecutions for function is greater than account's unreserved "
@@ -134,8 +128,8 @@ async def delete_provisioned_concurrency_config(call: Call) -> None:
     async with call.api.functions.changing:
         if call.api.registry.get(PROVISIONED, name, qualifier) is None:
             return
-        await call.api.supervisor.provision(name, _version(call, name, qualifier), 0)
         await call.api.registry.write(Change(PROVISIONED, name, qualifier, None))
+        call.api.functions.provision(name, _version(call, name, qualifier), 0)
 
 
 async def list_provisioned_concurrency_configs(call: Call) -> dict[str, Any]:
@@ -168,16 +162,16 @@ def _version(call: Call, name: str, qualifier: str) -> str:
     return qualifier if alias is None else alias.version
 
 
-def _requested(call: Call, name: str, *, but: str = "") -> int:
-    """Return what is provisioned for a function, by all names or by all but one."""
+def _requested_otherwise(call: Call, name: str, qualifier: str) -> int:
+    """Return what is provisioned for a function by all its qualifiers but one."""
     configs = call.api.registry.parts(PROVISIONED, name)
-    return sum(config["Requested"] for part, config in configs.items() if part != but)
+    return sum(config["Requested"] for part, config in configs.items() if part != qualifier)
 
 
 def _document(call: Call, name: str, qualifier: str) -> dict[str, Any]:
     config = call.api.registry.parts(PROVISIONED, name)[qualifier]
     wanted = config["Requested"]
-    ready, reason = call.api.supervisor.provisioned(name, _version(call, name, qualifier))
+    ready, reason = call.api.functions.provisioned(name, _version(call, name, qualifier))
     document: dict[str, Any] = {
         "RequestedProvisionedConcurrentExecutions": wanted,
         "AvailableProvisionedConcurrentExecutions": ready,

@@ -17,6 +17,7 @@ from miniλ.store.resources import LAYER
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
+    from miniλ.model import FunctionDraft
 
 # Lambda quotas: 5 layers; names, where they are no ARNs, of 64 characters.
 MAX_LAYERS = 5
@@ -92,30 +93,34 @@ def check_offered(params: dict[str, Any]) -> None:
             raise InvalidParameterValue(msg)
 
 
-def fields(call: Call, runtime: str, told: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that the parameters of a create or an update say.
+def fields(call: Call) -> dict[str, Any]:
+    """Return the fields that the parameters of a create or an update set.
 
-    `runtime` is what the function will have, and `told` what it was told before.
+    `passthrough` has the members of this request only: `Functions.update` merges them.
     """
     params = call.params
     check_offered(params)
     changes = {field: params[name] for name, field in FIELDS.items() if name in params}
     if "Runtime" in params:
-        _check_runtime(runtime)
-    snap_start = params.get("SnapStart", {}).get("ApplyOn", "None")
-    if snap_start != "None" and runtime not in SNAP_STARTED:
-        msg = f"{runtime} is not supported for SnapStart enabled functions."
-        raise InvalidParameterValue(msg)
+        _check_runtime(params["Runtime"])
     if "Environment" in params:
         changes["environment"] = params["Environment"].get("Variables", {})
     if "EphemeralStorage" in params:
         changes["ephemeral_storage"] = params["EphemeralStorage"]["Size"]
     if "Layers" in params:
         changes["layers"] = _layers(call, params["Layers"])
-    said = {name: params[name] for name in KEPT if name in params}
-    if said:
-        changes["passthrough"] = {**told, **said}
+    members = {name: params[name] for name in KEPT if name in params}
+    if members:
+        changes["passthrough"] = members
     return changes
+
+
+def check_snap_start(params: dict[str, Any], function: FunctionDraft) -> None:
+    """Refuse a request for SnapStart if the runtime, as it will be, has none."""
+    snap_start = params.get("SnapStart", {}).get("ApplyOn", "None")
+    if snap_start != "None" and function.runtime not in SNAP_STARTED:
+        msg = f"{function.runtime} is not supported for SnapStart enabled functions."
+        raise InvalidParameterValue(msg)
 
 
 def _check_runtime(runtime: str) -> None:

@@ -51,7 +51,7 @@ async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
     if kind == "RequestResponse":
         payload = await _payload(call, request, MAX_PAYLOAD, kind)
         function, context = _resolve(call, request)
-        response = await call.api.supervisor.run(function, payload, context, call.request_id)
+        response = await call.api.parts.invoker.invoke(function, payload, context, call.request_id)
         answer = _answer(response, call.request_id, context.trace_id or "")
         if params.get("LogType") == "Tail":
             answer.headers["X-Amz-Log-Result"] = _tail(response)
@@ -84,7 +84,9 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
     if kind == "DryRun":
         return _plain(204, call.request_id)
     pieces = AnswerStream()
-    running = call.api.supervisor.run(function, payload, context, call.request_id, stream=pieces)
+    running = call.api.parts.invoker.invoke(
+        function, payload, context, call.request_id, stream=pieces
+    )
     invocation = begin(running, pieces)
     # What keeps a function from running at all is an error, and not an answer that begins.
     await pieces.begins()
@@ -214,7 +216,7 @@ async def _accept(call: Call, request: web.BaseRequest, payload: bytes) -> None:
     name, qualifier = _target(call)
     context = _context(call, request, name, qualifier)
     draft = Draft(call.request_id, name, qualifier, payload, context)
-    await call.api.supervisor.delivery.accept(draft)
+    await call.api.parts.delivery.accept(draft)
 
 
 OPERATIONS: dict[str, Any] = {

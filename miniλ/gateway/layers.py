@@ -20,10 +20,10 @@ from miniλ.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.functions import new_revision
 from miniλ.gateway import documents
 from miniλ.gateway.call import page
 from miniλ.gateway.functions import archive
+from miniλ.model import new_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
 

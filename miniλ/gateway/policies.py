@@ -25,8 +25,7 @@ from miniλ.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.functions import new_revision
-from miniλ.model import LATEST
+from miniλ.model import LATEST, new_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import ALIAS, POLICY
 

@@ -107,16 +107,17 @@ class Gateway:
             # The parser in Python has had holes that the one in C had not.
             msg = "aiohttp is here without its parser in C: install a wheel of it, or a compiler"
             raise ServiceError(msg)
-        settings = self._supervisor.settings
+        parts = self._supervisor.parts
+        settings = parts.settings
         self._auth = Auth(settings) if settings.auth is not None else None
         loopback.check_listening(self._host, has_auth=self._auth is not None)
-        self._api = Api(self._supervisor, self._supervisor.uploads, downloads.DownloadLinks())
+        self._api = Api(parts, downloads.DownloadLinks())
         async with contextlib.AsyncExitStack() as undo:
-            lane = FastPath(self._supervisor) if self._auth is None else None
+            lane = FastPath(parts) if self._auth is None else None
             server = connections.Server(self._answer, lane)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
-            undo.push_async_callback(self._supervisor.delivery.drain, DRAIN_SECONDS)
+            undo.push_async_callback(parts.delivery.drain, DRAIN_SECONDS)
             undo.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, self._host, self._port)
             try:
@@ -151,7 +152,7 @@ class Gateway:
             raise  # the client has left, or we are closing
         except Exception as exc:  # noqa: BLE001 - rule 1
             what = f"{request.method} {request.path}: {exc!r}"
-            self._supervisor.journal.record(journal.Trouble(what=what))
+            self._api.parts.journal.record(journal.Trouble(what=what))
             msg = f"The server made a mistake with request {request_id}: it is in its journal"
             return answers.error(ServiceError(msg), request_id)
 
@@ -223,7 +224,7 @@ class Gateway:
                 archive = archive or call.upload
         finally:
             if archive is not None:
-                archive.unlink(missing_ok=True)
+                archive.path.unlink(missing_ok=True)
         return answers.document(operation.status, content, request_id)
 
     async def _document(self, request: web.BaseRequest, operation: str, visitor: Caller) -> object:

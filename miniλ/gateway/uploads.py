@@ -21,6 +21,7 @@ import msgspec
 from miniλ.errors import EntityTooLarge, SerializationFailed
 from miniλ.gateway.http import bodies
 from miniλ.store import packages
+from miniλ.store.packages import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ async def receive(
     operation: str,
     directory: Path,
     verify: Callable[[str], None] | None = None,
-) -> tuple[Any, Path | None]:
+) -> tuple[Any, Upload | None]:
     """Return the document of a request, without its archive, and the file that has that.
 
     Whoever calls removes the file. `verify` is given the sha256 of the body (hex). Raises
@@ -83,7 +84,7 @@ async def receive(
         raise
     finally:
         body.unlink(missing_ok=True)
-    return document, archive if has_archive else None
+    return document, Upload(archive) if has_archive else None
 
 
 def _split(body: Path, archive: Path, operation: str) -> tuple[Any, bool]:

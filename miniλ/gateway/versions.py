@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
-from miniλ.functions import check_revision, new_revision
 from miniλ.gateway import configurations, documents
 from miniλ.gateway.call import page
-from miniλ.model import LATEST
+from miniλ.model import LATEST, new_revision
+from miniλ.revisions import check_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import ALIAS, EVENT_INVOKE, POLICY, PROVISIONED, URL, Alias, Kind
 
@@ -86,8 +86,18 @@ async def update_alias(call: Call) -> dict[str, Any]:
             changes["weights"] = _weights(params)
         alias = msgspec.structs.replace(before, **changes)
         _check(call, alias)
-        await _provision_anew(call, before, alias)
+        count = _provisioned(call, before)
+        if count and alias.weights:
+            msg = "Alias with weights can not be used with Provisioned Concurrency"
+            raise InvalidParameterValue(msg)
+        moves = count and alias.version != before.version
+        functions = call.api.functions
+        if moves:
+            functions.check_provision(name, alias.version, count, freed=count)
         await call.api.registry.write(Change(ALIAS, alias.function, alias.name, alias))
+        if moves:
+            functions.provision(name, before.version, 0)
+            functions.provision(name, alias.version, count)
     return documents.alias(alias, call.place)
 
 
@@ -97,10 +107,11 @@ async def delete_alias(call: Call) -> None:
     async with call.api.functions.changing:
         call.api.functions.get(name)
         known = call.api.registry.get(ALIAS, name, alias)
-        if known is not None:
-            await _provision_anew(call, known, None)
+        is_provisioned = known is not None and _provisioned(call, known)
         kinds: tuple[Kind[Any], ...] = (ALIAS, POLICY, URL, EVENT_INVOKE, PROVISIONED)
         await call.api.registry.write(*(Change(kind, name, alias, None) for kind in kinds))
+        if known is not None and is_provisioned:
+            call.api.functions.provision(name, known.version, 0)
 
 
 async def list_aliases(call: Call) -> dict[str, Any]:
@@ -115,19 +126,10 @@ async def list_aliases(call: Call) -> dict[str, Any]:
     return page(call, found, "Aliases", lambda each: documents.alias(each, call.place))
 
 
-async def _provision_anew(call: Call, before: Alias, after: Alias | None) -> None:
-    """Let provisioned concurrency follow its alias: to another version, or to the end."""
-    config = call.api.registry.get(PROVISIONED, before.function, before.name)
-    if config is None:
-        return
-    if after is not None and after.weights:
-        msg = "Alias with weights can not be used with Provisioned Concurrency"
-        raise InvalidParameterValue(msg)
-    if after is None or after.version != before.version:
-        supervisor = call.api.supervisor
-        await supervisor.provision(before.function, before.version, 0)
-        if after is not None:
-            await supervisor.provision(after.function, after.version, config["Requested"])
+def _provisioned(call: Call, alias: Alias) -> int:
+    """Return the provisioned concurrency of an alias; it follows the alias to its next version."""
+    config = call.api.registry.get(PROVISIONED, alias.function, alias.name)
+    return 0 if config is None else config["Requested"]
 
 
 def _weights(params: dict[str, Any]) -> dict[str, float]:

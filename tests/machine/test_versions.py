@@ -240,7 +240,7 @@ def test_what_keeps_a_function_from_being_ready_is_told(code: Path) -> None:
             functions._prepare = broken
             await functions.create(replace(draft, name="g"), code, settle=True)
             assert "Pending" == functions.get("g").state
-            await asyncio.wait(functions._settling)
+            await functions._settling.finish()
 
             assert "Failed" == functions.get("g").state
             assert "No space left" in functions.get("g").state_reason[1]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from miniλ.model import Response
-    from miniλ.supervisor import Supervisor
+    from miniλ.parts import Parts
 
 # What comes at once, as a rule; a larger request is in no hurry.
 MOST = 64 * 1024
@@ -78,9 +78,9 @@ class _Plain(NamedTuple):
 class FastPath:
     """The express lane of one gateway, where nobody is asked for a key."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._live = supervisor.functions.live
+    def __init__(self, parts: Parts) -> None:
+        self._invoker = parts.invoker
+        self._live = parts.functions.live
         self._heads: dict[bytes, _Plain | None] = {}
         self._date = (0, "")
 
@@ -109,7 +109,7 @@ class FastPath:
         request_id = new_request_id()
         trace_id = traces.new(request_id)
         context = InvocationContext(trace_id=traces.begun(trace_id, plain.function))
-        future = self._supervisor.run_warm(function, payload, context, request_id)
+        future = self._invoker.invoke_warm(function, payload, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 
     def _learn(self, head: bytes) -> _Plain | None:

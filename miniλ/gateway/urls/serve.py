@@ -145,7 +145,9 @@ async def _run(
         arn = api.functions.place.function(function, alias) if alias else None
         trace_id = api.functions.traced(function, visit.trace_id, visit.request_id)
         context = InvocationContext(trace_id=trace_id, arn=arn)
-        running = api.supervisor.run(version, payload, context, visit.request_id, stream=stream)
+        running = api.parts.invoker.invoke(
+            version, payload, context, visit.request_id, stream=stream
+        )
         result = invocations.begin(running, stream)
         if stream is None:
             await result
@@ -167,15 +169,15 @@ def _check_public(api: Api, function: str, alias: str) -> None:
 
 def _identify(visit: _Visit, function: str) -> Identity:
     """Return who signed, if that is somebody who may call this function; raises `AccessDenied`."""
-    caller, supervisor = visit.caller, visit.api.supervisor
+    caller, parts = visit.caller, visit.api.parts
     key_id = caller.key_id
-    if supervisor.settings.auth is None:
+    if parts.settings.auth is None:
         key_id = sigv4.parse(visit.raw_query, visit.request.headers.items()).key_id
     elif not key_id:
         msg = "Nobody signed"
         raise AccessDenied(msg)
     caller.check_may(OPERATION, function)
-    account = caller.account or supervisor.functions.place.account
+    account = caller.account or parts.functions.place.account
     return Identity(
         access_key=key_id,
         account_id=account,
@@ -224,7 +226,7 @@ def _refused(visit: _Visit, exc: LambdaError) -> UrlAnswer:
         headers = (*headers, ("Retry-After", RETRY_AFTER))
     elif exc.is_ours:
         what = f"Request {visit.request_id} to the function URL {visit.url_id}: {exc}"
-        visit.api.supervisor.journal.record(journal.Trouble(what=what))
+        visit.api.parts.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."
     return UrlAnswer(exc.status, headers, msgspec.json.encode({"Message": text}))
 
