@@ -1,4 +1,4 @@
-"""This module is the operations on functions: create, read, update, delete, and their code."""
+"""The operations on functions: create, read, update, delete, and the source of their code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def create_function(call: Call) -> dict[str, Any]:
-    """Make a function; answered as Pending, and Active behind the answer."""
+    """Create a function; answered as Pending, and Active after the answer."""
     params = call.params
     configurations.check_name(params["FunctionName"])
     configurations.check_package_type(params)
@@ -55,7 +55,7 @@ async def create_function(call: Call) -> dict[str, Any]:
 
 
 async def archive(call: Call, code: dict[str, Any]) -> Upload:
-    """Return the archive that is a function's or a layer's code: sent along, or from S3."""
+    """Return the archive of a function or a layer: from the request, or fetched from S3."""
     from_s3 = [name for name in ("S3Bucket", "S3Key") if name in code]
     if call.upload is not None and from_s3:
         msg = "Please do not provide other FunctionCode parameters when providing a ZipFile."
@@ -85,7 +85,7 @@ async def archive(call: Call, code: dict[str, Any]) -> Upload:
 
 
 async def get_function(call: Call) -> dict[str, Any]:
-    """Tell all of a function: configuration, where its code can be had, tags, concurrency."""
+    """Return all of a function: configuration, a link to its code, tags, concurrency."""
     function, qualifier = _version(call)
     name = function.name
     link = call.api.links.make(documents.hexadecimal(function.code_sha256))
@@ -103,24 +103,25 @@ async def get_function(call: Call) -> dict[str, Any]:
 
 
 async def get_function_configuration(call: Call) -> dict[str, Any]:
-    """Tell the configuration of a version."""
+    """Return the configuration of a version."""
     function, qualifier = _version(call)
     return documents.configuration(function, call.place, qualifier)
 
 
 def _version(call: Call) -> tuple[FunctionConfiguration, str]:
-    """Return the version that is asked for, and the qualifier that it is asked for by."""
+    """Return the version in the request, and the qualifier that stands for it there."""
     name, qualifier = call.function()
     is_alias = qualifier and not names.is_version(qualifier)
     if is_alias and call.api.registry.get(ALIAS, name, qualifier) is None:
-        # Elsewhere Lambda says that there is no such alias; of these two recorded otherwise.
+        # Other operations say that there is no such alias; GetFunction and
+        # GetFunctionConfiguration answer with this (recorded answers).
         msg = f"Function not found: {call.place.function(name, qualifier)}"
         raise ResourceNotFound(msg)
     return call.api.functions.get(name, qualifier), qualifier
 
 
 async def update_function_configuration(call: Call) -> dict[str, Any]:
-    """Change what a function is given; answered as InProgress."""
+    """Change the configuration of a function; answered as InProgress."""
     functions = call.api.functions
     functions.get(call.name())
     function = await functions.update(
@@ -164,13 +165,13 @@ async def delete_function(call: Call) -> None:
 async def list_functions(call: Call) -> dict[str, Any]:
     """List $LATEST of all functions; with FunctionVersion=ALL all versions of them."""
     functions = call.api.functions
-    found = functions.all()
+    items = functions.all()
     if call.params.get("FunctionVersion") == "ALL":
-        found = [version for function in found for version in functions.versions(function.name)]
-        return page(call, found, "Functions", lambda each: documents.listed(each, call.place))
+        items = [version for function in items for version in functions.versions(function.name)]
+        return page(call, items, "Functions", lambda each: documents.listed(each, call.place))
     return page(
         call,
-        found,
+        items,
         "Functions",
         lambda each: documents.listed(each, call.place, qualified=False),
     )
