@@ -97,7 +97,7 @@ class Functions:
         self._settling = Background(facts, "a change was not finished")
 
     async def open(self) -> None:
-        """Take up what the registry has: functions, changes to finish, provisioned concurrency."""
+        """Load the registry: make functions live, finish changes, provision concurrency."""
         await self._code.collect(self.code_in_use())
         for name in self.registry.names(FUNCTION):
             for function in self.registry.parts(FUNCTION, name).values():

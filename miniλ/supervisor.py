@@ -110,7 +110,7 @@ class Supervisor:
         """End every worker (2 s of grace, then kill) and remove every process, cgroup and /tmp."""
         undo, self._undo, self._invoker = self._undo, None, None
         if undo is not None:
-            # A caller that is cancelled while it closes still closes all: half would leave
+            # If the caller is cancelled, closing still runs to its end: half of it would leave
             # processes.
             closing = asyncio.ensure_future(undo.aclose())
             await to_its_end(closing)
@@ -175,7 +175,7 @@ class Supervisor:
         """The part of the capacity that functions without reserved concurrency share."""
         return self.functions.unreserved
 
-    # Older names of parts, which tests use.
+    # Names of parts that tests use.
     _pool = property(lambda self: self.parts.pool)
     _state = property(lambda self: self.parts.state)
     _choice = property(lambda self: self.parts.equipment.choice)

@@ -35,7 +35,7 @@ def _connected(client: BaseClient) -> None:
 def test_recursion_is_terminated_unless_it_is_allowed(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Terminate is what nobody said; what somebody said is told."""
+    """Terminate is the default; what a client has set is returned."""
     name = make_function()
 
     assert {"RecursiveLoop": "Terminate"} == told(
@@ -56,7 +56,7 @@ def test_recursion_is_terminated_unless_it_is_allowed(
 def test_runtimes_are_updated_unless_told_otherwise(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Auto is what nobody said; each version has its own, and $LATEST is the one without."""
+    """Auto is the default; each version has its own, and no qualifier is $LATEST."""
     name = make_function(Publish=True)
     manual = {"UpdateRuntimeOn": "Manual", "RuntimeVersionArn": RUNTIME_VERSION}
     put, get = client.put_runtime_management_config, client.get_runtime_management_config

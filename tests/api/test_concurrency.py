@@ -67,7 +67,7 @@ def test_what_is_reserved_is_told_until_it_is_given_back(
 def test_concurrency_is_reserved_for_functions_that_are_there(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Not for a version or an alias, not for nobody, and not all that there is."""
+    """Not for a version or an alias, not for an unknown function, and not all of the capacity."""
     name = make_function(Publish=True)
     qualified = (
         "This operation is permitted on Lambda functions only. Aliases and versions do not "

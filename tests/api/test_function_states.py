@@ -241,4 +241,4 @@ def test_a_change_that_was_cut_off_is_finished(tmp_path: Path) -> None:
         client.close()
 
     assert after["State"] in {"Active", "Failed"}
-    until(lambda: not left.exists())  # whoever adopted it buries it
+    until(lambda: not left.exists())  # its new parent reaps it

@@ -248,7 +248,7 @@ def test_a_failure_of_the_function_is_an_answer(
 def test_a_timeout_is_told_as_aws_tells_it(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """After so many seconds, in today's words; the log has the status."""
+    """After the timeout, in today's words; the log has the status."""
     name = make_function(ABLE, Timeout=1)
     answer = post(server, path_of(name), b'{"sleep": 30}', X_Amz_Log_Type="Tail")
     request_id = answer.headers["x-amzn-RequestId"]
@@ -400,7 +400,7 @@ def test_what_is_said_of_an_invocation_is_checked(server: Server, able: str) -> 
 
 
 def test_an_event_is_at_most_so_large(server: Server, able: str) -> None:
-    """6 MB, and 1 MB where nobody waits: one byte more is 413, and the largest is taken."""
+    """6 MB, and 1 MB for an event: one byte more is 413, and the largest is taken."""
     largest = b'{"a":"' + b"x" * (6 * 1024 * 1024 - 8) + b'"}'
     asynchronous = b'{"a":"' + b"x" * (1024 * 1024 - 8) + b'"}'
     fits = post(server, path_of(able), asynchronous, X_Amz_Invocation_Type="Event")

@@ -265,7 +265,7 @@ def test_a_function_has_its_layers(client: BaseClient, make_function: Callable[.
 def test_layers_are_taken_away_by_an_empty_list(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Whoever says nothing of layers keeps them; whoever says none has none."""
+    """An update without Layers keeps them; an empty list removes them."""
     name = make_function(ASKING, Layers=[publish(client, "taken")["LayerVersionArn"]])
     client.update_function_configuration(FunctionName=name, Description="nothing of layers")
     kept = updated(client, name)
@@ -281,7 +281,7 @@ def test_layers_are_taken_away_by_an_empty_list(
 def test_a_function_keeps_a_layer_that_is_deleted(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Its next workers have it too; nobody else can have it any more."""
+    """Its next workers have it too; no other function can attach it any more."""
     arn = publish(client, "kept")["LayerVersionArn"]
     name = make_function(ASKING, Layers=[arn])
     before = answered(client, name)

@@ -166,7 +166,7 @@ def rank(operation: str) -> tuple[int, int, str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Return a server with concurrency to reserve, whatever the machine has."""
+    """Return a server with concurrency to reserve, also on a small machine."""
     with serving(MINILAMBDA_CONCURRENCY="20") as running:
         yield running
 

@@ -93,7 +93,7 @@ def test_a_statement_is_kept_and_told(
 def test_who_is_meant_is_stated_by_kind(
     client: BaseClient, make_function: Callable[..., str], said: str, stated: object
 ) -> None:
-    """A service, an account, an identity and everybody are four kinds of principal."""
+    """A service, an account, an identity and "*" are four kinds of principal."""
     assert stated == add(client, make_function(), Principal=said)["Principal"]
 
 
@@ -306,7 +306,7 @@ OPEN = one("*", StringEquals={"lambda:FunctionUrlAuthType": "NONE"})
 
 
 def test_a_url_is_open_to_everybody_only_where_a_policy_says_so() -> None:
-    """It takes a statement for everybody, for this action, for a URL of this auth type."""
+    """It takes a statement for "*", for this action, for a URL of this auth type."""
     asked = {"action": URL, "principal": None, "url_auth": "NONE"}
 
     assert allows(OPEN, **asked)
@@ -385,7 +385,7 @@ def test_the_source_is_compared_part_by_part(wanted: str, given: str | None, hol
 
 
 def test_what_is_not_known_does_not_hold() -> None:
-    """There are no organizations here, so nobody is of one."""
+    """A server knows no organizations, so no caller is in one."""
     stated = one("*", StringEquals={"aws:PrincipalOrgID": "o-a1b2c3d4e5"})
 
     assert not allows(stated, action=URL, principal=ACCOUNT)

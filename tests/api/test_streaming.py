@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from botocore.client import BaseClient
 
-# Yields, and goes on only when somebody opens the FIFO that the event names.
+# Yields, and goes on only when the test opens the FIFO that the event names.
 SOURCE = """
 import os
 
@@ -166,7 +166,7 @@ def test_a_stream_above_200_mb_ends(streamer: tuple[BaseClient, str]) -> None:
 def test_who_leaves_does_not_stop_the_function(
     streamer: tuple[BaseClient, str], tmp_path: Path
 ) -> None:
-    """It runs to its end, though nobody reads what it yields any more."""
+    """It runs to its end, though no client reads what it yields any more."""
     tmp_path.chmod(0o777)
     mark = tmp_path / "mark"
     os.mkfifo(mark, 0o666)

@@ -346,7 +346,7 @@ def test_many_leave_at_once(server: Server) -> None:
 def test_what_is_refused_later_leaves_nothing_either(
     server: Server, method: str, path: str, body: bytes
 ) -> None:
-    """An archive that arrived is removed, whatever else is wrong."""
+    """An archive that arrived is removed, also if the request is refused."""
     answer = ask(server, method, path, body)
 
     assert answer.status in {400, 404}

@@ -112,7 +112,7 @@ def test_a_version_stays_as_it_was_published(client: BaseClient, three: str) -> 
 def test_nothing_new_is_published_twice(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Without a change the last version is the answer, whatever it is to be described as."""
+    """Without a change the last version is the answer, also with another description."""
     name = make_function()
     first = told(client.publish_version(FunctionName=name))
     second = told(client.publish_version(FunctionName=name, Description="another"))
@@ -178,7 +178,7 @@ def test_versions_are_listed_in_their_order(
 
 
 def test_a_number_is_not_given_twice(client: BaseClient, three: str) -> None:
-    """A version that is deleted is gone for everybody, and its number is not used again."""
+    """A version that is deleted is gone for all operations, and its number is not used again."""
     answer = client.delete_function(FunctionName=three, Qualifier="2")
     missing = (404, MISSING, f"Function not found: {ARN}:{three}:2")
 

@@ -146,7 +146,7 @@ def test_a_supervisor_may_be_opened_again_on_another_loop(echo: Path) -> None:
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
 def test_opening_may_be_cancelled_at_any_moment(turns: int) -> None:
-    """Who gives up while a supervisor opens leaves no directory, thread or descriptor behind."""
+    """A caller that is cancelled meanwhile leaves no directory, thread or descriptor."""
 
     async def scenario() -> None:
         supervisor = miniλ.Supervisor()
@@ -315,7 +315,7 @@ def test_the_ledger_survives_kill_9_to_within_a_second(echo: Path, tmp_path: Pat
                 usages = registry.read_usage(state / "registry.db", "2025")
                 return sum(usage.requests for usage in usages)
 
-            # Another process's ledger tells nobody: this is the one place that looks.
+            # No journal of this process has a fact about it, so the ledger is polled.
             while requests() < 50:
                 assert time.monotonic() < deadline
         finally:

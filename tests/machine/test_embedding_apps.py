@@ -186,7 +186,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
 def test_the_signals_and_children_of_the_app_stay_its_own(
     echo: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """Its handlers stay; it reaps its own child with its exit code, and nobody else's."""
+    """Its handlers stay; it reaps its own child with its exit code, and no child of ours."""
     heard: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     reaped = []

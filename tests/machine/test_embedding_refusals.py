@@ -205,7 +205,7 @@ def test_an_event_of_6_mb_passes(echo: Path) -> None:
 
 
 def test_deleted_code_is_a_conflict_until_it_is_deployed_again(echo: Path) -> None:
-    """The error holds the path and the way out; the way out works; nobody else notices."""
+    """The error has the path and the remedy, which works; other functions are not disturbed."""
 
     async def scenario() -> None:
         async with miniλ.Supervisor() as supervisor:
