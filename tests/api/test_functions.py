@@ -1,4 +1,4 @@
-"""Functions as AWS's clients have them: created, told, changed, listed, deleted, kept."""
+"""Functions as AWS's clients have them: created, read, changed, listed, deleted, kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ELSEWHERE = "nodejs22.x"
 
 def new(name: str, **parameters: Any) -> dict[str, Any]:
     """Return the parameters of a function that can be created; None takes one away."""
-    given = {
+    request = {
         "FunctionName": name,
         "Runtime": RUNTIME,
         "Role": ROLE,
@@ -52,7 +52,7 @@ def new(name: str, **parameters: Any) -> dict[str, Any]:
         "Code": {"ZipFile": ZIP},
         **parameters,
     }
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in request.items() if value is not None}
 
 
 def settled(client: BaseClient, name: str) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def test_all_that_is_said_is_told_again(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
     """Also what nothing here acts upon: networks, keys, file systems, dead letters."""
-    said = {
+    members = {
         "Description": "what it is",
         "Timeout": 900,
         "MemorySize": 10240,
@@ -164,7 +164,7 @@ def test_all_that_is_said_is_told_again(
         ],
     }
     name = make_function(
-        **said,
+        **members,
         VpcConfig={"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
         LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN"},
         Tags={"team": "a"},
@@ -172,7 +172,7 @@ def test_all_that_is_said_is_told_again(
     answer = client.get_function(FunctionName=name)
     configuration = answer["Configuration"]
 
-    assert said == {key: configuration[key] for key in said}
+    assert members == {key: configuration[key] for key in members}
     assert {
         "SubnetIds": ["subnet-1"],
         "SecurityGroupIds": ["sg-1"],
@@ -233,7 +233,7 @@ def test_the_location_of_the_code_has_the_very_archive(
 def test_a_change_is_in_progress_and_then_successful(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """The answer is InProgress with AWS's reason; then the function has what it was given."""
+    """The answer is InProgress with AWS's reason; then the function has the change."""
     name = make_function(TELL)
     before = client.get_function_configuration(FunctionName=name)
     answer = client.update_function_configuration(
@@ -351,12 +351,12 @@ def test_a_function_has_many_names(client: BaseClient, make_function: Callable[.
     for text in (name, f"function:{name}", short, regional, f"{ARN}:{name}"):
         plain = client.get_function_configuration(FunctionName=text)
         assert (f"{ARN}:{name}", "$LATEST") == (plain["FunctionArn"], plain["Version"])
-        for given in (
+        for request in (
             {"FunctionName": f"{text}:1"},
             {"FunctionName": text, "Qualifier": "1"},
             {"FunctionName": f"{text}:1", "Qualifier": "1"},
         ):
-            one = client.get_function_configuration(**given)
+            one = client.get_function_configuration(**request)
             assert (f"{ARN}:{name}:1", "1") == (one["FunctionArn"], one["Version"])
     latest = client.get_function(FunctionName=name, Qualifier="$LATEST")["Configuration"]
     assert (f"{ARN}:{name}:$LATEST", "$LATEST") == (latest["FunctionArn"], latest["Version"])
@@ -396,10 +396,10 @@ def test_a_name_that_means_nothing_is_not_found(
             ),
         ),
     ):
-        given = {"FunctionName": function} | ({"Qualifier": qualifier} if qualifier else {})
+        request = {"FunctionName": function} | ({"Qualifier": qualifier} if qualifier else {})
 
-        assert expected == refused(open_client.get_function, **given)
-        assert expected == refused(open_client.get_function_configuration, **given)
+        assert expected == refused(open_client.get_function, **request)
+        assert expected == refused(open_client.get_function_configuration, **request)
     assert (
         400,
         VALIDATION,
@@ -463,8 +463,8 @@ def test_functions_are_listed_in_pages(
     first = client.list_functions(MaxItems=2)
     rest = client.list_functions(Marker=first["NextMarker"])
 
-    found = [function["FunctionName"] for page in pages for function in page["Functions"]]
-    assert names == found
+    listed = [function["FunctionName"] for page in pages for function in page["Functions"]]
+    assert names == listed
     assert [2, 2, 1] == [len(page["Functions"]) for page in pages]
     assert names[2:] == [function["FunctionName"] for function in rest["Functions"]]
     assert "NextMarker" not in rest

@@ -319,9 +319,9 @@ def test_a_function_that_cannot_be_is_refused(
     open_client: BaseClient, changes: dict[str, Any], status: int, code: str, message: str
 ) -> None:
     """In AWS's words where they are known; and there is no such function afterwards."""
-    given = new("never", **changes)
+    request = new("never", **changes)
 
-    assert (status, code, message) == refused(open_client.create_function, **given)
+    assert (status, code, message) == refused(open_client.create_function, **request)
     assert (404, MISSING, f"Function not found: {ARN}:never") == refused(
         open_client.get_function, FunctionName="never"
     )
@@ -367,8 +367,8 @@ def test_a_change_that_cannot_be_is_refused(
     """An update is refused in the same words, and leaves the function as it was."""
     name = make_function()
     before = told(open_client.get_function_configuration(FunctionName=name))
-    given = {"FunctionName": name, "Description": "new", **changes}
-    got = refused(open_client.update_function_configuration, **given)
+    request = {"FunctionName": name, "Description": "new", **changes}
+    got = refused(open_client.update_function_configuration, **request)
 
     assert (status, code, message) == got
     assert before == told(open_client.get_function_configuration(FunctionName=name))

@@ -106,10 +106,10 @@ def until(look: Callable[[], Any]) -> Any:
     """Look until there is something, for at most 30 seconds; return it."""
     ending = time.monotonic() + 30
     pause = threading.Event()
-    while not (found := look()):
+    while not (value := look()):
         assert time.monotonic() < ending, "nothing came"
         pause.wait(0.02)
-    return found
+    return value
 
 
 # What comes back
@@ -173,9 +173,9 @@ def test_the_request_id_is_one_everywhere(server: Server, able: str) -> None:
     logs.close()
 
     assert request_id == json.loads(answer.body)["request_id"]
-    start, said, end, report = tail.splitlines()
+    start, printed, end, report = tail.splitlines()
     assert f"START RequestId: {request_id} Version: $LATEST" == start
-    assert "hello" == said
+    assert "hello" == printed
     assert f"END RequestId: {request_id}" == end
     fields = (
         rf"REPORT RequestId: {request_id}\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\t"
@@ -283,8 +283,8 @@ def test_a_module_that_cannot_be_imported_is_told(
 
 def test_a_client_context_reaches_the_function(client: BaseClient, able: str) -> None:
     """As the mobile SDKs have it: custom, env and client."""
-    said = {"custom": {"a": 1}, "env": {"b": "2"}, "client": {"app_title": "t"}}
-    encoded = base64.b64encode(json.dumps(said).encode()).decode()
+    content = {"custom": {"a": 1}, "env": {"b": "2"}, "client": {"app_title": "t"}}
+    encoded = base64.b64encode(json.dumps(content).encode()).decode()
     answer = client.invoke(FunctionName=able, ClientContext=encoded)
 
     assert [{"a": 1}, {"b": "2"}, "t"] == json.load(answer["Payload"])["client"]
@@ -316,15 +316,15 @@ def test_a_client_context_that_is_none_is_refused(
 def test_a_trace_goes_on(server: Server, able: str) -> None:
     """A trace id that comes with a request is the function's and comes back; else there is one."""
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-    given = post(server, path_of(able), X_Amzn_Trace_Id=trace)
+    followed = post(server, path_of(able), X_Amzn_Trace_Id=trace)
     made = post(server, path_of(able))
 
-    for answer in (given, made):
+    for answer in (followed, made):
         seen, lineage, mark = json.loads(answer.body)["trace_id"].partition(";Lineage=")
         assert lineage
         assert re.fullmatch("1:[0-9a-f]{8}:1", mark)
         assert seen.lower() == answer.headers["X-Amzn-Trace-Id"]
-    assert trace.lower() == given.headers["X-Amzn-Trace-Id"]
+    assert trace.lower() == followed.headers["X-Amzn-Trace-Id"]
 
 
 def test_the_arn_is_the_one_that_was_asked_for(
@@ -357,7 +357,7 @@ def test_what_cannot_be_invoked_is_not_found(client: BaseClient, able: str) -> N
         "The derived qualifier from the function name does not match the specified qualifier."
     )
 
-    for given, expected in (
+    for request, expected in (
         ({"FunctionName": "nowhere"}, (404, MISSING, f"{missing}:nowhere:$LATEST")),
         ({"FunctionName": "nowhere:live"}, (404, MISSING, f"{missing}:nowhere:live")),
         ({"FunctionName": able, "Qualifier": "7"}, (404, MISSING, f"{missing}:{able}:7")),
@@ -368,7 +368,7 @@ def test_what_cannot_be_invoked_is_not_found(client: BaseClient, able: str) -> N
         ),
     ):
         for kind in ("RequestResponse", "Event", "DryRun"):
-            assert expected == refused(client.invoke, InvocationType=kind, **given)
+            assert expected == refused(client.invoke, InvocationType=kind, **request)
 
 
 def test_an_event_that_is_no_json_is_refused(server: Server, able: str) -> None:

@@ -120,10 +120,10 @@ def test_events_wait_for_concurrency_and_none_is_lost(
 def printed(logs: BaseClient, group: str) -> list[str]:
     """Return what the function printed so far."""
     try:
-        found = logs.filter_log_events(logGroupName=group, filterPattern='"event "')
+        answer = logs.filter_log_events(logGroupName=group, filterPattern='"event "')
     except logs.exceptions.ResourceNotFoundException:
         return []  # it has not run yet
-    return [each["message"].strip() for each in found["events"]]
+    return [each["message"].strip() for each in answer["events"]]
 
 
 def test_events_of_a_function_that_may_not_run_do_not_wait(

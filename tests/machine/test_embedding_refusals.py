@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_is_refused_and_nothing_is_lost(case: str, echo: Path) -> None:
     """The error is ours, with Lambda's code, the value and what to do; all else is as before."""
-    attempt, kind, said = REFUSED[case]
+    attempt, kind, words = REFUSED[case]
 
     async def scenario() -> None:
         async with miniλ.Supervisor() as supervisor:
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_lost(case: str, echo: Path) ->
 
             assert kind is type(caught.value)
             assert caught.value.code == f"{kind.__name__}Exception"
-            missing = [text for text in said if text not in str(caught.value)]
+            missing = [text for text in words if text not in str(caught.value)]
             assert missing == [], str(caught.value)
             assert before == supervisor.list_functions()
             assert "fine" == (await supervisor.invoke("echo", "fine")).payload

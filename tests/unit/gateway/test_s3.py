@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
     """Serve on 127.0.0.1, and tell the endpoint's URL."""
-    # A handler that never ends is cancelled when who asked has left.
+    # A handler that never ends is cancelled when its client has left.
     server = web.Server(handler, handler_cancellation=True)  # type: ignore[arg-type]
     runner = web.ServerRunner(server)
     await runner.setup()
@@ -226,10 +226,10 @@ def test_a_fault_of_s3_is_worth_another_try(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
     """Where an endpoint points to was not configured: nothing is asked there."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     async def elsewhere(request: web.BaseRequest) -> web.StreamResponse:
-        asked.append(request.path)
+        paths.append(request.path)
         return web.Response(body=b"x")
 
     async def scenario() -> str:
@@ -241,7 +241,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
                 return str(caught.value)
 
     assert "S3 Error Code: PermanentRedirect" in asyncio.run(scenario())
-    assert [] == asked
+    assert [] == paths
 
 
 def test_no_proxy_of_the_environment_is_asked(
