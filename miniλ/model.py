@@ -379,9 +379,9 @@ def new_revision() -> str:
     return str(uuid.uuid4())
 
 
-def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload
+def _decode_json(payload: bytes) -> Any:  # noqa: ANN401 - see Response.payload
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # NaN and Infinity are not JSON, but Lambda's Python client sends them.
-        return json.loads(body)
+        return json.loads(payload)

@@ -1,4 +1,4 @@
-"""Wires everything: the parts of one open supervisor, built from the cellar up.
+"""Wires everything: the parts of one open supervisor, opened in the order of their dependencies.
 
 Rule: what is opened here is closed by `undo`, in the opposite order; also where a later step
 fails, or the opening is cancelled. A step on a thread cannot be cancelled, so it is waited for.

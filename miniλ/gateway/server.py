@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 # Requests without an archive: the largest are policies and environments.
 MAX_DOCUMENT = 1024 * 1024
-# The time to answer that invocations have which run when the gateway closes.
+# The grace period of requests in flight when the gateway closes.
 DRAIN_SECONDS = 30.0
 
 DOCUMENTS: dict[str, Callable[[Call], Awaitable[Any]]] = {
