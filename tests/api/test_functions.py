@@ -1,4 +1,4 @@
-"""Functions as AWS's clients have them: created, read, changed, listed, deleted, kept."""
+"""Functions as AWS's clients have them: created, read, changed, listed and deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invocations as AWS's clients have them: what goes in, what comes back, what is refused."""
+"""Invocations as AWS's clients have them: payloads, answers, contexts, events and dry runs."""
 
 from __future__ import annotations
 

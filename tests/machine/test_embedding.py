@@ -1,4 +1,4 @@
-"""The embedded API: what it does, what it refuses and how, what it takes from its app: nothing."""
+"""The embedded API: its methods, how it opens and closes, `map`, and what a state keeps."""
 
 from __future__ import annotations
 
