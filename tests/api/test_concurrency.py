@@ -38,7 +38,7 @@ def provision(client: BaseClient, name: str, qualifier: str, count: int = 1) -> 
 
 
 def settled(client: BaseClient, name: str, qualifier: str) -> dict[str, Any]:
-    """Wait until workers are ready, or cannot be; return what is then told."""
+    """Wait until workers are ready, or cannot be; return the configuration."""
     end = time.monotonic() + READY_SECONDS
     while True:
         config = told(

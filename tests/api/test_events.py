@@ -1,4 +1,4 @@
-"""Asynchronous events as AWS's clients have them: accepted, run, told of; kept by a server."""
+"""Asynchronous events as AWS's clients have them: accepted, run, delivered, kept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def handler(event, context):
 
 
 class Call(NamedTuple):
-    """A function that runs, and waits to be told how to end."""
+    """A function that runs, and waits for the test to say how it ends."""
 
     connection: socket.socket
     seen: dict[str, Any]
@@ -89,7 +89,7 @@ class Desk:
         return Call(connection, json.loads(line))
 
     def names(self) -> Iterator[str]:
-        """Yield what functions have told that did not wait, and are over."""
+        """Yield the lines of functions that did not wait, and are over."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 connection, line = self._accept(0)
@@ -175,7 +175,7 @@ def test_the_answer_is_202_while_the_function_runs(
 
 
 def test_a_qualifier_says_what_runs(client: BaseClient, desk: Desk, asking: str) -> None:
-    """A version or an alias runs under the ARN that was asked for; an unknown one is a 404."""
+    """A version or an alias runs under the ARN of the request; an unknown one is a 404."""
     client.publish_version(FunctionName=asking)
     client.create_alias(FunctionName=asking, Name="prod", FunctionVersion="1")
     for qualifier, version in (("1", "1"), ("prod", "1"), ("$LATEST", "$LATEST")):
@@ -196,7 +196,7 @@ def test_a_qualifier_says_what_runs(client: BaseClient, desk: Desk, asking: str)
 def test_trace_and_client_context_reach_the_function(
     server: Server, client: BaseClient, desk: Desk, asking: str
 ) -> None:
-    """What the headers said is there when it runs, and also when it runs again."""
+    """The context of the headers is there when it runs, and also when it runs again."""
     client.put_function_event_invoke_config(FunctionName=asking, MaximumRetryAttempts=1)
     headers = {
         "X-Amz-Invocation-Type": "Event",
@@ -359,7 +359,7 @@ def test_events_that_wait_when_a_server_ends_are_run_by_the_next(
 
 
 def test_a_server_tells_its_operator_of_trouble(tmp_path: Path) -> None:
-    """A queue that was damaged is moved aside, and that is said on stderr (C63)."""
+    """A queue that was damaged is moved aside, and stderr has a line about it (C63)."""
     (tmp_path / "events.db").write_bytes(b"no database" * 1000)
     line = tmp_path / "stderr"
     with (

@@ -73,7 +73,7 @@ def answered(client: BaseClient, name: str, **parameters: Any) -> Any:
 
 
 def download(client: BaseClient, name: str) -> bytes:
-    """Return what is at the location that GetFunction tells."""
+    """Return the content of the link that GetFunction returns."""
     location = client.get_function(FunctionName=name)["Code"]["Location"]
     with urllib.request.urlopen(location) as response:
         content: bytes = response.read()
@@ -191,7 +191,7 @@ def test_all_that_is_said_is_told_again(
 def test_what_is_taken_back_is_not_told(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """An empty target, key or list is none; an empty network is told as such."""
+    """An empty target, key or list is left out; an empty network is returned as such."""
     name = make_function(
         DeadLetterConfig={"TargetArn": "arn:aws:sqs:us-east-1:000000000000:dead"},
         KMSKeyArn="arn:aws:kms:us-east-1:000000000000:key/1",
@@ -275,7 +275,7 @@ def test_new_code_is_run_and_the_rest_stays(
 
 
 def test_a_dry_run_changes_nothing(client: BaseClient, make_function: Callable[..., str]) -> None:
-    """It tells what would be, and publishes nothing even if it is told to."""
+    """It answers with what would be, and publishes nothing, also with Publish."""
     name = make_function(TELL)
     before = told(client.get_function_configuration(FunctionName=name))
     answer = client.update_function_code(FunctionName=name, ZipFile=ZIP, DryRun=True, Publish=True)
@@ -457,7 +457,7 @@ def test_a_deleted_function_is_gone_with_all_it_had(
 def test_functions_are_listed_in_pages(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """By name, as many at a time as asked for, each once; without what AWS leaves out of lists."""
+    """By name, MaxItems at a time, each once; without what AWS leaves out of lists."""
     names = sorted(make_function(FunctionName=f"listed-{number}") for number in range(5))
     pages = list(client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 2}))
     first = client.list_functions(MaxItems=2)
@@ -492,7 +492,7 @@ def test_all_versions_are_listed_if_asked_for(
 def test_who_deletes_while_listing_misses_nothing(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Each page is deleted before the next one is asked for, and all are gone in the end."""
+    """Each page is deleted before the next one is read, and all are gone in the end."""
     made = {make_function(FunctionName=f"paged{number}") for number in range(7)}
     pages = client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 2})
 

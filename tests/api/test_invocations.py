@@ -93,7 +93,7 @@ def error_of(answer: Answer) -> tuple[int, str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def able(client: BaseClient) -> Iterator[str]:
-    """Return a function that does what it is told."""
+    """Return a function that does what its event says."""
     client.create_function(**new("able", Code={"ZipFile": archive(app=ABLE)}, Timeout=5))
     client.get_waiter("function_active_v2").wait(
         FunctionName="able", WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
@@ -188,7 +188,7 @@ def test_the_request_id_is_one_everywhere(server: Server, able: str) -> None:
 
 
 def test_the_tail_is_the_last_4_kb_of_the_log(client: BaseClient, able: str) -> None:
-    """Of a long log the end is told: bytes, and not characters, are counted."""
+    """Of a long log the end is returned: bytes, and not characters, are counted."""
     answer = client.invoke(
         FunctionName=able, LogType="Tail", Payload=json.dumps({"print": "λ" * 9000})
     )
@@ -330,7 +330,7 @@ def test_a_trace_goes_on(server: Server, able: str) -> None:
 def test_the_arn_is_the_one_that_was_asked_for(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """With the qualifier, where one was said, in the path, encoded or not, or in the query."""
+    """With the qualifier of the request, if it has one: in the path, encoded or not, or in the query."""
     name = make_function(ABLE, Publish=True)
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     encoded = f"{ARN}:{name}:live".replace(":", "%3A")
@@ -385,7 +385,7 @@ def test_an_event_that_is_no_json_is_refused(server: Server, able: str) -> None:
 
 
 def test_what_is_said_of_an_invocation_is_checked(server: Server, able: str) -> None:
-    """Types that there are not are told by the service model's constraints."""
+    """An unknown type is refused in the words of the service model's constraints."""
     for header, member, values in (
         ("X_Amz_Invocation_Type", "invocationType", "[Event, RequestResponse, DryRun]"),
         ("X_Amz_Log_Type", "logType", "[None, Tail]"),
@@ -429,7 +429,7 @@ def test_an_event_is_at_most_so_large(server: Server, able: str) -> None:
 def test_an_event_is_accepted_and_run(
     server: Server, client: BaseClient, able: str, listener: Listener
 ) -> None:
-    """202 and no body; the function runs with the id that was told, and its log has it."""
+    """202 and no body; the function runs with the id of the answer, and its log has it."""
     event = json.dumps({"call": [listener.port, "running"]}).encode()
     answer = post(server, path_of(able), event, X_Amz_Invocation_Type="Event")
     request_id = answer.headers["x-amzn-RequestId"]
@@ -467,7 +467,7 @@ def test_the_api_of_2014_accepts_events(
 
 
 def test_a_dry_run_runs_nothing(client: BaseClient, make_function: Callable[..., str]) -> None:
-    """204 without a body, a version or a log; the function has not been asked."""
+    """204 without a body, a version or a log; the function does not run."""
     name = make_function(ABLE)
     answer = client.invoke(
         FunctionName=name, InvocationType="DryRun", LogType="Tail", Payload=b"{}"
