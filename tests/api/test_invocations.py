@@ -330,7 +330,7 @@ def test_a_trace_goes_on(server: Server, able: str) -> None:
 def test_the_arn_is_the_one_that_was_asked_for(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """With the qualifier of the request, if it has one: in the path, encoded or not, or in the query."""
+    """With the qualifier of the request, if any: in the path, encoded or not, or in the query."""
     name = make_function(ABLE, Publish=True)
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     encoded = f"{ARN}:{name}:live".replace(":", "%3A")
