@@ -1,13 +1,19 @@
-"""This module is functions of the embedding app: decorated, and imported again by a worker."""
+"""Functions of the embedding app: decorated in the app, imported again by a worker.
+
+A worker imports the app's own module from where the app imports it; the code is not copied.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from miniλ import model
 from miniλ.errors import InvalidParameterValue
+from miniλ.model import FunctionConfiguration, FunctionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,12 +26,17 @@ R = TypeVar("R")
 class Function(Generic[R]):
     """A function of the embedding app, decorated by `Supervisor.function`.
 
-    Called, it is the plain function, in this process. `invoke` runs it in a worker.
+    A call runs the plain function in this process; `invoke` runs it in a worker.
     """
 
     def __init__(
         self, invoke: Callable[..., Awaitable[Response]], handler: Callable[..., R], name: str
     ) -> None:
+        """`invoke` is the supervisor's. Raises `InvalidParameterValue` for a nested handler."""
+        if "<locals>" in handler.__qualname__ or "." in handler.__qualname__:
+            msg = f"{handler.__qualname__} must be at the top of its module to be imported"
+            raise InvalidParameterValue(msg)
+        model.check_name(name)
         self._invoke = invoke
         self.handler = handler
         self.name = name
@@ -35,23 +46,64 @@ class Function(Generic[R]):
         self.__wrapped__ = handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:  # noqa: ANN401 - the app's own signature
-        """Call the function here and now."""
+        """Run the plain function in this process."""
         return self.handler(*args, **kwargs)
 
-    async def invoke(self, event: object = None, **options: Any) -> Response:  # noqa: ANN401
-        """Run the function in a worker; `options` as for `Supervisor.invoke`."""
-        return await self._invoke(self.name, event, **options)
+    async def invoke(
+        self,
+        event: object = None,
+        *,
+        payload: bytes | None = None,
+        wait: float = 0.0,
+        client_context: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Response:
+        """Run the function in a worker; parameters as for `Supervisor.invoke`."""
+        return await self._invoke(
+            self.name,
+            event,
+            payload=payload,
+            wait=wait,
+            client_context=client_context,
+            identity=identity,
+            trace_id=trace_id,
+            request_id=request_id,
+        )
 
     def __repr__(self) -> str:
         return f"<Function {self.name}>"
 
 
-def import_path() -> list[str]:
-    """Return where this app imports from, as it reads from any directory."""
-    return [os.path.abspath(path or os.curdir) for path in sys.path]
+def check_options(options: FunctionOptions) -> None:
+    """Refuse options that `Supervisor.function` does not take."""
+    unknown = sorted(options.keys() - FunctionOptions.__optional_keys__)
+    if unknown:
+        msg = f"@supervisor.function does not take {', '.join(unknown)}"
+        raise InvalidParameterValue(msg)
 
 
-def importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
+def configuration(
+    function: Function[Any], runtime: str, options: FunctionOptions
+) -> FunctionConfiguration:
+    """Return the configuration of a decorated function; raises `InvalidParameterValue`."""
+    root, module, source = _importable(function.handler)
+    return FunctionConfiguration(
+        name=function.name,
+        handler=f"{module}.{function.handler.__name__}",
+        runtime=runtime,
+        revision=model.new_revision(),
+        code_sha256=hashlib.sha256(source).hexdigest(),
+        code_size=len(source),
+        code_path=root,
+        last_modified=model.now_iso(),
+        python_path=[os.path.abspath(path or os.curdir) for path in sys.path],
+        **options,
+    )
+
+
+def _importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
     """Return directory and module name by which a worker imports a function, and its source."""
     module = sys.modules[handler.__module__]
     name, file = handler.__module__, getattr(module, "__file__", None)

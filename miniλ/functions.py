@@ -1,42 +1,47 @@
-"""This module is the functions of a supervisor: how they come, change, are published, and go.
+"""The control plane: functions are created, changed, published, provisioned and deleted.
 
-Three places know a function: the registry what it is, the pool who runs it, and `live` which
-version a name means right now. A change is in the registry before it is anywhere else.
+Three places know a function: the registry has its configuration, the pool its workers, and `live`
+the version that a name stands for at this moment. A change is in the registry before it is in the
+other two.
 
-States, as on Lambda: with `settle` a change is written down as Pending (or InProgress), answered,
-and finished behind the answer; a supervisor that dies in between finishes it when it is opened
-again. Without it the caller waits, and hears what is wrong as an exception. An update that
-failed leaves the version that was there.
+States, as on Lambda: with `settle` a change is written as Pending (or InProgress), answered, and
+finished after the answer; if the supervisor dies in between, the next one finishes it when it
+opens. Without `settle` the caller waits, and an error is an exception. An update that failed
+leaves the version that was there.
 
-Rule: one change at a time, under `changing`. It is also what keeps a package that is on its way
-into a function from being collected.
+Rule 1: one change at a time, under `changing`, from the first read to the write. A caller passes
+what is to change, never a configuration that it has read.
+
+Rule 2: the lock also keeps a package that is on its way into a function from being collected.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from miniλ import model, names, traces
 from miniλ.background import Background
 from miniλ.errors import (
     InvalidParameterValue,
     LambdaError,
-    PreconditionFailed,
     ResourceConflict,
     ResourceNotFound,
     RuntimeMissing,
 )
-from miniλ.model import LATEST, FunctionConfiguration
+from miniλ.journal import Trouble
+from miniλ.model import LATEST, new_revision
+from miniλ.revisions import (
+    READY,
+    are_same,
+    check_revision,
+    numbered,
+    replace,
+    revised,
+    with_package,
+)
 from miniλ.runtimes import catalog
-from miniλ.store import packages
-from miniλ.store.archives import MAX_UNZIPPED
 from miniλ.store.registry import Change
 from miniλ.store.resources import (
     ALIAS,
@@ -44,35 +49,24 @@ from miniλ.store.resources import (
     LAYER,
     NUMBER,
     OF_FUNCTION,
+    PROVISIONED,
     RECURSION,
     TAGS,
     Alias,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import os
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from miniλ.code_store import CodeStore
     from miniλ.journal import Journal
+    from miniλ.model import FunctionConfiguration, FunctionDraft
     from miniλ.pool.pool import Pool
+    from miniλ.store.packages import Package, Upload
     from miniλ.store.registry import Registry
-    from miniλ.store.state_dir import StateDir
 
 CREATING = ("Creating", "The function is being created.")
-READY: dict[str, Any] = {
-    "state": "Active",
-    "state_reason": ("", ""),
-    "update_status": "Successful",
-    "update_reason": ("", ""),
-}
-# What two versions may differ in and still be the same: `publish_version` compares the rest.
-_INCIDENTAL: dict[str, Any] = {
-    "version": "",
-    "revision": "",
-    "description": "",
-    "last_modified": "",
-    "reserved_concurrency": None,
-    **READY,
-}
 
 
 class Functions:
@@ -82,27 +76,29 @@ class Functions:
         self,
         registry: Registry,
         pool: Pool,
-        state: StateDir,
+        code: CodeStore,
         place: names.Place,
-        prepare: Callable[[FunctionConfiguration], Awaitable[None]],
+        prepare: Callable[[FunctionDraft], Awaitable[None]],
         facts: Journal,
     ) -> None:
-        """`prepare` gets ready for a function what a worker needs; it raises what is missing."""
+        """`prepare` makes what a worker of a function needs; it raises what the host lacks."""
         self.registry = registry
         self.place = place
         self.changing = asyncio.Lock()
-        # What is invoked by a name (`hello`) or by a version (`hello:3`).
+        # By the name that is invoked: `hello` for $LATEST, `hello:3` for a version.
         self.live: dict[str, FunctionConfiguration] = {}
         self._pool = pool
-        self._state = state
+        self._code = code
         self._prepare = prepare
-        # Functions of the embedding app: they come and go with it, and are nobody's to change.
+        self._journal = facts
+        # Functions of the embedding app: they are in no registry, and end with the app.
         self._transient: dict[str, FunctionConfiguration] = {}
-        # A change that could not be written down: the next life finishes it.
+        # If a change cannot be written, the next supervisor of this state finishes it.
         self._settling = Background(facts, "a change was not finished")
 
-    def open(self) -> None:
-        """Take up the functions that the registry has; finish what was not finished."""
+    async def open(self) -> None:
+        """Load the registry: make functions live, finish changes, provision concurrency."""
+        await self._code.collect(self.code_in_use())
         for name in self.registry.names(FUNCTION):
             for function in self.registry.parts(FUNCTION, name).values():
                 if function.version == LATEST:
@@ -111,13 +107,20 @@ class Functions:
                     self._settle(function, None)
                 elif function.state == "Active":
                     self._go_live(function)
+        for name in self.registry.names(PROVISIONED):
+            for qualifier, config in self.registry.parts(PROVISIONED, name).items():
+                try:
+                    self.provision(name, qualifier, config["Requested"])
+                except LambdaError as exc:
+                    what = f"No provisioned concurrency for {name}:{qualifier}: {exc}"
+                    self._journal.record(Trouble(what=what))
 
     async def close(self) -> None:
-        """Leave what is not finished for the next life."""
+        """Cancel the changes that are not finished; the next supervisor finishes them."""
         await self._settling.cancel()
 
     def code_in_use(self) -> set[str]:
-        """Return the packages that somebody has: versions, workers of old ones, layers."""
+        """Return the packages of all versions, of workers of old versions, and of layers."""
         used = self._pool.code_in_use()
         for name in self.registry.names(FUNCTION):
             for function in self.registry.parts(FUNCTION, name).values():
@@ -125,6 +128,11 @@ class Functions:
         for name in self.registry.names(LAYER):
             used |= {layer.code_path for layer in self.registry.parts(LAYER, name).values()}
         return used
+
+    async def collect_code(self) -> None:
+        """Remove the packages that are not in use; no function changes meanwhile (rule 2)."""
+        async with self.changing:
+            await self._code.collect(self.code_in_use())
 
     # Look up
 
@@ -145,10 +153,10 @@ class Functions:
 
     def all(self) -> list[FunctionConfiguration]:
         """Return $LATEST of every function, by name."""
-        found = dict(self._transient)
+        functions = dict(self._transient)
         for name in self.registry.names(FUNCTION):
-            found[name] = self.registry.parts(FUNCTION, name)[LATEST]
-        return [found[name] for name in sorted(found)]
+            functions[name] = self.registry.parts(FUNCTION, name)[LATEST]
+        return [functions[name] for name in sorted(functions)]
 
     def versions(self, name: str) -> list[FunctionConfiguration]:
         """Return all versions of a function, $LATEST first, then as they were published."""
@@ -159,16 +167,16 @@ class Functions:
 
     def alias(self, name: str, alias: str) -> Alias:
         """Return an alias; raises `ResourceNotFound`."""
-        found = self.registry.get(ALIAS, name, alias)
-        if found is None:
+        known = self.registry.get(ALIAS, name, alias)
+        if known is None:
             msg = f"Cannot find alias arn: {self.place.function(name, alias)}"
             raise ResourceNotFound(msg)
-        return found
+        return known
 
     def resolve(self, name: str, qualifier: str = "") -> FunctionConfiguration:
-        """Return the version that an invocation is for; of two, what an alias' weights say.
+        """Return the version that an invocation runs; an alias of two draws one by its weights.
 
-        Raises `ResourceNotFound`, and `ResourceConflict` where it cannot run yet, or at all.
+        Raises `ResourceNotFound`, and `ResourceConflict` for a version that is not active.
         """
         version = qualifier or LATEST
         alias = self.registry.get(ALIAS, name, version)
@@ -180,7 +188,7 @@ class Functions:
         return self._invocable(name, version, qualifier)
 
     def check_invocable(self, name: str, qualifier: str = "") -> None:
-        """Raise what `resolve` raises; which version of an alias runs is decided when it runs."""
+        """Raise what `resolve` raises, and draw no version: an alias is drawn when it runs."""
         alias = self.registry.get(ALIAS, name, qualifier)
         self._invocable(name, qualifier or LATEST if alias is None else alias.version, qualifier)
 
@@ -193,14 +201,14 @@ class Functions:
             raise self._missing(name, qualifier or LATEST)
         raise not_now(known.state)
 
-    def traced(self, name: str, said: str | None, request_id: str) -> str:
-        """Return the trace id that a function is given, by what its caller said of one.
+    def traced(self, name: str, trace_id: str | None, request_id: str) -> str:
+        """Return the trace id that a function gets, made from the caller's if it sent one.
 
         Raises `RecursiveInvocation` for a function that was in this chain too often.
         """
         config = self.registry.get(RECURSION, name)
         may_recur = config is not None and config["RecursiveLoop"] == "Allow"
-        return traces.followed(traces.of(said, request_id), name, may_recur=may_recur)
+        return traces.followed(traces.of(trace_id, request_id), name, may_recur=may_recur)
 
     def _missing(self, name: str, qualifier: str) -> ResourceNotFound:
         model.check_name(name)
@@ -210,24 +218,24 @@ class Functions:
 
     async def create(
         self,
-        draft: FunctionConfiguration,
-        code: str | os.PathLike[str],
+        draft: FunctionDraft,
+        code: str | os.PathLike[str] | Upload,
         *,
         settle: bool = False,
         publish: bool = False,
         tags: dict[str, str] | None = None,
     ) -> FunctionConfiguration:
-        """Create a function of a draft, whose code is a directory or a .zip.
+        """Create a function from a draft and its code: a directory or a .zip.
 
-        `publish` makes version 1 of it at once, and returns that.
+        With `publish`, version 1 is made in the same step, and returned.
         """
         async with self.changing:
             self.check_new(draft.name)
             if not settle:
                 await self._prepare(draft)
-            function = with_package(draft, await self.publish_code(code))
+            function = with_package(draft, await self._code.publish(code))
             if function.layers:
-                function = await self._with_layers(function)
+                function = await self._code.with_layers(function)
             if settle:
                 function = replace(function, state="Pending", state_reason=CREATING)
             first = replace(function, version="1", revision=new_revision()) if publish else None
@@ -246,57 +254,85 @@ class Functions:
     async def update_code(
         self,
         name: str,
-        code: str | os.PathLike[str],
+        code: str | os.PathLike[str] | Upload,
+        changes: Mapping[str, Any] | None = None,
         *,
         settle: bool = False,
+        publish: bool = False,
         revision: str = "",
         dry_run: bool = False,
-        **changes: Any,  # noqa: ANN401 - fields of FunctionConfiguration
     ) -> FunctionConfiguration:
-        """Give a function new code. Invocations that run end on the old one."""
+        """Give a function new code, and change fields; running invocations end on the old code.
+
+        With `publish`, a version of it is made in the same step, and returned.
+        """
         async with self.changing:
             before = self._changeable(name, revision)
-            package = await self.publish_code(code)
-            function = with_package(_revised(before, **changes), package)
+            package = await self._code.publish(code)
+            function = with_package(revised(before, changes or {}), package)
             if function.layers:
-                await asyncio.to_thread(_check_unzipped, package.path, function.layers_path)
+                await self._code.check_unzipped(package.path, function.layers_path)
             if dry_run:
                 return function
             if not settle:
                 await self._prepare(function)
-            return await self._update(before, function, settle=settle)
+            return await self._update(before, function, settle=settle, publish=publish)
 
     async def update(
         self,
         name: str,
-        changes: dict[str, Any],
+        changes: Mapping[str, Any],
         *,
         settle: bool = False,
         revision: str = "",
+        check: Callable[[FunctionConfiguration], None] | None = None,
     ) -> FunctionConfiguration:
-        """Change fields of a function's configuration; running invocations end as they began."""
+        """Change fields of a function's configuration; running invocations end as they began.
+
+        Members of `passthrough` are merged into those that the function has. `check` may refuse
+        the configuration as it would be.
+        """
         async with self.changing:
             before = self._changeable(name, revision)
-            function = _revised(before, **changes)
+            function = revised(before, changes)
+            if check is not None:
+                check(function)
             if function.layers != before.layers:
-                function = await self._with_layers(function)
+                function = await self._code.with_layers(function)
             if not settle:
                 await self._prepare(function)
             return await self._update(before, function, settle=settle)
 
     async def _update(
-        self, before: FunctionConfiguration, function: FunctionConfiguration, *, settle: bool
+        self,
+        before: FunctionConfiguration,
+        function: FunctionConfiguration,
+        *,
+        settle: bool,
+        publish: bool = False,
     ) -> FunctionConfiguration:
+        """Write an update, and the version that is published with it, all or none of both."""
         status = {"update_status": "InProgress", "update_reason": CREATING}
         function = replace(function, **(status if settle else READY))
-        await self.registry.write(Change(FUNCTION, function.name, LATEST, function))
+        version, published = self._next_version(function) if publish else (function, [])
+        await self.registry.write(Change(FUNCTION, function.name, LATEST, function), *published)
         self._settle_or_live(function, before, settle=settle)
-        return function
+        if published:
+            self._go_live(version)
+        return version
 
     async def reserve(self, name: str, limit: int | None) -> None:
-        """Reserve concurrency for a function, or give it back; its workers stay."""
+        """Reserve concurrency for a function; None removes the reservation. Its workers stay."""
         async with self.changing:
             function = self.get(name)
+            configs = self.registry.parts(PROVISIONED, name).values()
+            provisioned = sum(config["Requested"] for config in configs)
+            if limit is not None and limit < provisioned:
+                msg = (
+                    f"ReservedConcurrentExecutions {limit} should not be lower than function's "
+                    f"total provisioned concurrency [{provisioned}]."
+                )
+                raise InvalidParameterValue(msg)
             reserved = replace(function, reserved_concurrency=limit)
             reservable = self._pool.reservable(name)
             if (limit or 0) > reservable:
@@ -317,9 +353,9 @@ class Functions:
                     for kind in OF_FUNCTION
                     if version in self.registry.parts(kind, name)
                 ]
-                gone = [function]
+                deleted = [function]
             else:
-                gone = self.versions(name)
+                deleted = self.versions(name)
                 changes = [
                     Change(kind, name, part, None)
                     for kind in OF_FUNCTION
@@ -329,7 +365,7 @@ class Functions:
             if not version:
                 self._transient.pop(name, None)
                 self._pool.reserve(name, None)
-            for each in gone:
+            for each in deleted:
                 if self.live.pop(each.qualified, None) is not None:
                     self._pool.withdraw(each)
 
@@ -352,7 +388,7 @@ class Functions:
     async def publish_version(
         self, name: str, *, description: str | None = None, sha256: str = "", revision: str = ""
     ) -> FunctionConfiguration:
-        """Make a version of $LATEST as it is now; the last one, if nothing has changed since."""
+        """Make a version of $LATEST; if nothing has changed since the last one, return that."""
         async with self.changing:
             latest = self._changeable(name, revision)
             if latest.state != "Active":
@@ -363,25 +399,36 @@ class Functions:
                     f"({latest.code_sha256}). Please try again with the CodeSHA256 in $LATEST."
                 )
                 raise InvalidParameterValue(msg)
-            last = self.versions(name)[-1]
-            if last.version != LATEST and _same(last, latest):
-                return last
-            number = (self.registry.get(NUMBER, name) or 0) + 1
-            version = replace(
-                latest,
-                version=str(number),
-                revision=new_revision(),
-                description=latest.description if description is None else description,
-                reserved_concurrency=None,
-            )
-            await self.registry.write(
-                Change(FUNCTION, name, version.version, version), Change(NUMBER, name, "", number)
-            )
-            self._go_live(version)
+            version, changes = self._next_version(latest, description)
+            if changes:
+                await self.registry.write(*changes)
+                self._go_live(version)
         return version
 
-    def adopt(self, function: FunctionConfiguration) -> None:
-        """Take up a function of the embedding app."""
+    def _next_version(
+        self, latest: FunctionConfiguration, description: str | None = None
+    ) -> tuple[FunctionConfiguration, list[Change]]:
+        """Return the version that $LATEST is, and the changes that write it.
+
+        If nothing has changed since the last version, that one, and no changes.
+        """
+        name = latest.name
+        last = self.versions(name)[-1]
+        if last.version != LATEST and are_same(last, latest):
+            return last, []
+        number = (self.registry.get(NUMBER, name) or 0) + 1
+        version = numbered(latest, number, description)
+        return version, [
+            Change(FUNCTION, name, version.version, version),
+            Change(NUMBER, name, "", number),
+        ]
+
+    async def adopt(self, function: FunctionConfiguration) -> None:
+        """Take up a function of the embedding app; it replaces one that the app had before."""
+        if function.name not in self._transient:
+            self.check_new(function.name)
+        await self._prepare(function)
+        # Not in the registry: it comes and goes with the app.
         self._transient[function.name] = function
         self._pool.reserve(function.name, function.reserved_concurrency)
         self._go_live(function)
@@ -392,29 +439,12 @@ class Functions:
             msg = f"Function already exist: {name}"
             raise ResourceConflict(msg)
 
-    def is_transient(self, name: str) -> bool:
-        """Return whether a function is the embedding app's own."""
-        return name in self._transient
+    async def publish_code(self, code: str | os.PathLike[str] | Upload) -> Package:
+        """Bring the code of a layer into the store; hold `changing` until the layer is written.
 
-    async def publish_code(self, code: str | os.PathLike[str]) -> packages.Package:
-        """Bring code, of a function or a layer, into the store.
-
-        Under `changing`, until somebody has it. Raises what `packages.publish` raises.
+        Raises what `packages.publish` raises.
         """
-        return await asyncio.to_thread(
-            packages.publish,
-            code,
-            self._state.code,
-            durable=self._state.kept,
-            uploaded=os.path.dirname(code) == str(self._state.uploads),
-        )
-
-    async def _with_layers(self, function: FunctionConfiguration) -> FunctionConfiguration:
-        """Return a function with all its layers in one directory."""
-        path = await asyncio.to_thread(
-            _put_together, function, self._state.code, durable=self._state.kept
-        )
-        return replace(function, layers_path=path)
+        return await self._code.publish(code)
 
     def _changeable(self, name: str, revision: str) -> FunctionConfiguration:
         """Return $LATEST of a function that may be changed now."""
@@ -429,6 +459,39 @@ class Functions:
             )
             raise ResourceConflict(msg)
         return function
+
+    # Provisioned concurrency
+
+    @property
+    def capacity(self) -> int:
+        """How many invocations may run at once, all functions together."""
+        return self._pool.capacity
+
+    @property
+    def unreserved(self) -> int:
+        """The part of the capacity that functions without reserved concurrency share."""
+        return self._pool.reservable("") + 1
+
+    def provision(self, name: str, qualifier: str, count: int) -> None:
+        """Keep `count` workers of a version initialised; 0 ends it. Raises as `check_provision`."""
+        self.check_provision(name, qualifier, count)
+        self._pool.provision(self.resolve(name, qualifier), count)
+
+    def check_provision(self, name: str, qualifier: str, count: int, freed: int = 0) -> None:
+        """Refuse to provision more workers than the host runs, as `InvalidParameterValue`.
+
+        `freed` are workers of another version that are given up for these.
+        """
+        most = self._pool.provisionable(self.resolve(name, qualifier)) + freed
+        if count > most:
+            msg = (
+                f"ProvisionedConcurrentExecutions of {count} is more than the {most} that are left"
+            )
+            raise InvalidParameterValue(msg)
+
+    def provisioned(self, name: str, qualifier: str) -> tuple[int, str]:
+        """Return how many workers are initialised, and why no more are ("" while all is well)."""
+        return self._pool.provisioned(self.resolve(name, qualifier))
 
     # Settle
 
@@ -454,7 +517,7 @@ class Functions:
     async def _settled(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
     ) -> None:
-        """Finish a change: Active or Successful, or Failed and why; `before` is then as it was."""
+        """Finish a change: Active or Successful, or Failed with the reason and as it was before."""
         try:
             await self._prepare(function)
             done = replace(function, **READY)
@@ -477,24 +540,9 @@ class Functions:
 
 
 def not_now(state: str) -> ResourceConflict:
-    """Return the error for what a function in this state cannot do."""
+    """Return the error for an operation that a function in this state does not allow."""
     msg = "The operation cannot be performed at this time. The function is currently in the "
     return ResourceConflict(f"{msg}following state: {state}")
-
-
-def new_revision() -> str:
-    """Return a RevisionId."""
-    return str(uuid.uuid4())
-
-
-def check_revision(given: str | None, current: str) -> None:
-    """Refuse a change that was made of something that is not the current state."""
-    if given and given != current:
-        msg = (
-            "The Revision Id provided does not match the latest Revision Id. Call the "
-            "GetFunction/GetAlias API to retrieve the latest Revision Id"
-        )
-        raise PreconditionFailed(msg)
 
 
 def over_reserved(limit: int, reservable: int) -> InvalidParameterValue:
@@ -503,51 +551,3 @@ def over_reserved(limit: int, reservable: int) -> InvalidParameterValue:
         f"ReservedConcurrentExecutions of {limit} would leave less than 1 for functions without; "
         f"{reservable} can be reserved"
     )
-
-
-def with_package(
-    function: FunctionConfiguration, package: packages.Package
-) -> FunctionConfiguration:
-    """Return a function with this code."""
-    return replace(
-        function, code_sha256=package.sha256, code_size=package.size, code_path=package.path
-    )
-
-
-def _put_together(function: FunctionConfiguration, store: Path, *, durable: bool) -> str:
-    """Return the directory that all layers of a function are, the later over the earlier. Slow."""
-    if not function.layers:
-        return ""
-    for layer in function.layers:
-        # Its version may have been deleted since it was looked up.
-        if not os.path.isdir(layer.path):
-            msg = f"Layer version {layer.arn} does not exist."
-            raise InvalidParameterValue(msg)
-    paths = [Path(layer.path) for layer in function.layers]
-    path = paths[0] if len(paths) == 1 else packages.merge(paths, store, durable=durable)
-    _check_unzipped(function.code_path, str(path))
-    return str(path)
-
-
-def _check_unzipped(code: str, layers: str) -> None:
-    """Refuse code and layers that are, together, larger than Lambda unpacks. Slow."""
-    size = packages.unzipped_size(Path(code)) + packages.unzipped_size(Path(layers))
-    if size > MAX_UNZIPPED:
-        msg = (
-            "Function code combined with layers exceeds the maximum allowed size of "
-            f"{MAX_UNZIPPED} bytes. The actual size is {size} bytes."
-        )
-        raise InvalidParameterValue(msg)
-
-
-def replace(function: FunctionConfiguration, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
-    """Return a function with some fields changed; the same revision."""
-    return msgspec.structs.replace(function, **changes)
-
-
-def _revised(function: FunctionConfiguration, **changes: Any) -> FunctionConfiguration:  # noqa: ANN401
-    return replace(function, revision=new_revision(), last_modified=model.now_iso(), **changes)
-
-
-def _same(one: FunctionConfiguration, other: FunctionConfiguration) -> bool:
-    return replace(one, **_INCIDENTAL) == replace(other, **_INCIDENTAL)

@@ -1,4 +1,4 @@
-"""This module is the nouns: what a function is, what an invocation answers. Frozen, no I/O.
+"""The nouns: a function's configuration, an invocation's response and report. Frozen, no I/O.
 
 Units are in the names where a client sees them (`duration_ms`, `memory_size_mb`); inside,
 seconds are floats and sizes are MB as Lambda counts them (1 MB = 1,048,576 bytes).
@@ -10,7 +10,8 @@ import json
 import math
 import re
 import time
-from typing import Any
+import uuid
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -26,7 +27,8 @@ MEMORY_MB = (128, 10240)
 TIMEOUT_SECONDS = (1, 900)
 EPHEMERAL_MB = (512, 10240)
 ENVIRONMENT_BYTES = 4096
-# AWS tells all of an environment that is too large; it may be megabytes, and is the caller's own.
+# AWS repeats the whole of an environment that is too large, which may be megabytes; we repeat this
+# many bytes.
 MEASURED_SHOWN = 2 * ENVIRONMENT_BYTES
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
@@ -61,49 +63,66 @@ _RESERVED = frozenset(
 
 
 class AttachedLayer(msgspec.Struct, frozen=True):
-    """A layer version that a function has: its ARN, the size of its archive, where it is."""
+    """A layer version that a function has: its ARN, the size of its archive, its directory."""
 
     arn: str
     code_size: int
     path: str
 
 
-class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a function as Lambda's FunctionConfiguration has it.
+class FunctionOptions(TypedDict, total=False):
+    """The keywords of `Supervisor.function`: sizes in MB, times in seconds."""
+
+    memory_size: int
+    timeout: int
+    ephemeral_storage: int
+    environment: dict[str, str]
+    reserved_concurrency: int | None
+    keep_alive: float
+    network: str
+
+
+class ConfigurationChanges(FunctionOptions, total=False):
+    """The keywords of `Supervisor.update_function_configuration`."""
+
+    handler: str
+    runtime: str
+
+
+class FunctionDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """A function whose code is not in the store yet: all of a FunctionConfiguration but that.
 
     `revision` is new at each update. `state` is Pending, Active or Failed, and `update_status`
-    InProgress, Successful or Failed; each with why, as (code, text).
+    InProgress, Successful or Failed; each with its reason, as (code, text).
     """
 
     name: str
     handler: str
     runtime: str
     revision: str
-    code_sha256: str
-    code_size: int
-    code_path: str
     memory_size: int = 128
     timeout: int = 3
     ephemeral_storage: int = 512
     environment: dict[str, str] = {}
     reserved_concurrency: int | None = None
     keep_alive: float = 600.0
-    # "share" is the host's network, "none" is no network at all.
+    # "share" is the host's network, "none" an empty network namespace.
     network: str = "share"
     last_modified: str = ""
-    # For functions of the embedding app: where it imports from. Else empty.
+    # Functions of the embedding app: the app's sys.path. Empty for others.
     python_path: list[str] = []
     version: str = LATEST
     description: str = ""
     role: str = ""
     layers: list[AttachedLayer] = []
-    # All layers as /opt shows them; empty without.
+    # The directory that /opt shows: all layers merged. Empty without layers.
     layers_path: str = ""
     state: str = "Active"
     state_reason: tuple[str, str] = ("", "")
     update_status: str = "Successful"
     update_reason: tuple[str, str] = ("", "")
-    # What clients may say and are told again, and what changes nothing here: VpcConfig and so on.
+    # Members of the API that have no field of their own: LoggingConfig, DeadLetterConfig, VpcConfig
+    # and so on, as the client sent them. The key in the registry is older than the field's name.
     passthrough: dict[str, Any] = msgspec.field(default_factory=dict, name="told")
 
     def __post_init__(self) -> None:
@@ -131,6 +150,14 @@ class FunctionConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         return self.name if self.version == LATEST else f"{self.name}:{self.version}"
 
 
+class FunctionConfiguration(FunctionDraft, frozen=True, kw_only=True):
+    """One version of a function as Lambda's FunctionConfiguration has it, with its code."""
+
+    code_sha256: str
+    code_size: int
+    code_path: str
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -147,26 +174,26 @@ def check_name(name: object) -> None:
 
 
 def check_handler(handler: object, runtime: object) -> None:
-    """Refuse a handler that cannot be one: in Python `module.function`, `folder/module.function`.
+    """Refuse a handler that is not `module.function` or `folder/module.function`, for Python.
 
-    Lambda takes a handler without a dot and fails each invocation with
-    Runtime.MalformedHandlerName; knowing it now, we say it now.
+    Lambda accepts a handler without a dot, and fails each invocation with
+    Runtime.MalformedHandlerName; here the deployment fails.
     """
     if not isinstance(handler, str) or not re.fullmatch(r"[^\s\ud800-\udfff]{1,128}", handler):
         msg = f"Handler must be 1 to {HANDLER_LENGTH} characters without spaces, got {handler!r}"
         raise InvalidParameterValue(msg)
     if isinstance(runtime, str) and not runtime.startswith("python"):
-        return  # other languages have names of other kinds: bootstrap, Hello::run
+        return  # handlers of other languages have other forms: bootstrap, Hello::run
     module, dot, function = handler.rpartition(".")
     if not (module and dot and function):
         msg = f"Handler must be 'module.function', like app.handler, got {handler!r}"
         raise InvalidParameterValue(msg)
 
 
-def _check_range(what: str, value: object, bounds: tuple[int, int], unit: str) -> None:
+def _check_range(name: str, value: object, bounds: tuple[int, int], unit: str) -> None:
     low, high = bounds
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        msg = f"{what} must be {low} to {high} {unit}, got {value!r}"
+        msg = f"{name} must be {low} to {high} {unit}, got {value!r}"
         raise InvalidParameterValue(msg)
 
 
@@ -200,11 +227,11 @@ def _check_environment(environment: object) -> None:
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
-    """What the REPORT line says of one invocation, and what held the worker while it ran.
+    """The REPORT line of one invocation, and the limits that its worker ran under.
 
     `cold`: it waited for an init phase. `init_duration_ms` is None if it did not, and, as on
     Lambda, if the init phase had failed and was repeated inside the invocation. `limits` says
-    per resource `hard`, `soft` or `none`, and by what.
+    for each resource `hard`, `soft` or `none`, and by which mechanism.
     """
 
     request_id: str
@@ -221,10 +248,10 @@ class Report(msgspec.Struct, frozen=True, gc=False):
 
 
 class Invoked(msgspec.Struct, frozen=True, gc=False):
-    """How one invocation went, as it was measured: what the report, the bill and the log are of.
+    """The measurements of one invocation: the report, the bill and the log are made from them.
 
-    Seconds, but `peak` (bytes). `ended` is time.monotonic(). Nothing is worked out until
-    somebody asks: a warm invocation costs microseconds, and most reports are never read.
+    Seconds, but `peak` (bytes). `ended` is time.monotonic(). The report is computed on each
+    access: a warm invocation costs microseconds, and most reports are never read.
     """
 
     ended: float
@@ -244,7 +271,7 @@ class Invoked(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def report(self) -> Report:
-        """The report of it."""
+        """The report of the invocation."""
         duration_ms = self.seconds * 1000
         init_ms = None if self.init_seconds is None else self.init_seconds * 1000
         return Report(
@@ -253,7 +280,7 @@ class Invoked(msgspec.Struct, frozen=True, gc=False):
             billed_duration_ms=billing.billed_ms(duration_ms, init_ms, self.book),
             init_duration_ms=init_ms,
             memory_size_mb=self.memory_size_mb,
-            max_memory_used_mb=-(-self.peak // MB),  # rounded up: who used anything used 1
+            max_memory_used_mb=-(-self.peak // MB),  # rounded up: any use is at least 1
             worker_id=self.worker_id,
             limits=self.limits,
             cold=self.cold,
@@ -263,10 +290,10 @@ class Invoked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """What an invocation answered: `body` as bytes, and how it went in `report`.
+    """The answer of an invocation: `body` as bytes, `payload` decoded, and its `report`.
 
-    A function that failed is a response too: `failure` is then not None and `body` is the
-    JSON document that an AWS client would be given with X-Amz-Function-Error.
+    A failure of the function is a response too: `failure` is then not None, and `body` is the
+    JSON document that an AWS client gets with X-Amz-Function-Error.
     """
 
     body: bytes
@@ -277,7 +304,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def report(self) -> Report:
-        """Durations, memory, limits: what the REPORT line says, and more."""
+        """Durations, memory and limits: the REPORT line, and more."""
         return self.invoked.report
 
     @property
@@ -286,25 +313,25 @@ class Response(msgspec.Struct, frozen=True, gc=False):
         return self.invoked.failed
 
     @property
-    def payload(self) -> Any:  # noqa: ANN401 - the answer is whatever JSON the function returned
+    def payload(self) -> Any:  # noqa: ANN401 - any JSON
         """The answer, decoded from JSON. NaN and Infinity pass, as Lambda's client sends them."""
         return _decode_json(self.body)
 
     @property
     def failure(self) -> Failure | None:
-        """None, or errorType, errorMessage and stackTrace as Lambda shapes them."""
+        """The errorType, errorMessage and stackTrace, as Lambda shapes them; None on success."""
         if not self.invoked.failed:
             return None
         return parse_failure(self.body)
 
     @property
     def request_id(self) -> str:
-        """The id that the function saw as `context.aws_request_id`."""
+        """The id of the invocation: `context.aws_request_id` in the function."""
         return self.invoked.request_id
 
     @property
     def log(self) -> str:
-        """What the init phase printed, START, what the handler printed, END and REPORT."""
+        """The log: output of the init phase, START, output of the handler, END and REPORT."""
         report = self.report
         start = f"START RequestId: {report.request_id} Version: {self.executed_version}\n"
         printed = self.printed.decode(errors="replace")
@@ -317,10 +344,10 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 def report_line(report: Report) -> str:
-    r"""Return the REPORT line byte for byte: fields are parted by tabs, the last one included.
+    r"""Return the REPORT line byte for byte: each field, also the last one, ends with a tab.
 
-    Source: AWS Lambda developer guide, "Monitoring: CloudWatch logs"; a status, where there
-    is one, follows the last tab.
+    Source: AWS Lambda developer guide, "Monitoring: CloudWatch logs"; a status, if there is one,
+    follows the last tab.
     """
     fields = [
         f"REPORT RequestId: {report.request_id}",
@@ -347,9 +374,14 @@ def now_iso() -> str:
     )
 
 
-def _decode_json(body: bytes) -> Any:  # noqa: ANN401 - see Response.payload
+def new_revision() -> str:
+    """Return a RevisionId."""
+    return str(uuid.uuid4())
+
+
+def _decode_json(payload: bytes) -> Any:  # noqa: ANN401 - see Response.payload
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # NaN and Infinity are not JSON, but Lambda's Python client sends them.
-        return json.loads(body)
+        return json.loads(payload)

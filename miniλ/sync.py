@@ -1,7 +1,7 @@
-"""This module is the synchronous face of the supervisor, for scripts and notebooks.
+"""The synchronous supervisor, for scripts and notebooks: the methods of `Supervisor`, blocking.
 
-The same methods, on a supervisor that runs in a thread of its own, on a loop of its own: it
-works where a loop runs already (a notebook) and where none does (a script).
+The supervisor runs on a loop of its own, in a thread of its own. So it works where a loop runs
+already (a notebook) and where none does (a script).
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from concurrent.futures import Future
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
 
     from miniλ import billing
     from miniλ.decorated import Function
-    from miniλ.model import FunctionConfiguration, Response
+    from miniλ.model import (
+        ConfigurationChanges,
+        FunctionConfiguration,
+        FunctionOptions,
+        Response,
+    )
     from miniλ.settings import Settings
 
 T = TypeVar("T")
@@ -109,7 +114,7 @@ class SyncSupervisor:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C in a script: let go of what we waited for
+            future.cancel()  # Ctrl-C in a script: cancel what we waited for
             raise
 
     def create_function(
@@ -117,10 +122,32 @@ class SyncSupervisor:
         name: str,
         code: str | os.PathLike[str],
         handler: str,
-        **options: Any,  # noqa: ANN401 - as Supervisor.create_function's
+        *,
+        runtime: str | None = None,
+        memory_size: int = 128,
+        timeout: int = 3,
+        ephemeral_storage: int = 512,
+        environment: dict[str, str] | None = None,
+        reserved_concurrency: int | None = None,
+        keep_alive: float = 600.0,
+        network: str = "share",
     ) -> FunctionConfiguration:
         """As `Supervisor.create_function`."""
-        return self._call(self._supervisor.create_function(name, code, handler, **options))
+        return self._call(
+            self._supervisor.create_function(
+                name,
+                code,
+                handler,
+                runtime=runtime,
+                memory_size=memory_size,
+                timeout=timeout,
+                ephemeral_storage=ephemeral_storage,
+                environment=environment,
+                reserved_concurrency=reserved_concurrency,
+                keep_alive=keep_alive,
+                network=network,
+            )
+        )
 
     def update_function_code(
         self, name: str, code: str | os.PathLike[str]
@@ -129,9 +156,7 @@ class SyncSupervisor:
         return self._call(self._supervisor.update_function_code(name, code))
 
     def update_function_configuration(
-        self,
-        name: str,
-        **changes: Any,  # noqa: ANN401 - as Supervisor's
+        self, name: str, **changes: Unpack[ConfigurationChanges]
     ) -> FunctionConfiguration:
         """As `Supervisor.update_function_configuration`."""
         return self._call(self._supervisor.update_function_configuration(name, **changes))
@@ -161,27 +186,67 @@ class SyncSupervisor:
         return self._supervisor.list_functions()
 
     def function(
-        self,
-        name: str | None = None,
-        **options: Any,  # noqa: ANN401 - as Supervisor.function's
+        self, name: str | None = None, **options: Unpack[FunctionOptions]
     ) -> Callable[[Callable[..., R]], Function[R]]:
         """As `Supervisor.function`; invoke with `SyncSupervisor.invoke`."""
         return self._supervisor.function(name, **options)
 
-    def invoke(self, name: str, event: object = None, **options: Any) -> Response:  # noqa: ANN401
+    def invoke(
+        self,
+        name: str,
+        event: object = None,
+        *,
+        payload: bytes | None = None,
+        wait: float = 0.0,
+        client_context: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Response:
         """As `Supervisor.invoke`."""
-        return self._call(self._supervisor.invoke(name, event, **options))
+        return self._call(
+            self._supervisor.invoke(
+                name,
+                event,
+                payload=payload,
+                wait=wait,
+                client_context=client_context,
+                identity=identity,
+                trace_id=trace_id,
+                request_id=request_id,
+            )
+        )
 
-    def invoke_async(self, name: str, event: object = None, **options: Any) -> str:  # noqa: ANN401
+    def invoke_async(
+        self,
+        name: str,
+        event: object = None,
+        *,
+        payload: bytes | None = None,
+        client_context: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+    ) -> str:
         """As `Supervisor.invoke_async`."""
-        return self._call(self._supervisor.invoke_async(name, event, **options))
+        return self._call(
+            self._supervisor.invoke_async(
+                name,
+                event,
+                payload=payload,
+                client_context=client_context,
+                identity=identity,
+                trace_id=trace_id,
+                request_id=request_id,
+            )
+        )
 
     def map(
         self, name: str, events: Iterable[object], *, concurrency: int = 1
     ) -> Iterator[Response]:
         """As `Supervisor.map`.
 
-        Events are taken in the caller's thread: they may come from this supervisor themselves.
+        Events are taken in the caller's thread, so their iterable may use this supervisor itself.
         """
         check_concurrency(concurrency)
         running: deque[Future[Response]] = deque()

@@ -1,10 +1,10 @@
-"""This module is the operations on what is said of functions: recursion, runtimes, tags, account.
+"""The operations on attributes of functions: recursion, runtime management, tags, the account.
 
-Nothing here acts upon any of it: it is kept as it was sent and told again. Concurrency and the
-settings of asynchronous invocations, which somebody does act upon, have files of their own.
+`Functions.traced` acts on RECURSION: it stops a chain of invocations, or lets it go on. Tags and
+RUNTIME_MANAGEMENT are only kept and returned: a runtime is the one that is installed.
 
-RECURSION and TAGS are of a whole function; a RUNTIME_MANAGEMENT is of a version, and of $LATEST
-if its part is "". The tags of an event source mapping are in its own document.
+RECURSION and TAGS belong to a whole function, RUNTIME_MANAGEMENT to a version; its part is "" for
+$LATEST. The tags of an event source mapping are in its own document.
 
 Source: Lambda API reference and quotas, and messages as the service has them.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from miniλ.gateway.call import Call
 
-# Lambda quotas, in bytes. The first is not held here: the disk is the operator's.
+# Lambda quotas, in bytes. The first is not enforced: the disk is the operator's.
 TOTAL_CODE = 80_530_636_800
 UNZIPPED = 262_144_000
 ZIPPED = 52_428_800
@@ -36,14 +36,14 @@ _MAPPING = ":event-source-mapping:"
 
 
 async def get_function_recursion_config(call: Call) -> dict[str, Any]:
-    """Tell what is to happen when a function calls itself."""
+    """Return what happens when a function calls itself in a loop."""
     name = call.name()
     call.api.functions.get(name)
     return call.api.registry.get(RECURSION, name) or {"RecursiveLoop": "Terminate"}
 
 
 async def put_function_recursion_config(call: Call) -> dict[str, Any]:
-    """Keep what is to happen when a function calls itself."""
+    """Set what happens when a function calls itself in a loop."""
     name, config = call.name(), {"RecursiveLoop": call.params["RecursiveLoop"]}
     async with call.api.functions.changing:
         call.api.functions.get(name)
@@ -52,14 +52,14 @@ async def put_function_recursion_config(call: Call) -> dict[str, Any]:
 
 
 async def get_runtime_management_config(call: Call) -> dict[str, Any]:
-    """Tell when the runtime of a version is to be updated."""
+    """Return when the runtime of a version is to be updated."""
     name, part = _version(call)
     config = call.api.registry.get(RUNTIME_MANAGEMENT, name, part) or {"UpdateRuntimeOn": "Auto"}
     return {**config, "FunctionArn": call.place.function(*call.function())}
 
 
 async def put_runtime_management_config(call: Call) -> dict[str, Any]:
-    """Keep when it is to be updated. What runs is what is installed, whatever is said here."""
+    """Keep when the runtime of a version is to be updated; what runs is what is installed."""
     members = ("UpdateRuntimeOn", "RuntimeVersionArn")
     config = {member: call.params[member] for member in members if member in call.params}
     when = config["UpdateRuntimeOn"]
@@ -74,7 +74,7 @@ async def put_runtime_management_config(call: Call) -> dict[str, Any]:
 
 
 def _version(call: Call) -> tuple[str, str]:
-    """Return name and part of the version that is asked for; raises `ResourceNotFound`."""
+    """Return name and part of the version in the request; raises `ResourceNotFound`."""
     name, qualifier = call.function()
     version = call.api.functions.get(name, qualifier).version
     return name, "" if version == LATEST else version
@@ -84,7 +84,7 @@ def _version(call: Call) -> tuple[str, str]:
 
 
 async def list_tags(call: Call) -> dict[str, Any]:
-    """Tell the tags of a function or of an event source mapping."""
+    """Return the tags of a function or of an event source mapping."""
     return {"Tags": _tags(call)}
 
 
@@ -101,15 +101,15 @@ async def tag_resource(call: Call) -> None:
 
 
 async def untag_resource(call: Call) -> None:
-    """Take tags away; those that are not there are gone already."""
-    gone = set(call.params["TagKeys"])
+    """Remove tags; keys that the resource does not have are skipped."""
+    removed = set(call.params["TagKeys"])
     async with call.api.functions.changing:
-        left = {key: value for key, value in _tags(call).items() if key not in gone}
+        left = {key: value for key, value in _tags(call).items() if key not in removed}
         await _write_tags(call, left)
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
-    """Refuse more tags than a resource may have, and those that are AWS's own."""
+    """Refuse more tags than a resource may have, and keys that are reserved for AWS."""
     if any(key.lower().startswith("aws:") for key in tags):
         msg = "aws: prefixed tag key names are not allowed for external use."
         raise InvalidParameterValue(msg)
@@ -139,7 +139,7 @@ def _tagged_function(call: Call) -> str:
     """Return the name of the function that an ARN is of."""
     arn = call.params["Resource"]
     if ":function:" not in arn:
-        raise _nothing_of(arn)
+        raise _not_found(arn)
     name, qualifier = names.function(arn, None, call.place)
     if qualifier:
         msg = (
@@ -156,22 +156,22 @@ def _tagged_mapping(call: Call) -> dict[str, Any]:
     arn = call.params["Resource"]
     mapping = call.api.registry.get(MAPPING, arn.rpartition(":")[2])
     if mapping is None:
-        raise _nothing_of(arn)
+        raise _not_found(arn)
     return mapping
 
 
-def _nothing_of(arn: str) -> ResourceNotFound:
+def _not_found(arn: str) -> ResourceNotFound:
     return ResourceNotFound(f"The resource you requested does not exist: {arn}")
 
 
-# The account, and who signs code
+# The account, and code signing
 
 
 async def get_account_settings(call: Call) -> dict[str, Any]:
-    """Tell what may be had here, and what functions and layers have of it."""
-    functions, registry, supervisor = call.api.functions, call.api.registry, call.api.supervisor
-    found = functions.all()
-    versions = [version for each in found for version in functions.versions(each.name)]
+    """Return the limits of the account, and how much of them is used."""
+    functions, registry = call.api.functions, call.api.registry
+    all_functions = functions.all()
+    versions = [version for each in all_functions for version in functions.versions(each.name)]
     layers = [
         layer for name in registry.names(LAYER) for layer in registry.parts(LAYER, name).values()
     ]
@@ -181,18 +181,18 @@ async def get_account_settings(call: Call) -> dict[str, Any]:
             "TotalCodeSize": TOTAL_CODE,
             "CodeSizeUnzipped": UNZIPPED,
             "CodeSizeZipped": ZIPPED,
-            "ConcurrentExecutions": supervisor.capacity,
-            "UnreservedConcurrentExecutions": supervisor.unreserved,
+            "ConcurrentExecutions": functions.capacity,
+            "UnreservedConcurrentExecutions": functions.unreserved,
         },
         "AccountUsage": {
             "TotalCodeSize": used,
-            "FunctionCount": len(found),
+            "FunctionCount": len(all_functions),
         },
     }
 
 
 async def get_function_code_signing_config(call: Call) -> dict[str, Any]:
-    """Tell that nobody signs a function: recorded answers have an empty ARN, and no error."""
+    """Return an empty ARN: no function has a code signing configuration (recorded answers)."""
     name, _ = call.function()
     call.api.functions.get(name)
     return {"CodeSigningConfigArn": "", "FunctionName": name}

@@ -1,4 +1,4 @@
-"""This module is a call: one request of an operation, checked, and what it may act upon."""
+"""A call: one request of an operation, its checked parameters, and what it acts on."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from miniλ.functions import Functions
     from miniλ.gateway.downloads import DownloadLinks
     from miniλ.gateway.service_model.operations import Operation
     from miniλ.names import Place
-    from miniλ.store.registry import Registry
-    from miniλ.supervisor import Supervisor
+    from miniλ.parts import Parts
+    from miniλ.store.packages import Upload
 
 T = TypeVar("T")
 
 
 class Api:
-    """What operations act upon: the supervisor, and what the gateway itself knows."""
+    """What operations act upon: the parts of the supervisor, and what the gateway itself adds."""
 
-    __slots__ = ("base_url", "links", "supervisor", "uploads")
+    __slots__ = ("base_url", "functions", "links", "parts", "registry", "uploads")
 
-    def __init__(self, supervisor: Supervisor, uploads: Path, links: DownloadLinks) -> None:
-        self.supervisor = supervisor
-        # Where requests that are too large for memory, and archives, arrive.
-        self.uploads = uploads
+    def __init__(self, parts: Parts, links: DownloadLinks) -> None:
+        self.parts = parts
+        self.functions = parts.functions
+        self.registry = parts.registry
+        # The directory of archives, and of requests that are too large for memory.
+        self.uploads = parts.state.uploads
         self.links = links
         # Known once a port is bound: http://127.0.0.1:9001
         self.base_url = ""
@@ -39,23 +39,13 @@ class Api:
         """Return the address of a function URL, which resolves on this machine."""
         return f"{self.base_url}/_url/{url_id}/"
 
-    @property
-    def functions(self) -> Functions:
-        """The control plane."""
-        return self.supervisor.functions
-
-    @property
-    def registry(self) -> Registry:
-        """What is kept."""
-        return self.supervisor.registry
-
 
 class Call:
     """One request of an operation.
 
-    `params` are its parameters by the names of the service model, checked; those that were not
-    given are absent. `place` has the account of who asks. `upload` is the archive that came with
-    it, a file that is removed afterwards.
+    `params` are its checked parameters by the names of the service model; those that the client
+    left out are absent. `place` has the caller's account. `upload` is the archive that came with
+    the request; the server removes its file afterwards.
     """
 
     __slots__ = (
@@ -84,17 +74,17 @@ class Call:
         self.place = place
         self.request_id = request_id
         self.key_id = key_id
-        self.upload: Path | None = None
-        # Where keys are asked for: to be called with the sha256 (hex) of a body that is read.
+        self.upload: Upload | None = None
+        # If keys are configured: to be called with the sha256 (hex) of the body once it is read.
         self.verify: Callable[[str], None] | None = None
 
     def function(self) -> tuple[str, str]:
-        """Return name and qualifier ("" for none) of the function that is asked for."""
+        """Return name and qualifier ("" for none) of the function in the request."""
         params = self.params
         return names.function(params["FunctionName"], params.get("Qualifier"), self.place)
 
     def name(self) -> str:
-        """Return the name of the function that is asked for, for what has no qualifier."""
+        """Return the name of the function in the request; raises if it has a qualifier."""
         return names.unqualified(self.params["FunctionName"], self.place)
 
 
@@ -103,8 +93,8 @@ def page(
 ) -> dict[str, Any]:
     """Return one page of a list as {key: [document(item), ...], NextMarker}.
 
-    A marker names the next item, so that whoever deletes what a page shows misses nothing; where
-    that one is gone too, its place. Items are made into documents only when they are on the page.
+    A marker names the next item, so a client that deletes what a page shows misses nothing. If the
+    next item was deleted too, its index counts. Only items on the page are made into documents.
     """
     params = call.params
     start = _start(params["Marker"], items) if params.get("Marker") else 0
@@ -119,14 +109,14 @@ def page(
 
 
 def _start(marker: str, items: list[Any]) -> int:
-    """Return where the item of a marker is, or was."""
+    """Return the index of the item of a marker, or the index that it had."""
     try:
-        place, _, identity = base64.urlsafe_b64decode(marker).decode().partition(" ")
-        start = int(place)
+        index_text, _, identity = base64.urlsafe_b64decode(marker).decode().partition(" ")
+        start = int(index_text)
     except ValueError as exc:
         msg = f"Invalid marker: {marker[:200]!r}; take NextMarker as it is"
         raise InvalidParameterValue(msg) from exc
-    # It has moved to the front, if at all: by as much as was deleted.
+    # Deletions move an item to the front only.
     for index in range(min(start, len(items) - 1), -1, -1):
         if _identity(items[index]) == identity:
             return index
@@ -134,7 +124,7 @@ def _start(marker: str, items: list[Any]) -> int:
 
 
 def _identity(item: object) -> str:
-    """Return what tells an item of a list from its neighbours."""
+    """Return the text by which a marker knows an item of a list."""
     if isinstance(item, tuple):
         item = item[0]
     if isinstance(item, dict):

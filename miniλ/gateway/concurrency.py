@@ -1,10 +1,12 @@
-"""This module is the operations on concurrency: reserved for a function, provisioned for a version.
+"""The operations on concurrency: reserved for a function, provisioned for a version.
 
-A PROVISIONED document is {"Requested": n, "LastModified": as it is shown}; its part is the version
-or the alias that it was asked for. The workers are the supervisor's: it is told how many of which
-version (of an alias: the one that it points to), and tells how many of them are ready.
+A PROVISIONED document is {"Requested": n, "LastModified": as clients see it}; its part is the
+version or the alias in the request. `Functions.provision` keeps the workers, of the version that
+an alias points to, and `Functions.provisioned` counts those that are initialised.
 
-Rule: a version has provisioned concurrency by one name only, its own or one alias'.
+Rule 1: a version has provisioned concurrency under one name only: its number, or one alias.
+
+Rule 2: what cannot be had is refused first, then the registry is written, then workers change.
 
 Source: Lambda API reference, and messages as the service has them.
 """
@@ -25,27 +27,20 @@ if TYPE_CHECKING:
 
 
 async def put_function_concurrency(call: Call) -> dict[str, Any]:
-    """Keep concurrency for a function alone, which is also the most that it may have."""
+    """Reserve concurrency for a function, which is also the most that it may use."""
     name, limit = _whole_function(call), call.params["ReservedConcurrentExecutions"]
-    provisioned = _requested(call, name)
-    if limit < provisioned:
-        msg = (
-            f"ReservedConcurrentExecutions {limit} should not be lower than function's total "
-            f"provisioned concurrency [{provisioned}]."
-        )
-        raise InvalidParameterValue(msg)
     await call.api.functions.reserve(name, limit)
     return {"ReservedConcurrentExecutions": limit}
 
 
 async def get_function_concurrency(call: Call) -> dict[str, Any]:
-    """Tell the concurrency that is kept for a function; nothing if none is."""
+    """Return the reserved concurrency of a function; an empty document without."""
     limit = call.api.functions.get(_whole_function(call)).reserved_concurrency
     return {} if limit is None else {"ReservedConcurrentExecutions": limit}
 
 
 async def delete_function_concurrency(call: Call) -> None:
-    """Let a function have of what all others have."""
+    """Remove the reservation of a function: it shares the unreserved concurrency again."""
     await call.api.functions.reserve(_whole_function(call), None)
 
 
@@ -62,26 +57,27 @@ def _whole_function(call: Call) -> str:
 
 
 async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
-    """Keep workers of a version ready; answered while they are started."""
+    """Provision workers of a version; answered while they are started."""
     name, qualifier = call.function()
     if qualifier == LATEST:
         msg = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
         raise InvalidParameterValue(msg)
     count = call.params["ProvisionedConcurrentExecutions"]
-    async with call.api.functions.changing:
-        version = call.api.functions.get(name, qualifier).version
+    functions = call.api.functions
+    async with functions.changing:
+        version = functions.get(name, qualifier).version
         _check_only(call, name, qualifier)
-        _check_room(call, name, count + _requested(call, name, but=qualifier))
-        # It refuses what there is no room for, so it is asked before anything is kept.
-        await call.api.supervisor.provision(name, version, count)
+        _check_room(call, name, count + _requested_otherwise(call, name, qualifier))
+        functions.check_provision(name, version, count)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
         config = {"Requested": count, "LastModified": moment}
         await call.api.registry.write(Change(PROVISIONED, name, qualifier, config))
+        functions.provision(name, version, count)
     return _document(call, name, qualifier)
 
 
 def _check_only(call: Call, name: str, qualifier: str) -> None:
-    """Refuse a second name for a version, and an alias of two."""
+    """Refuse a second name for a version (rule 1), and an alias of two versions."""
     registry = call.api.registry
     alias = registry.get(ALIAS, name, qualifier)
     if alias is not None and alias.weights:
@@ -100,7 +96,7 @@ def _check_only(call: Call, name: str, qualifier: str) -> None:
 
 
 def _check_room(call: Call, name: str, count: int) -> None:
-    """Refuse more than a function may run at once."""
+    """Refuse more provisioned concurrency than the function's concurrency."""
     reserved = call.api.functions.get(name).reserved_concurrency
     if reserved is not None:
         if count > reserved:
@@ -110,7 +106,7 @@ def _check_room(call: Call, name: str, count: int) -> None:
             )
             raise InvalidParameterValue(msg)
         return
-    unreserved = call.api.supervisor.unreserved
+    unreserved = call.api.functions.unreserved
     if count > unreserved:
         msg = (
             "Specified ConcurrentExecutions for function is greater than account's unreserved "
@@ -120,7 +116,7 @@ def _check_room(call: Call, name: str, count: int) -> None:
 
 
 async def get_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
-    """Tell how many workers of a version were asked for, and how many are ready."""
+    """Return how many workers of a version are requested, and how many are initialised."""
     name, qualifier = _published(call)
     if call.api.registry.get(PROVISIONED, name, qualifier) is None:
         msg = "No Provisioned Concurrency Config found for this function"
@@ -129,13 +125,13 @@ async def get_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
 
 
 async def delete_provisioned_concurrency_config(call: Call) -> None:
-    """Keep no workers ready any more; what nobody asked for is deleted already."""
+    """End the provisioned concurrency of a version; no error if there is none."""
     name, qualifier = _published(call)
     async with call.api.functions.changing:
         if call.api.registry.get(PROVISIONED, name, qualifier) is None:
             return
-        await call.api.supervisor.provision(name, _version(call, name, qualifier), 0)
         await call.api.registry.write(Change(PROVISIONED, name, qualifier, None))
+        call.api.functions.provision(name, _version(call, name, qualifier), 0)
 
 
 async def list_provisioned_concurrency_configs(call: Call) -> dict[str, Any]:
@@ -154,7 +150,7 @@ async def list_provisioned_concurrency_configs(call: Call) -> dict[str, Any]:
 
 
 def _published(call: Call) -> tuple[str, str]:
-    """Return name and qualifier of a published version, or of an alias, that is there."""
+    """Return name and qualifier of a published version or an alias; raises if there is none."""
     name, qualifier = call.function()
     if qualifier == LATEST:
         msg = "The function resource provided must be an alias or a published version."
@@ -168,21 +164,21 @@ def _version(call: Call, name: str, qualifier: str) -> str:
     return qualifier if alias is None else alias.version
 
 
-def _requested(call: Call, name: str, *, but: str = "") -> int:
-    """Return what is provisioned for a function, by all names or by all but one."""
+def _requested_otherwise(call: Call, name: str, qualifier: str) -> int:
+    """Return the provisioned concurrency of a function under all names but one."""
     configs = call.api.registry.parts(PROVISIONED, name)
-    return sum(config["Requested"] for part, config in configs.items() if part != but)
+    return sum(config["Requested"] for part, config in configs.items() if part != qualifier)
 
 
 def _document(call: Call, name: str, qualifier: str) -> dict[str, Any]:
     config = call.api.registry.parts(PROVISIONED, name)[qualifier]
-    wanted = config["Requested"]
-    ready, reason = call.api.supervisor.provisioned(name, _version(call, name, qualifier))
+    requested = config["Requested"]
+    ready, reason = call.api.functions.provisioned(name, _version(call, name, qualifier))
     document: dict[str, Any] = {
-        "RequestedProvisionedConcurrentExecutions": wanted,
+        "RequestedProvisionedConcurrentExecutions": requested,
         "AvailableProvisionedConcurrentExecutions": ready,
         "AllocatedProvisionedConcurrentExecutions": ready,
-        "Status": "READY" if ready == wanted else "IN_PROGRESS",
+        "Status": "READY" if ready == requested else "IN_PROGRESS",
     }
     if reason:
         document["Status"], document["StatusReason"] = "FAILED", reason

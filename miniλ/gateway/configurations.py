@@ -1,7 +1,7 @@
-"""This module is configurations: what a client says of a function, as the function's own fields.
+"""Configurations: the parameters of a create or an update, as fields of a FunctionConfiguration.
 
-What `validate` has let through can still be wrong: a runtime that is no more, a layer that is not
-there, something that nothing here does. `documents` is the way back.
+Parameters that `validate` has passed can still be wrong: a deprecated runtime, a layer that does
+not exist, a feature that is not offered. `documents` is the way back.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from miniλ.store.resources import LAYER
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
+    from miniλ.model import FunctionDraft
 
-# Lambda quotas: 5 layers; names, where they are no ARNs, of 64 characters.
+# Lambda quotas: 5 layers; names that are no ARNs have at most 64 characters.
 MAX_LAYERS = 5
 MAX_NAME = 64
-# What AWS does not let anybody create any more (developer guide, "Deprecated runtimes"), and what
-# nothing here could run.
+# Runtimes that AWS does not create any more (developer guide, "Deprecated runtimes").
 DEPRECATED = frozenset(
     (
         *("nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x"),
@@ -35,7 +35,7 @@ DEPRECATED = frozenset(
 RUNTIMES = [runtime for runtime in shapes.Runtime.values if runtime not in DEPRECATED]
 # Source: developer guide, "Improving startup performance with Lambda SnapStart".
 SNAP_STARTED = ("java11", "java17", "java21", "java25", "python3.12", "python3.13", "python3.14")
-# What would change how a function runs, and what nothing here does.
+# Parameters that would change how a function runs, and have no code here: `check_offered`.
 NOT_OFFERED = (
     "PublishTo",
     "ImageConfig",
@@ -45,7 +45,9 @@ NOT_OFFERED = (
     "RuntimeConfig",
     "AcceleratorConfig",
 )
-# Parameters that are kept as they are said: nothing here acts upon them.
+# Parameters that are kept as the client sent them, in `passthrough`. Two of them act: LoggingConfig
+# sets the log format of workers (`runtimes.catalog`), DeadLetterConfig where failed events go
+# (`events.outcomes`). The others are only returned.
 KEPT = (
     "VpcConfig",
     "DeadLetterConfig",
@@ -85,37 +87,41 @@ def check_package_type(params: dict[str, Any]) -> None:
 
 
 def check_offered(params: dict[str, Any]) -> None:
-    """Refuse what would have to be acted upon, and is not."""
+    """Refuse parameters that are not offered: to accept one would be a promise."""
     for name in NOT_OFFERED:
         if name in params:
             msg = f"{name} is not offered here: leave it out"
             raise InvalidParameterValue(msg)
 
 
-def fields(call: Call, runtime: str, told: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that the parameters of a create or an update say.
+def fields(call: Call) -> dict[str, Any]:
+    """Return the fields that the parameters of a create or an update set.
 
-    `runtime` is what the function will have, and `told` what it was told before.
+    `passthrough` has the members of this request only: `Functions.update` merges them.
     """
     params = call.params
     check_offered(params)
     changes = {field: params[name] for name, field in FIELDS.items() if name in params}
     if "Runtime" in params:
-        _check_runtime(runtime)
-    snap_start = params.get("SnapStart", {}).get("ApplyOn", "None")
-    if snap_start != "None" and runtime not in SNAP_STARTED:
-        msg = f"{runtime} is not supported for SnapStart enabled functions."
-        raise InvalidParameterValue(msg)
+        _check_runtime(params["Runtime"])
     if "Environment" in params:
         changes["environment"] = params["Environment"].get("Variables", {})
     if "EphemeralStorage" in params:
         changes["ephemeral_storage"] = params["EphemeralStorage"]["Size"]
     if "Layers" in params:
         changes["layers"] = _layers(call, params["Layers"])
-    said = {name: params[name] for name in KEPT if name in params}
-    if said:
-        changes["passthrough"] = {**told, **said}
+    members = {name: params[name] for name in KEPT if name in params}
+    if members:
+        changes["passthrough"] = members
     return changes
+
+
+def check_snap_start(params: dict[str, Any], function: FunctionDraft) -> None:
+    """Refuse a request for SnapStart if the runtime, as it will be, has none."""
+    snap_start = params.get("SnapStart", {}).get("ApplyOn", "None")
+    if snap_start != "None" and function.runtime not in SNAP_STARTED:
+        msg = f"{function.runtime} is not supported for SnapStart enabled functions."
+        raise InvalidParameterValue(msg)
 
 
 def _check_runtime(runtime: str) -> None:

@@ -1,7 +1,7 @@
-"""This module is documents: versions, aliases and layers as Lambda's API shows them. Pure.
+"""Documents: versions, aliases and layers as Lambda's API shows them. Pure.
 
 Field order is the service model's. Source: Lambda API reference, "FunctionConfiguration",
-"AliasConfiguration", "LayerVersionsListItem"; what is absent when, by recorded answers.
+"AliasConfiguration", "LayerVersionsListItem"; recorded answers for which members are absent when.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from miniλ.names import Place
     from miniλ.store.resources import Alias, LayerVersion
 
-# What is told again as it was said, unless that was nothing.
-TOLD = ("DeadLetterConfig", "KMSKeyArn", "FileSystemConfigs")
-_NOTHING: tuple[object, ...] = ("", [], {}, {"TargetArn": ""})
-# What lists leave out (API reference, "ListFunctions").
+# Members that are returned as they were set, unless they were set to an empty value.
+PASSED_THROUGH = ("DeadLetterConfig", "KMSKeyArn", "FileSystemConfigs")
+_EMPTY: tuple[object, ...] = ("", [], {}, {"TargetArn": ""})
+# Members that lists leave out (API reference, "ListFunctions").
 NOT_LISTED = (
     "State",
     "StateReason",
@@ -42,13 +42,13 @@ def listed(
 def configuration(
     function: FunctionConfiguration, place: Place, qualifier: str = ""
 ) -> dict[str, Any]:
-    """Return a FunctionConfiguration; its ARN has the qualifier that it was asked for by.
+    """Return a FunctionConfiguration; its ARN has the qualifier of the request.
 
-    Without one it still has the version, if that is not $LATEST.
+    Without one it has the version, if that is not $LATEST.
     """
     if not qualifier and function.version != LATEST:
         qualifier = function.version
-    told = function.passthrough
+    kept = function.passthrough
     document: dict[str, Any] = {
         "FunctionName": function.name,
         "FunctionArn": place.function(function.name, qualifier),
@@ -63,17 +63,17 @@ def configuration(
         "CodeSha256": function.code_sha256,
         "Version": function.version,
     }
-    if "VpcConfig" in told:
+    if "VpcConfig" in kept:
         document["VpcConfig"] = {
             "SubnetIds": [],
             "SecurityGroupIds": [],
             "VpcId": "",
             "Ipv6AllowedForDualStack": False,
-            **told["VpcConfig"],
+            **kept["VpcConfig"],
         }
     if function.environment:
         document["Environment"] = {"Variables": function.environment}
-    document["TracingConfig"] = {"Mode": "PassThrough", **told.get("TracingConfig", {})}
+    document["TracingConfig"] = {"Mode": "PassThrough", **kept.get("TracingConfig", {})}
     document["RevisionId"] = function.revision
     if function.layers:
         document["Layers"] = [
@@ -84,19 +84,21 @@ def configuration(
     if function.state != "Pending":
         document["LastUpdateStatus"] = function.update_status
         _explain(document, "LastUpdateStatus", function.update_reason)
-    document.update({name: told[name] for name in TOLD if told.get(name, "") not in _NOTHING})
+    document.update(
+        {name: kept[name] for name in PASSED_THROUGH if kept.get(name, "") not in _EMPTY}
+    )
     document["PackageType"] = "Zip"
-    document["Architectures"] = told.get("Architectures", ["x86_64"])
+    document["Architectures"] = kept.get("Architectures", ["x86_64"])
     document["EphemeralStorage"] = {"Size": function.ephemeral_storage}
     document["SnapStart"] = {
         "ApplyOn": "None",
         "OptimizationStatus": "Off",
-        **told.get("SnapStart", {}),
+        **kept.get("SnapStart", {}),
     }
     document["RuntimeVersionConfig"] = {
         "RuntimeVersionArn": f"arn:aws:lambda:{place.region}::runtime:{function.runtime}"
     }
-    logging = told.get("LoggingConfig", {})
+    logging = kept.get("LoggingConfig", {})
     levels = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}
     document["LoggingConfig"] = {
         "LogFormat": "Text",
@@ -114,34 +116,34 @@ def _explain(document: dict[str, Any], what: str, reason: tuple[str, str]) -> No
         document[f"{what}ReasonCode"] = code
 
 
-def alias(found: Alias, place: Place) -> dict[str, Any]:
+def alias(known: Alias, place: Place) -> dict[str, Any]:
     """Return an AliasConfiguration."""
     document: dict[str, Any] = {
-        "AliasArn": place.function(found.function, found.name),
-        "Name": found.name,
-        "FunctionVersion": found.version,
-        "Description": found.description,
+        "AliasArn": place.function(known.function, known.name),
+        "Name": known.name,
+        "FunctionVersion": known.version,
+        "Description": known.description,
     }
-    if found.weights:
-        document["RoutingConfig"] = {"AdditionalVersionWeights": found.weights}
-    document["RevisionId"] = found.revision
+    if known.weights:
+        document["RoutingConfig"] = {"AdditionalVersionWeights": known.weights}
+    document["RevisionId"] = known.revision
     return document
 
 
-def layer_version(found: LayerVersion, place: Place) -> dict[str, Any]:
+def layer_version(layer: LayerVersion, place: Place) -> dict[str, Any]:
     """Return a LayerVersionsListItem."""
     document: dict[str, Any] = {
-        "LayerVersionArn": place.layer(found.name, found.version),
-        "Version": found.version,
-        "Description": found.description,
-        "CreatedDate": found.created,
+        "LayerVersionArn": place.layer(layer.name, layer.version),
+        "Version": layer.version,
+        "Description": layer.description,
+        "CreatedDate": layer.created,
     }
-    if found.runtimes:
-        document["CompatibleRuntimes"] = found.runtimes
-    if found.license_info:
-        document["LicenseInfo"] = found.license_info
-    if found.architectures:
-        document["CompatibleArchitectures"] = found.architectures
+    if layer.runtimes:
+        document["CompatibleRuntimes"] = layer.runtimes
+    if layer.license_info:
+        document["LicenseInfo"] = layer.license_info
+    if layer.architectures:
+        document["CompatibleArchitectures"] = layer.architectures
     return document
 
 

@@ -1,7 +1,7 @@
-"""This module is links: addresses that let whoever has them download one file for a while.
+"""Download links: addresses that let their holder download one package for 10 minutes.
 
-GetFunction and GetLayerVersion answer with such a one. It carries when it ends and a code that
-only this process can have made of both, so it needs no key, and no other file can be had by it.
+GetFunction and GetLayerVersion answer with one. A link has its file, its expiry, and an HMAC of
+both under a secret of this process. So it needs no key, and gives access to no other file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from miniλ.errors import AccessDenied
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# As long as Lambda's own (API reference, "GetFunction": 10 minutes).
+# API reference, "GetFunction": the link is valid for 10 minutes.
 SECONDS = 600
 PREFIX = "/_code/"
 
@@ -26,7 +26,7 @@ _FILE = re.compile(r"[0-9a-f]{64}\.zip")
 
 
 class DownloadLinks:
-    """The links of one gateway; those of an earlier one are of no use."""
+    """The links of one gateway; those of an earlier gateway are refused."""
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)

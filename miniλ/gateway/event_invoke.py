@@ -1,8 +1,8 @@
-"""This module is the operations on asynchronous invocations: retries, age, and where results go.
+"""The operations on asynchronous invocations: retries, maximum age, and destinations.
 
-An EVENT_INVOKE document has the members of the service model, of which those that nobody said are
-absent, and `LastModified` in seconds since 1970. Its part is the version or alias that it is for,
-"" for $LATEST, which is what no qualifier means too.
+An EVENT_INVOKE document has the members of the service model that the client has set, and
+`LastModified` in seconds since 1970. Its part is the version or alias that it is for; "" is
+$LATEST, which a request without a qualifier means too. `events.outcomes` acts on it.
 
 Source: Lambda API reference, "PutFunctionEventInvokeConfig", and messages as the service has them.
 """
@@ -24,45 +24,45 @@ if TYPE_CHECKING:
     from miniλ.gateway.call import Call
     from miniλ.store.resources import Document
 
-# What may be told the end of an event, as an ARN names it. Amazon S3 takes failures only.
+# The services of destinations, as an ARN names them. Amazon S3 takes failures only.
 SUCCESSES = ("sqs", "sns", "lambda", "events")
 FAILURES = (*SUCCESSES, "s3")
 
 
 async def put_function_event_invoke_config(call: Call) -> dict[str, Any]:
-    """Say what becomes of events; what was said before is forgotten."""
-    name, part = _asked(call)
-    said = _said(call)
+    """Set what becomes of events; members that the request leaves out are reset."""
+    name, part = _owner(call)
+    config = _requested(call)
     async with call.api.functions.changing:
         try:
             call.api.functions.get(name, part)
         except ResourceNotFound as exc:
             msg = "The function doesn't exist."
             raise ResourceNotFound(msg) from exc
-        return await _write(call, said)
+        return await _write(call, config)
 
 
 async def update_function_event_invoke_config(call: Call) -> dict[str, Any]:
-    """Say it in part; the rest stays."""
-    said = _said(call)
+    """Change some members; the others stay."""
+    changes = _requested(call)
     async with call.api.functions.changing:
-        return await _write(call, {**_find(call), **said})
+        return await _write(call, {**_find(call), **changes})
 
 
 async def get_function_event_invoke_config(call: Call) -> dict[str, Any]:
-    """Tell what becomes of the events of a version or an alias."""
-    return _document(call, *_asked(call), _find(call))
+    """Return what becomes of the events of a version or an alias."""
+    return _document(call, *_owner(call), _find(call))
 
 
 async def delete_function_event_invoke_config(call: Call) -> None:
-    """Let Lambda's own rules hold again: two retries, six hours."""
+    """Return to Lambda's defaults: two retries, six hours."""
     async with call.api.functions.changing:
         _find(call)
-        await call.api.registry.write(Change(EVENT_INVOKE, *_asked(call), None))
+        await call.api.registry.write(Change(EVENT_INVOKE, *_owner(call), None))
 
 
 async def list_function_event_invoke_configs(call: Call) -> dict[str, Any]:
-    """List what was said of the events of a function, by version and alias."""
+    """List the settings of a function's events, by version and alias."""
     name, _ = call.function()
     call.api.functions.get(name)
     return page(
@@ -73,14 +73,14 @@ async def list_function_event_invoke_configs(call: Call) -> dict[str, Any]:
     )
 
 
-def _asked(call: Call) -> tuple[str, str]:
-    """Return name and part of what is asked for."""
+def _owner(call: Call) -> tuple[str, str]:
+    """Return name and part of the version or alias in the request."""
     name, qualifier = call.function()
     return name, "" if qualifier == LATEST else qualifier
 
 
 def _find(call: Call) -> Document:
-    name, part = _asked(call)
+    name, part = _owner(call)
     config = call.api.registry.get(EVENT_INVOKE, name, part)
     if config is None:
         arn = call.place.function(name, part or LATEST)
@@ -91,7 +91,7 @@ def _find(call: Call) -> Document:
 
 async def _write(call: Call, config: Document) -> dict[str, Any]:
     config["LastModified"] = round(time.time(), 3)
-    name, part = _asked(call)
+    name, part = _owner(call)
     await call.api.registry.write(Change(EVENT_INVOKE, name, part, config))
     return _document(call, name, part, config)
 
@@ -104,25 +104,25 @@ def _document(call: Call, name: str, part: str, config: Document) -> dict[str, A
     }
 
 
-def _said(call: Call) -> Document:
-    """Return what the parameters say, checked."""
+def _requested(call: Call) -> Document:
+    """Return the members that the request sets, checked."""
     members = ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
-    said = {member: call.params[member] for member in members if member in call.params}
-    if not said:
+    config = {member: call.params[member] for member in members if member in call.params}
+    if not config:
         msg = "You must specify at least one of error handling or destination setting."
         raise InvalidParameterValue(msg)
-    if "DestinationConfig" in said:
-        destinations = said["DestinationConfig"]
-        said["DestinationConfig"] = {
+    if "DestinationConfig" in config:
+        destinations = config["DestinationConfig"]
+        config["DestinationConfig"] = {
             "OnSuccess": destination(call, destinations.get("OnSuccess", {}), SUCCESSES),
             "OnFailure": destination(call, destinations.get("OnFailure", {}), FAILURES),
         }
-        _check_other(call, said["DestinationConfig"])
-    return said
+        _check_other(call, config["DestinationConfig"])
+    return config
 
 
 def _check_other(call: Call, destinations: Document) -> None:
-    """Refuse a function that would be told of itself, for ever."""
+    """Refuse a function as its own destination: its events would never end."""
     name, _ = call.function()
     for each in destinations.values():
         arn = each.get("Destination", "")
@@ -131,13 +131,12 @@ def _check_other(call: Call, destinations: Document) -> None:
             raise InvalidParameterValue(msg)
 
 
-def destination(call: Call, said: Document, services: tuple[str, ...]) -> Document:
-    """Return an OnSuccess or OnFailure, checked; an empty ARN is none.
+def destination(call: Call, requested: Document, services: tuple[str, ...]) -> Document:
+    """Return an OnSuccess or OnFailure, checked; an empty document for an empty ARN.
 
-    Raises `InvalidParameterValue` if it is of none of the services, or a function that is not
-    there.
+    Raises `InvalidParameterValue` for another service, or a function that does not exist.
     """
-    arn = said.get("Destination", "")
+    arn = requested.get("Destination", "")
     if not arn:
         return {}
     if service(arn) not in services:

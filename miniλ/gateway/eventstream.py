@@ -1,7 +1,7 @@
-"""This module is application/vnd.amazon.eventstream: the frames of InvokeWithResponseStream.
+"""application/vnd.amazon.eventstream: the frames of InvokeWithResponseStream. Pure.
 
-Rule: no I/O in this file, and one call is one frame. A reader refuses a frame with a payload of
-more than 24 MB (botocore, eventstream.py): whoever has more calls more often.
+Rule: one call makes one frame. A reader refuses a frame with a payload of more than 24 MB
+(botocore, eventstream.py): the caller splits a larger one.
 
 A frame is, big-endian,
 
@@ -9,8 +9,8 @@ A frame is, big-endian,
     headers | payload | CRC-32 of everything before it
 
 and a header is u8 length, name, a byte of type (7 is a string), u16 length, value. Source: Smithy,
-"Amazon Event Stream Specification". The service model has no exceptions in this stream: what
-goes wrong after the first frame is in the ErrorCode of the last.
+"Amazon Event Stream Specification". The service model has no exceptions in this stream: an error
+after the first frame is in the ErrorCode of the last.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def encode(headers: dict[str, str], payload: bytes) -> bytes:
     return message + _CRC.pack(crc32(message))
 
 
-def payload_chunk(data: bytes) -> bytes:
+def payload_chunk(payload: bytes) -> bytes:
     """Return the frame of a piece of the function's answer."""
-    return _event("PayloadChunk", "application/octet-stream", data)
+    return _event("PayloadChunk", "application/octet-stream", payload)
 
 
 def invoke_complete(error_code: str = "", error_details: str = "", log_result: str = "") -> bytes:
-    """Return the last frame. `log_result` is base64; what is empty is left out."""
+    """Return the last frame. `log_result` is base64; empty members are left out."""
     complete = _InvokeComplete(error_code, error_details, log_result)
     return _event("InvokeComplete", "application/json", msgspec.json.encode(complete))
 

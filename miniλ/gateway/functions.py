@@ -1,28 +1,27 @@
-"""This module is the operations on functions: create, read, update, delete, and their code."""
+"""The operations on functions: create, read, update, delete, and the source of their code."""
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from miniλ import model, names
 from miniλ.errors import InvalidParameterValue, NoCodeSigningConfig, ResourceNotFound
-from miniλ.functions import new_revision
 from miniλ.gateway import configurations, documents, s3
 from miniλ.gateway.attributes import check_tags
 from miniλ.gateway.call import page
-from miniλ.model import FunctionConfiguration
+from miniλ.model import FunctionConfiguration, FunctionDraft
 from miniλ.store import packages
+from miniλ.store.packages import Upload
 from miniλ.store.resources import ALIAS, TAGS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from miniλ.gateway.call import Call
 
 
 async def create_function(call: Call) -> dict[str, Any]:
-    """Make a function; answered as Pending, and Active behind the answer."""
+    """Create a function; answered as Pending, and Active after the answer."""
     params = call.params
     configurations.check_name(params["FunctionName"])
     configurations.check_package_type(params)
@@ -35,15 +34,13 @@ async def create_function(call: Call) -> dict[str, Any]:
             f"configuration is not deleted: {params['CodeSigningConfigArn']}."
         )
         raise NoCodeSigningConfig(msg)
-    draft = FunctionConfiguration(
+    draft = FunctionDraft(
         name=call.name(),
-        revision=new_revision(),
-        code_sha256="",
-        code_size=0,
-        code_path="",
+        revision=model.new_revision(),
         last_modified=model.now_iso(),
-        **configurations.fields(call, params["Runtime"], {}),
+        **configurations.fields(call),
     )
+    configurations.check_snap_start(params, draft)
     check_tags(call.params.get("Tags", {}))
     call.api.functions.check_new(draft.name)
     code = await archive(call, params["Code"])
@@ -57,8 +54,8 @@ async def create_function(call: Call) -> dict[str, Any]:
     return documents.configuration(function, call.place)
 
 
-async def archive(call: Call, code: dict[str, Any]) -> Path:
-    """Return the archive that is a function's or a layer's code: sent along, or from S3."""
+async def archive(call: Call, code: dict[str, Any]) -> Upload:
+    """Return the archive of a function or a layer: from the request, or fetched from S3."""
     from_s3 = [name for name in ("S3Bucket", "S3Key") if name in code]
     if call.upload is not None and from_s3:
         msg = "Please do not provide other FunctionCode parameters when providing a ZipFile."
@@ -68,17 +65,17 @@ async def archive(call: Call, code: dict[str, Any]) -> Path:
     if len(from_s3) < 2:  # noqa: PLR2004 - both of them
         msg = "Please provide a source for function code."
         raise InvalidParameterValue(msg)
-    settings = call.api.supervisor.settings.s3
+    settings = call.api.parts.settings.s3
     if settings is None:
         msg = "No S3 endpoint is configured here: send the archive as ZipFile, or set [s3] endpoint"
         raise InvalidParameterValue(msg)
-    call.upload = call.api.uploads / f"{uuid.uuid4().hex}.zip"
+    call.upload = Upload(call.api.uploads / f"{uuid.uuid4().hex}.zip")
     await s3.fetch(
         settings.endpoint,
         code["S3Bucket"],
         code["S3Key"],
         code.get("S3ObjectVersion"),
-        call.upload,
+        call.upload.path,
         key_id=settings.access_key_id,
         secret=settings.secret_access_key,
         region=call.place.region,
@@ -88,7 +85,7 @@ async def archive(call: Call, code: dict[str, Any]) -> Path:
 
 
 async def get_function(call: Call) -> dict[str, Any]:
-    """Tell all of a function: configuration, where its code can be had, tags, concurrency."""
+    """Return all of a function: configuration, a link to its code, tags, concurrency."""
     function, qualifier = _version(call)
     name = function.name
     link = call.api.links.make(documents.hexadecimal(function.code_sha256))
@@ -106,31 +103,33 @@ async def get_function(call: Call) -> dict[str, Any]:
 
 
 async def get_function_configuration(call: Call) -> dict[str, Any]:
-    """Tell the configuration of a version."""
+    """Return the configuration of a version."""
     function, qualifier = _version(call)
     return documents.configuration(function, call.place, qualifier)
 
 
 def _version(call: Call) -> tuple[FunctionConfiguration, str]:
-    """Return the version that is asked for, and the qualifier that it is asked for by."""
+    """Return the version in the request, and the qualifier that stands for it there."""
     name, qualifier = call.function()
     is_alias = qualifier and not names.is_version(qualifier)
     if is_alias and call.api.registry.get(ALIAS, name, qualifier) is None:
-        # Elsewhere Lambda says that there is no such alias; of these two recorded otherwise.
+        # Other operations say that there is no such alias; GetFunction and
+        # GetFunctionConfiguration answer with this (recorded answers).
         msg = f"Function not found: {call.place.function(name, qualifier)}"
         raise ResourceNotFound(msg)
     return call.api.functions.get(name, qualifier), qualifier
 
 
 async def update_function_configuration(call: Call) -> dict[str, Any]:
-    """Change what a function is given; answered as InProgress."""
+    """Change the configuration of a function; answered as InProgress."""
     functions = call.api.functions
-    before = functions.get(call.name())
+    functions.get(call.name())
     function = await functions.update(
         call.name(),
-        configurations.fields(call, call.params.get("Runtime", before.runtime), before.passthrough),
+        configurations.fields(call),
         settle=True,
         revision=call.params.get("RevisionId", ""),
+        check=functools.partial(configurations.check_snap_start, call.params),
     )
     return documents.configuration(function, call.place)
 
@@ -140,23 +139,20 @@ async def update_function_code(call: Call) -> dict[str, Any]:
     params, functions = call.params, call.api.functions
     configurations.check_offered(params)
     configurations.check_package_type({"Code": params})
-    before = functions.get(call.name())
+    functions.get(call.name())
     code = await archive(call, params)
     publish = params.get("Publish", False)
-    changes: dict[str, Any] = {}
-    if "Architectures" in params:
-        changes["passthrough"] = {**before.passthrough, "Architectures": params["Architectures"]}
+    members = {name: params[name] for name in ("Architectures",) if name in params}
     function = await functions.update_code(
         call.name(),
         code,
-        # A version is made of code that is there: then the answer waits.
+        {"passthrough": members},
+        # A version is made of a function that is ready: with Publish the answer waits for it.
         settle=not publish,
+        publish=publish,
         revision=params.get("RevisionId", ""),
         dry_run=params.get("DryRun", False),
-        **changes,
     )
-    if publish and not params.get("DryRun", False):
-        function = await functions.publish_version(call.name())
     return documents.configuration(function, call.place)
 
 
@@ -169,13 +165,13 @@ async def delete_function(call: Call) -> None:
 async def list_functions(call: Call) -> dict[str, Any]:
     """List $LATEST of all functions; with FunctionVersion=ALL all versions of them."""
     functions = call.api.functions
-    found = functions.all()
+    items = functions.all()
     if call.params.get("FunctionVersion") == "ALL":
-        found = [version for function in found for version in functions.versions(function.name)]
-        return page(call, found, "Functions", lambda each: documents.listed(each, call.place))
+        items = [version for function in items for version in functions.versions(function.name)]
+        return page(call, items, "Functions", lambda each: documents.listed(each, call.place))
     return page(
         call,
-        found,
+        items,
         "Functions",
         lambda each: documents.listed(each, call.place, qualified=False),
     )

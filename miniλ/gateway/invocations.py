@@ -1,7 +1,7 @@
-"""This module is the operations that run functions: Invoke, its streaming twin, and invoke-async.
+"""The operations that run functions: Invoke, InvokeWithResponseStream, and InvokeAsync of 2014.
 
-Rule: the body of an event is never opened beyond the question whether it is JSON, and a
-function's answer goes back as it came.
+Rule: a payload is checked to be JSON and not decoded, and a function's answer goes back as it
+came.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
 
     from miniλ.gateway.call import Call
 
-# So much of the end of a log is told with the answer (API reference, "Invoke", LogType).
+# The end of the log that comes with the answer, in bytes (API reference, "Invoke", LogType).
 TAIL = 4096
 # Lambda quota, as base64 (API reference, "Invoke", ClientContext).
 MAX_CONTEXT = 3583
-# The name that the runtime interface emulator gives to whatever it serves.
+# The name that the runtime interface emulator gives to the function that it serves.
 EMULATED = "function"
 
 
 async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
-    """Run a function and give its answer; or accept the event; or only see whether it may."""
+    """Run a function and return its answer; or accept the event; or, as a dry run, check only."""
     params = call.params
     kind = params.get("InvocationType", "RequestResponse")
     if kind == "RequestResponse":
         payload = await _payload(call, request, MAX_PAYLOAD, kind)
         function, context = _resolve(call, request)
-        response = await call.api.supervisor.run(function, payload, context, call.request_id)
+        response = await call.api.parts.invoker.invoke(function, payload, context, call.request_id)
         answer = _answer(response, call.request_id, context.trace_id or "")
         if params.get("LogType") == "Tail":
             answer.headers["X-Amz-Log-Result"] = _tail(response)
@@ -66,7 +66,7 @@ async def invoke(call: Call, request: web.BaseRequest) -> web.StreamResponse:
 
 
 async def invoke_async(call: Call, request: web.BaseRequest) -> web.StreamResponse:
-    """Accept an event, as the API of 2014 does."""
+    """Accept an event, as the API of 2014 did."""
     payload = await _payload(call, request, MAX_EVENT, "Event")
     await _accept(call, request, payload)
     return web.Response(
@@ -77,16 +77,18 @@ async def invoke_async(call: Call, request: web.BaseRequest) -> web.StreamRespon
 
 
 async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> web.StreamResponse:
-    """Run a function and send what it answers in the frames of an event stream."""
+    """Run a function and send its answer in the frames of an event stream."""
     kind = call.params.get("InvocationType", "RequestResponse")
     payload = await _payload(call, request, MAX_PAYLOAD, kind)
     function, context = _resolve(call, request)
     if kind == "DryRun":
         return _plain(204, call.request_id)
     pieces = AnswerStream()
-    running = call.api.supervisor.run(function, payload, context, call.request_id, stream=pieces)
+    running = call.api.parts.invoker.invoke(
+        function, payload, context, call.request_id, stream=pieces
+    )
     invocation = begin(running, pieces)
-    # What keeps a function from running at all is an error, and not an answer that begins.
+    # If the function cannot run at all, the client gets that error, and no stream.
     await pieces.begins()
     if invocation.done():
         invocation.result()
@@ -112,7 +114,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
         await answer.write(eventstream.invoke_complete(code, details, log))
         await answer.write_eof()
     finally:
-        pieces.drop()  # a client that leaves does not hold the function
+        pieces.drop()  # if the client has left, the function is not blocked by unread output
     return answer
 
 
@@ -125,7 +127,7 @@ def begin(running: Awaitable[Response], stream: AnswerStream | None) -> asyncio.
 
 
 async def _payload(call: Call, request: web.BaseRequest, limit: int, kind: str) -> bytes:
-    """Return the payload of a request; no body is an empty object."""
+    """Return the payload of a request; without a body, an empty object."""
     try:
         payload = await bodies.read(request, limit, "InvokeFunction")
     except EntityTooLarge as exc:
@@ -141,20 +143,20 @@ async def _payload(call: Call, request: web.BaseRequest, limit: int, kind: str) 
 def _resolve(
     call: Call, request: web.BaseRequest
 ) -> tuple[FunctionConfiguration, InvocationContext]:
-    """Return the version that an invocation is for, and what the caller sent beside the event."""
+    """Return the version that an invocation runs, and its context."""
     name, qualifier = _target(call)
     return call.api.functions.resolve(name, qualifier), _context(call, request, name, qualifier)
 
 
 def _target(call: Call) -> tuple[str, str]:
-    """Return name and qualifier; raises `ResourceNotFound` where there is no such function."""
+    """Return name and qualifier of the function; raises `ResourceNotFound` if there is none."""
     functions = call.api.functions
     name, qualifier = call.function()
     try:
         functions.check_invocable(name, qualifier)
     except ResourceNotFound:
         served = functions.all()
-        # Where keys are asked for, this one may be for functions of that name only.
+        # Not with keys: this one may be for functions of that name only.
         if name != EMULATED or len(served) != 1 or call.verify is not None:
             raise
         name = served[0].name
@@ -163,7 +165,7 @@ def _target(call: Call) -> tuple[str, str]:
 
 
 def _context(call: Call, request: web.BaseRequest, name: str, qualifier: str) -> InvocationContext:
-    """Return what the caller sent beside the event."""
+    """Return the context of an invocation: what the caller sent with the payload."""
     functions, place = call.api.functions, call.place
     client_context = call.params.get("ClientContext")
     trace = request.headers.get(traces.HEADER)
@@ -174,12 +176,13 @@ def _context(call: Call, request: web.BaseRequest, name: str, qualifier: str) ->
     )
 
 
-def _client_context(said: str) -> str:
-    if len(said) > MAX_CONTEXT:
-        msg = f"Client context must be at most {MAX_CONTEXT} characters of Base64, got {len(said)}"
+def _client_context(encoded: str) -> str:
+    if len(encoded) > MAX_CONTEXT:
+        size = len(encoded)
+        msg = f"Client context must be at most {MAX_CONTEXT} characters of Base64, got {size}"
         raise InvalidRequestContent(msg)
     try:
-        text = base64.b64decode(said, validate=True).decode()
+        text = base64.b64decode(encoded, validate=True).decode()
         msgspec.json.decode(text, type=dict[str, Any])
     except (binascii.Error, UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
         msg = f"Client context must be a valid Base64-encoded JSON object: {exc}"
@@ -210,11 +213,11 @@ def _plain(status: int, request_id: str) -> web.Response:
 
 
 async def _accept(call: Call, request: web.BaseRequest, payload: bytes) -> None:
-    """Put an event into the queue: it is on disk when the client hears 202."""
+    """Put an event into the queue; it is on disk before the client gets 202."""
     name, qualifier = _target(call)
     context = _context(call, request, name, qualifier)
     event = AsyncEvent(call.request_id, name, qualifier, payload, context)
-    await call.api.supervisor.delivery.accept(event)
+    await call.api.parts.delivery.accept(event)
 
 
 OPERATIONS: dict[str, Any] = {

@@ -1,10 +1,10 @@
-"""This module is the operations on layers: versions of content for /opt, and who may have them.
+"""The operations on layers: versions of content for /opt, and their policies.
 
-Rule 1: a number is given once. The last one outlives its version, and the layer.
+Rule 1: a number is used once. The last one outlives its version, and the layer.
 
-Rule 2: a function that has a layer version keeps it. Deleting one is about who asks for it next.
+Rule 2: a function that has a layer version keeps it; a deleted one cannot be attached any more.
 
-A policy is kept and told, and asked by nobody: there is one account here.
+A policy is only kept and returned: a server has one account, so no other can attach a layer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from miniλ.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.functions import new_revision
 from miniλ.gateway import documents
 from miniλ.gateway.call import page
 from miniλ.gateway.functions import archive
+from miniλ.model import new_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
 
@@ -36,14 +36,14 @@ MAX_POLICY = 20_480
 
 
 async def publish_layer_version(call: Call) -> dict[str, Any]:
-    """Make a version of a layer of an archive; the first one makes the layer."""
+    """Publish an archive as the next version of a layer; the first one creates the layer."""
     params, functions, registry = call.params, call.api.functions, call.api.registry
     name, _ = names.layer(params["LayerName"], call.place)
     code = await archive(call, params["Content"])
     async with functions.changing:
         package = await functions.publish_code(code)
         number = (registry.get(LAYER_NUMBER, name) or 0) + 1
-        found = LayerVersion(
+        published = LayerVersion(
             name=name,
             version=number,
             code_sha256=package.sha256,
@@ -56,24 +56,24 @@ async def publish_layer_version(call: Call) -> dict[str, Any]:
             architectures=params.get("CompatibleArchitectures", []),
         )
         await registry.write(
-            Change(LAYER, name, str(number), found), Change(LAYER_NUMBER, name, "", number)
+            Change(LAYER, name, str(number), published), Change(LAYER_NUMBER, name, "", number)
         )
-    return _document(call, found)
+    return _document(call, published)
 
 
 async def get_layer_version(call: Call) -> dict[str, Any]:
-    """Tell a version of a layer, and where its archive can be had."""
-    return _document(call, _find(call, *_asked(call)))
+    """Return a version of a layer, and a link to its archive."""
+    return _document(call, _find(call, *_layer_version(call)))
 
 
 async def get_layer_version_by_arn(call: Call) -> dict[str, Any]:
-    """Tell a version of a layer by its ARN."""
+    """Return a version of a layer by its ARN."""
     name, version = names.layer(call.params["Arn"], call.place)
     return _document(call, _find(call, name, version or 0))
 
 
 async def list_layer_versions(call: Call) -> dict[str, Any]:
-    """List the versions of a layer, newest first: all, or those that say they are compatible."""
+    """List the versions of a layer, newest first; with a filter, those that it matches."""
     name, _ = names.layer(call.params["LayerName"], call.place)
     return page(
         call,
@@ -84,9 +84,9 @@ async def list_layer_versions(call: Call) -> dict[str, Any]:
 
 
 async def list_layers(call: Call) -> dict[str, Any]:
-    """List the layers that have a version, or a compatible one, with the newest of those."""
-    found = [_compatible(call, name)[:1] for name in call.api.registry.names(LAYER)]
-    newest = [version for versions in found for version in versions]
+    """List the layers with their newest version; with a filter, the newest that it matches."""
+    heads = [_compatible(call, name)[:1] for name in call.api.registry.names(LAYER)]
+    newest = [version for versions in heads for version in versions]
     return page(
         call,
         newest,
@@ -100,8 +100,8 @@ async def list_layers(call: Call) -> dict[str, Any]:
 
 
 async def delete_layer_version(call: Call) -> None:
-    """Delete a version of a layer; one that is not there is deleted already."""
-    name, version = _asked(call)
+    """Delete a version of a layer; no error if there is none."""
+    name, version = _layer_version(call)
     async with call.api.functions.changing:
         await call.api.registry.write(
             Change(LAYER, name, str(version), None), Change(LAYER_POLICY, name, str(version), None)
@@ -111,7 +111,7 @@ async def delete_layer_version(call: Call) -> None:
 async def add_layer_version_permission(call: Call) -> dict[str, Any]:
     """Add a statement to the policy of a layer version."""
     params = call.params
-    name, version = _asked(call)
+    name, version = _layer_version(call)
     async with call.api.functions.changing:
         before = _policy(call, name, version)
         for statement in before["Statement"]:
@@ -132,8 +132,8 @@ async def add_layer_version_permission(call: Call) -> dict[str, Any]:
 
 
 async def get_layer_version_policy(call: Call) -> dict[str, Any]:
-    """Tell the policy of a layer version, as a JSON text."""
-    policy = _policy(call, *_asked(call))
+    """Return the policy of a layer version, as a JSON text."""
+    policy = _policy(call, *_layer_version(call))
     if not policy["Statement"]:
         msg = "No policy is associated with the given resource."
         raise ResourceNotFound(msg)
@@ -142,20 +142,20 @@ async def get_layer_version_policy(call: Call) -> dict[str, Any]:
 
 async def remove_layer_version_permission(call: Call) -> None:
     """Remove a statement from the policy of a layer version."""
-    wanted = call.params["StatementId"]
-    name, version = _asked(call)
+    sid = call.params["StatementId"]
+    name, version = _layer_version(call)
     async with call.api.functions.changing:
         before = _policy(call, name, version)
-        left = [statement for statement in before["Statement"] if statement["Sid"] != wanted]
+        left = [statement for statement in before["Statement"] if statement["Sid"] != sid]
         if len(left) == len(before["Statement"]):
-            msg = f"Statement {wanted} is not found in resource policy."
+            msg = f"Statement {sid} is not found in resource policy."
             raise ResourceNotFound(msg)
         policy = {"Statement": left, "RevisionId": new_revision()} if left else None
         await call.api.registry.write(Change(LAYER_POLICY, name, str(version), policy))
 
 
-def _asked(call: Call) -> tuple[str, int]:
-    """Return name and number of the layer version that is asked for."""
+def _layer_version(call: Call) -> tuple[str, int]:
+    """Return name and number of the layer version in the request."""
     name, _ = names.layer(call.params["LayerName"], call.place)
     version: int = call.params["VersionNumber"]
     if version < 1:
@@ -165,42 +165,45 @@ def _asked(call: Call) -> tuple[str, int]:
 
 
 def _find(call: Call, name: str, version: int) -> LayerVersion:
-    found = call.api.registry.get(LAYER, name, str(version))
-    if found is None:
+    known = call.api.registry.get(LAYER, name, str(version))
+    if known is None:
         msg = "The resource you requested does not exist."
         raise ResourceNotFound(msg)
-    return found
+    return known
 
 
-def _document(call: Call, found: LayerVersion) -> dict[str, Any]:
-    """Return a layer version as those see it who may download it."""
-    link = call.api.links.make(documents.hexadecimal(found.code_sha256))
+def _document(call: Call, layer: LayerVersion) -> dict[str, Any]:
+    """Return a layer version with a link to its archive."""
+    link = call.api.links.make(documents.hexadecimal(layer.code_sha256))
     return {
         "Content": {
             "Location": call.api.base_url + link,
-            "CodeSha256": found.code_sha256,
-            "CodeSize": found.code_size,
+            "CodeSha256": layer.code_sha256,
+            "CodeSize": layer.code_size,
         },
-        "LayerArn": call.place.layer(found.name),
-        **documents.layer_version(found, call.place),
+        "LayerArn": call.place.layer(layer.name),
+        **documents.layer_version(layer, call.place),
     }
 
 
 def _compatible(call: Call, name: str) -> list[LayerVersion]:
-    """Return the versions of a layer that a list is of, newest first."""
+    """Return the versions of a layer that the filters of the request match, newest first."""
     runtime = call.params.get("CompatibleRuntime")
     architecture = call.params.get("CompatibleArchitecture")
-    found = [
+    matching = [
         version
         for version in call.api.registry.parts(LAYER, name).values()
         if (runtime is None or runtime in version.runtimes)
         and (architecture is None or architecture in version.architectures)
     ]
-    return sorted(found, key=lambda version: version.version, reverse=True)
+    return sorted(matching, key=lambda version: version.version, reverse=True)
 
 
 def _policy(call: Call, name: str, version: int) -> Document:
-    """Return statements and revision of a layer version's policy, if it is the one meant."""
+    """Return statements and revision of a layer version's policy.
+
+    Raises `PreconditionFailed` if the client means another revision.
+    """
     if call.api.registry.get(LAYER, name, str(version)) is None:
         msg = f"Layer version {call.place.layer(name, version)} does not exist."
         raise ResourceNotFound(msg)

@@ -1,10 +1,10 @@
-"""This module is the operations on event source mappings: which queue or stream feeds a function.
+"""The operations on event source mappings: which queue or stream feeds a function.
 
-They are checked and kept, and nothing is read from any source yet: a mapping is Enabled because
-somebody enabled it, and has processed no records, as it says.
+Mappings are checked and kept; no source is polled yet. So a mapping is Enabled once the client
+has enabled it, and its LastProcessingResult stays "No records processed".
 
-Rule: a MAPPING document is what clients see, with the state that lasts, and with its tags beside.
-The states in between (Creating, Updating, Deleting) are over with the answer that tells them.
+Rule: a MAPPING document is what clients see, with the state that lasts, plus its tags. The
+states in between (Creating, Updating, Deleting) exist in one answer only.
 
 Source: Lambda API reference, "CreateEventSourceMapping", and messages as the service has them.
 """
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
     from miniλ.gateway.call import Call
     from miniλ.store.resources import Document
 
-# A page of a list has up to so many.
+# The most items on a page of a list.
 PAGE = 100
-# What may be told of records that are given up, as an ARN names it; Kafka may tell Kafka.
+# The services of destinations for records that are dropped, as an ARN names them. Mappings of
+# Kafka may name a topic of Kafka as well.
 FAILURES = ("sqs", "sns", "s3")
-# What of the parameters is not a member of a mapping by its own name.
+# Parameters that are not members of a mapping under their own name.
 _APART = frozenset({"UUID", "FunctionName", "EventSourceArn", "Enabled", "Tags"})
-# A mapping is another one if one of these is.
+# The members that tell mappings of one function apart.
 _IDENTITY = ("EventSourceArn", "SelfManagedEventSource", "Topics", "Queues")
 
 
 async def create_event_source_mapping(call: Call) -> dict[str, Any]:
-    """Let a source feed a function; answered as Creating."""
+    """Make a source feed a function; answered as Creating."""
     params = call.params
     sort = sources.sort_of(params)
     source = SOURCES[sort]
@@ -49,7 +50,7 @@ async def create_event_source_mapping(call: Call) -> dict[str, Any]:
         "UUID": number,
         **source.defaults,
         **({"EventSourceArn": params["EventSourceArn"]} if sort else {}),
-        **_said(params),
+        **_members(params),
         "State": "Enabled" if params.get("Enabled", True) else "Disabled",
         "StateTransitionReason": source.reason,
         "EventSourceMappingArn": f"arn:aws:lambda:{place}:event-source-mapping:{number}",
@@ -64,25 +65,25 @@ async def create_event_source_mapping(call: Call) -> dict[str, Any]:
 
 
 async def get_event_source_mapping(call: Call) -> dict[str, Any]:
-    """Tell a mapping."""
+    """Return a mapping."""
     mapping = _find(call)
     return _document(mapping, mapping["State"])
 
 
 async def update_event_source_mapping(call: Call) -> dict[str, Any]:
-    """Change what is said of a mapping, or turn it on or off."""
+    """Change members of a mapping, or enable or disable it."""
     async with call.api.functions.changing:
         before = _find(call)
         is_enabled = call.params.get("Enabled", before["State"] == "Enabled")
         state = "Enabled" if is_enabled else "Disabled"
-        mapping = await _write(call, {**before, **_said(call.params), "State": state})
+        mapping = await _write(call, {**before, **_members(call.params), "State": state})
     if state == before["State"]:
         return _document(mapping, "Updating")
     return _document(mapping, "Enabling" if is_enabled else "Disabling")
 
 
 async def delete_event_source_mapping(call: Call) -> dict[str, Any]:
-    """Delete a mapping; the answer is the last of it."""
+    """Delete a mapping; answered with it, as Deleting."""
     async with call.api.functions.changing:
         mapping = _find(call)
         await call.api.registry.write(Change(MAPPING, mapping["UUID"], "", None))
@@ -91,22 +92,22 @@ async def delete_event_source_mapping(call: Call) -> dict[str, Any]:
 
 async def list_event_source_mappings(call: Call) -> dict[str, Any]:
     """List all mappings, or those of a source, or of a function or one version of it."""
-    found = _all(call)
+    items = _all(call)
     arn = call.params.get("EventSourceArn")
     if arn is not None:
-        found = [mapping for mapping in found if mapping.get("EventSourceArn") == arn]
+        items = [mapping for mapping in items if mapping.get("EventSourceArn") == arn]
     if "FunctionName" in call.params:
         name, qualifier = call.function()
-        # By the bare name, whatever version or alias of it.
+        # The bare name is every version and alias.
         length = 2 if qualifier else 1
-        asked = (name, qualifier)[:length]
-        found = [mapping for mapping in found if _function(mapping)[:length] == asked]
+        wanted = (name, qualifier)[:length]
+        items = [mapping for mapping in items if _function(mapping)[:length] == wanted]
     return page(
-        call, found, "EventSourceMappings", lambda each: _document(each, each["State"]), most=PAGE
+        call, items, "EventSourceMappings", lambda each: _document(each, each["State"]), most=PAGE
     )
 
 
-def _said(params: Document) -> Document:
+def _members(params: Document) -> Document:
     return {name: value for name, value in params.items() if name not in _APART}
 
 
@@ -134,16 +135,16 @@ def _function(mapping: Document) -> tuple[str, str]:
 
 
 async def _write(call: Call, mapping: Document) -> Document:
-    """Check a mapping and keep it, as it is from now; under `changing`."""
+    """Check a mapping and write it; the caller holds `changing`."""
     sort = sources.sort_of(mapping)
-    sources.check(sort, _said(call.params), mapping)
+    sources.check(sort, _members(call.params), mapping)
     mapping = {**mapping, "LastModified": round(time.time(), 3)}
     if "FunctionName" in call.params:
         mapping["FunctionArn"] = _function_arn(call)
     if "DestinationConfig" in call.params:
         mapping["DestinationConfig"] = _destination(call, sort)
     for name in ("FilterCriteria", "ScalingConfig"):
-        # Empty ones take away what was there.
+        # Empty ones remove the member.
         if name in mapping and not any(mapping[name].values()):
             del mapping[name]
     _check_only(call, sort, mapping)
@@ -162,11 +163,11 @@ def _function_arn(call: Call) -> str:
 
 
 def _destination(call: Call, sort: str) -> Document:
-    said = call.params["DestinationConfig"]
-    if said.get("OnSuccess", {}).get("Destination"):
+    requested = call.params["DestinationConfig"]
+    if requested.get("OnSuccess", {}).get("Destination"):
         msg = "An event source mapping has no destination for successes: give OnFailure only"
         raise InvalidParameterValue(msg)
-    failures: Document = said.get("OnFailure", {})
+    failures: Document = requested.get("OnFailure", {})
     is_topic = failures.get("Destination", "").startswith("kafka://")
     if is_topic and SOURCES[sort].consumer:
         return {"OnFailure": failures}
@@ -174,7 +175,7 @@ def _destination(call: Call, sort: str) -> Document:
 
 
 def _check_only(call: Call, sort: str, mapping: Document) -> None:
-    """Refuse to feed a function twice of the same."""
+    """Refuse a second mapping of the same source to the same function."""
     for other in _all(call):
         if (
             other["UUID"] == mapping["UUID"]

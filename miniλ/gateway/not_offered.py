@@ -1,8 +1,8 @@
-"""This module is the operations that are not offered here, and what they answer instead.
+"""The operations that are not offered, and their answers.
 
-There are no durable executions here, no capacity providers, no code signing configurations. Rule:
-an answer is the one that an account without any gives, where that is the truth: a list of them is
-empty, one of them is not found. What would make or change one is refused in a sentence.
+A server has no durable executions, capacity providers or code signing configurations. Rule: a
+read answers as for an account without any (an empty list, or not found), if that is the truth;
+an operation that would make or change one is refused with a sentence.
 
 Their parameters are not checked: a call has those of its path, as they came.
 """
@@ -39,7 +39,7 @@ NO_SIGNING = "The Lambda code signing configuration {CodeSigningConfigArn} can n
 
 
 def _empty(member: str) -> _Operation:
-    """Return an operation that lists nothing; of a function, if there is one."""
+    """Return an operation that answers with an empty list; not found for an unknown function."""
 
     async def answer(call: Call) -> dict[str, Any]:
         if "FunctionName" in call.params:
@@ -49,17 +49,17 @@ def _empty(member: str) -> _Operation:
     return answer
 
 
-def _fails(kind: type[LambdaError], words: str) -> _Operation:
-    """Return an operation that fails; in the words, parameters of the path stand in braces."""
+def _fails(kind: type[LambdaError], message: str) -> _Operation:
+    """Return an operation that fails with a message; braces in it name parameters of the path."""
 
     async def answer(call: Call) -> None:
-        raise kind(words.format_map(call.params))
+        raise kind(message.format_map(call.params))
 
     return answer
 
 
 async def delete_function_code_signing_config(call: Call) -> None:
-    """Leave a function as it is: without."""
+    """Succeed for any function: none has a code signing configuration."""
     call.api.functions.get(call.function()[0])
 
 
@@ -95,7 +95,7 @@ OPERATIONS: dict[str, _Operation] = {
     "ListFunctionsByCodeSigningConfig": _fails(ResourceNotFound, NO_SIGNING),
     "PutFunctionCodeSigningConfig": _fails(NoCodeSigningConfig, SIGNING),
     "DeleteFunctionCodeSigningConfig": delete_function_code_signing_config,
-    # Resource policies: there may be one, so it would be a lie that there is none.
+    # A function may have a policy, so "not found" would be false.
     "GetResourcePolicy": _fails(InvalidParameterValue, BY_ARN),
     "PutResourcePolicy": _fails(InvalidParameterValue, BY_ARN),
     "DeleteResourcePolicy": _fails(InvalidParameterValue, BY_ARN),

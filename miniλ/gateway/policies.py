@@ -1,11 +1,11 @@
-"""This module is resource policies: who else may invoke a function, a version or an alias.
+"""Resource policies: which principals may invoke a function, a version or an alias.
 
-A POLICY document is {"Statement": [...], "RevisionId": ...} and is for the qualifier that is its
-part, "" for the function without one. Rule: one without statements is none; the last statement
-takes it along.
+A POLICY document is {"Statement": [...], "RevisionId": ...}. Its part is the qualifier that it
+belongs to, "" for the function without one. Rule: a policy without statements does not exist;
+it is deleted with its last statement.
 
-What a statement means is decided in `allows`, which is pure. It knows the statements that
-AddPermission makes, and no others.
+`allows` decides what a statement means, and is pure. It knows the statements that AddPermission
+makes, and no others.
 
 Source: Lambda API reference, "AddPermission"; IAM user guide, "Condition operators"; messages as
 the service has them.
@@ -25,8 +25,7 @@ from miniλ.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from miniλ.functions import new_revision
-from miniλ.model import LATEST
+from miniλ.model import LATEST, new_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import ALIAS, POLICY
 
@@ -43,7 +42,7 @@ _INVOKE_URL = "lambda:InvokeFunctionUrl"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SERVICE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.amazon(aws)?\.com(\.cn)?")
 _IDENTITY = re.compile(r"arn:aws[a-zA-Z-]*:(iam|sts)::(?P<account>[0-9]{12}|cloudfront):.+")
-# What a parameter of AddPermission is a condition of.
+# The condition that a parameter of AddPermission makes: parameter, operator, key.
 _CONDITIONS = (
     ("SourceArn", "ArnLike", "AWS:SourceArn"),
     ("SourceAccount", "StringEquals", "AWS:SourceAccount"),
@@ -55,8 +54,8 @@ _CONDITIONS = (
 
 
 async def add_permission(call: Call) -> dict[str, Any]:
-    """Add a statement that lets somebody do something."""
-    name, qualifier = _asked(call)
+    """Add a statement that lets a principal do an action."""
+    name, qualifier = _owner(call)
     sid = call.params["StatementId"]
     statement = _statement(call, name, qualifier)
     async with call.api.functions.changing:
@@ -79,8 +78,8 @@ async def add_permission(call: Call) -> dict[str, Any]:
 
 
 async def remove_permission(call: Call) -> None:
-    """Take a statement away."""
-    name, qualifier = _asked(call)
+    """Remove a statement."""
+    name, qualifier = _owner(call)
     sid = call.params["StatementId"]
     async with call.api.functions.changing:
         before = _find(call, name, qualifier)
@@ -97,15 +96,15 @@ async def remove_permission(call: Call) -> None:
 
 
 async def get_policy(call: Call) -> dict[str, Any]:
-    """Tell the whole policy, as the JSON text that it is."""
-    policy = _find(call, *_asked(call))
+    """Return the whole policy, as a JSON text."""
+    policy = _find(call, *_owner(call))
     if policy is None:
         msg = "The resource you requested does not exist."
         raise ResourceNotFound(msg)
     return {"Policy": _text(policy), "RevisionId": policy["RevisionId"]}
 
 
-def _asked(call: Call) -> tuple[str, str]:
+def _owner(call: Call) -> tuple[str, str]:
     """Return name and qualifier of a function, version or alias that may have a policy."""
     name, qualifier = call.function()
     if qualifier == LATEST:
@@ -120,9 +119,9 @@ def _find(call: Call, name: str, qualifier: str) -> Document | None:
 
 
 def _check_revision(call: Call, name: str, qualifier: str, policy: Document | None) -> None:
-    """Refuse a change of a policy that somebody else has changed since.
+    """Refuse a change by a client that has not seen the current policy.
 
-    Before there is a policy, what it is to belong to has the only revision that a client knows.
+    Before there is a policy, the revision is that of the alias or version it will belong to.
     """
     owner = call.api.registry.get(ALIAS, name, qualifier) or call.api.functions.get(name, qualifier)
     current = owner.revision if policy is None else policy["RevisionId"]
@@ -157,15 +156,15 @@ def _statement(call: Call, name: str, qualifier: str) -> Document:
     return statement
 
 
-def _principal(said: str) -> str | dict[str, str]:
-    if said == "*":
-        return said
-    if _ACCOUNT.fullmatch(said):
-        return {"AWS": f"arn:aws:iam::{said}:root"}
-    if _IDENTITY.fullmatch(said):
-        return {"AWS": said}
-    if _SERVICE.fullmatch(said):
-        return {"Service": said}
+def _principal(principal: str) -> str | dict[str, str]:
+    if principal == "*":
+        return principal
+    if _ACCOUNT.fullmatch(principal):
+        return {"AWS": f"arn:aws:iam::{principal}:root"}
+    if _IDENTITY.fullmatch(principal):
+        return {"AWS": principal}
+    if _SERVICE.fullmatch(principal):
+        return {"Service": principal}
     msg = "The provided principal was invalid. Please check the principal and try again."
     raise InvalidParameterValue(msg)
 
@@ -190,8 +189,8 @@ def allows(
     """Return whether a policy lets a principal do an action, like lambda:InvokeFunctionUrl.
 
     `principal` is an account id, an ARN of IAM or a service (`s3.amazonaws.com`); None or "*" is
-    nobody in particular. `url_auth` is the AuthType of the function URL that is asked, None
-    without one. A condition on what is not known here (an organization) does not hold.
+    an anonymous caller. `url_auth` is the AuthType of the function URL of the request, None for
+    another request. A condition with a key that is not in `known` (an organization) does not hold.
     """
     known = {
         "AWS:SourceArn": source_arn,
@@ -202,7 +201,7 @@ def allows(
     statements = [] if policy is None else policy["Statement"]
     return any(
         each["Action"] in (action, "lambda:*", "*")
-        and _is_meant(each["Principal"], principal)
+        and _matches(each["Principal"], principal)
         and all(
             _holds(operator, value, known.get(key))
             for operator, pairs in each.get("Condition", {}).items()
@@ -212,16 +211,16 @@ def allows(
     )
 
 
-def _is_meant(stated: str | Mapping[str, str], principal: str | None) -> bool:
+def _matches(stated: str | Mapping[str, str], principal: str | None) -> bool:
     if isinstance(stated, str):
-        return True  # everybody
+        return True  # "*": any principal
     if principal is None:
         return False
     arn = stated.get("AWS", "")
     if arn.endswith(":root"):
-        # All of the account.
-        found = _IDENTITY.fullmatch(principal)
-        account = principal if found is None else found["account"]
+        # Every principal of the account.
+        match = _IDENTITY.fullmatch(principal)
+        account = principal if match is None else match["account"]
         return arn.split(":")[4] == account
     return principal in stated.values()
 
@@ -231,8 +230,8 @@ def _holds(operator: str, wanted: str, value: str | None) -> bool:
         return False
     if operator != "ArnLike":
         return wanted == value
-    # Each of the six parts of an ARN is held against its own pattern, in which "*" and "?" are
-    # wildcards and nothing else is.
+    # Each of the six parts of an ARN is matched with its own pattern; wildcards are "*" and "?"
+    # only, so the "[" of fnmatch is escaped.
     wanted_parts, parts = wanted.split(":", 5), value.split(":", 5)
     return len(wanted_parts) == len(parts) and all(
         fnmatch.fnmatchcase(part, pattern.replace("[", "[[]"))

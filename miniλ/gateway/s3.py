@@ -1,9 +1,9 @@
-"""This module is the S3 reader: one object of the endpoint that the operator configured, to a file.
+"""Fetches one object from the S3 endpoint that the operator configured, into a file.
 
-Rule 1: only that endpoint is ever asked. Redirects are not followed and the environment's proxies
-are not used: where the request goes is never up to who sent us a bucket's name.
+Rule 1: requests go to that endpoint only. Redirects are not followed and the environment's proxies
+are not used: the client that names a bucket never chooses the host.
 
-Rule 2: bytes are counted as they come, whatever their announced length was.
+Rule 2: bytes are counted as they come; Content-Length is only a first check.
 
 Source: Amazon S3 API reference, "GetObject" and "Error responses".
 """
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# An endpoint is near (its name is looked up within `connect` too); an object is up to 250 MB, and
-# all of it has to be here within the total.
+# `connect` includes the look-up of the name. An object has up to 250 MB, and must arrive within
+# the total.
 TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10, sock_read=30)
-# S3's own error documents have a few hundred bytes.
+# S3's error documents have a few hundred bytes.
 MAX_ERROR = 64 * 1024
-# How much of a code or a message is passed on.
+# The most characters of S3's code, or of its message, that our message repeats.
 MAX_WORDS = 500
 CHUNK = 256 * 1024
 
-# A host or an IPv6 address; no user, no query. What is in here is sent and signed as it stands.
+# A host or an IPv6 address; no user, no query. Characters that are sent and signed unencoded.
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 _ENDPOINT = re.compile(
     rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~-]+)*/?"
@@ -57,14 +57,14 @@ async def fetch(
     region: str,
     limit: int,
 ) -> None:
-    """Write an object of at most `limit` bytes to `target`, a new file; else nothing is left there.
+    """Write an object of at most `limit` bytes to `target`, a new file; on failure no file is left.
 
-    Raises `InvalidParameterValue` or `AccessDenied` with Lambda's words for what S3 says no to,
+    Raises `InvalidParameterValue` or `AccessDenied` with Lambda's words for what S3 refuses,
     `ServiceError` for an endpoint that cannot be reached or fails, and for a file that cannot
     be written.
     """
     url = _url(endpoint, bucket, key, version)
-    # The object as it was put there, also where it was put with a Content-Encoding.
+    # The bytes that were put, also if the object has a Content-Encoding.
     headers = {"Accept-Encoding": "identity"}
     headers |= sigv4.sign(
         "GET", url, {}, sigv4.EMPTY_SHA256, key_id, secret, region, "s3", time.time()
@@ -84,7 +84,7 @@ async def fetch(
                 async for chunk in response.content.iter_chunked(CHUNK):
                     size += len(chunk)
                     _check_size(size, limit)
-                    # On a thread: a disk that is busy holds up whoever writes to it.
+                    # On a thread: a write to a busy disk blocks.
                     await asyncio.to_thread(file.write, chunk)
     except (aiohttp.ClientError, TimeoutError) as exc:
         msg = f"The S3 endpoint {endpoint} does not answer: {str(exc) or type(exc).__name__}"
@@ -101,11 +101,11 @@ def _url(endpoint: str, bucket: str, key: str, version: str | None) -> str:
         msg = f"S3Bucket and S3Key name no object: {path[:1100]!r}"
         raise InvalidParameterValue(msg)
     try:
-        good = _ENDPOINT.fullmatch(endpoint) is not None and urlsplit(endpoint).port != 0
+        is_valid = _ENDPOINT.fullmatch(endpoint) is not None and urlsplit(endpoint).port != 0
     except ValueError:
-        good = False
-    if not good:
-        # It is not shown: there may be a password in it.
+        is_valid = False
+    if not is_valid:
+        # Not repeated in the message: there may be a password in it.
         msg = "The S3 endpoint must be http:// or https://, a host, and perhaps a port and a path"
         raise InvalidParameterValue(msg)
     query = "" if version is None else f"?versionId={quote(version, safe='')}"
@@ -125,7 +125,7 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
     except BaseException:
-        # Also when who asked has left: half an object is none.
+        # Also if the client has left: half an object is useless.
         target.unlink(missing_ok=True)
         raise
 
@@ -145,7 +145,7 @@ async def _error(response: aiohttp.ClientResponse, path: str) -> LambdaError:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body of an error, or nothing of it where it is too large to be one."""
+    """Return the body of an error; empty if it is too large to be an error document."""
     body = b""
     async for chunk in response.content.iter_chunked(CHUNK):
         body += chunk
@@ -155,15 +155,15 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _words(body: bytes) -> tuple[str, str]:
-    """Return Code and Message of an error document; both are empty where it is none."""
+    """Return Code and Message of an error document; both are empty for another body."""
     try:
         text = body.decode()
-        # Entities that blow up, and those that read files, are declared in a DTD: S3 has none.
+        # Entities that expand without end, or read files, need a DTD; S3's documents have none.
         if "<!DOCTYPE" in text:
             return "", ""
         document = ET.fromstring(text)  # noqa: S314 - small, and without a DTD
     except (UnicodeDecodeError, ET.ParseError):
         return "", ""
     code, message = document.findtext("Code") or "", document.findtext("Message") or ""
-    # It becomes one of our messages: one line, and not a page.
+    # It becomes part of one of our messages: one line.
     return " ".join(code.split())[:MAX_WORDS], " ".join(message.split())[:MAX_WORDS]

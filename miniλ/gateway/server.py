@@ -1,13 +1,13 @@
-"""This module is the gateway's server: from a request to the one who answers it.
+"""The gateway's server: from a request to its answer.
 
-What comes in is, in this order: refused at the edge (`edges`), refused as a visitor (`guard`) or
-asked for a key (`auth`), one of Lambda's operations, a function URL, a link to a package, or one
-of the calls that clients make beside Lambda (CloudWatch Logs, STS, IAM).
+A request passes, in this order: the limits of a connection (`connections`); the check that it
+comes from this machine (`loopback`), or of its key (`auth`); then it is one of Lambda's
+operations, a function URL, a download of a package, or a call of CloudWatch Logs, STS or IAM.
 
-Rule 1: whatever happens, the answer is one that AWS's clients can read. A mistake of ours is a
-ServiceException and a Trouble in the journal, never a traceback to a client.
+Rule 1: each answer is one that AWS's clients can read. An error of ours is a ServiceException to
+the client and a Trouble in the journal, never a traceback.
 
-Rule 2: a client that leaves changes nothing. What it began runs to its end, once.
+Rule 2: a client that leaves changes nothing: what its request began runs to its end, once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 # Requests without an archive: the largest are policies and environments.
 MAX_DOCUMENT = 1024 * 1024
-# Invocations that run when the gateway closes have so long to answer.
+# The grace period of requests in flight when the gateway closes.
 DRAIN_SECONDS = 30.0
 
 DOCUMENTS: dict[str, Callable[[Call], Awaitable[Any]]] = {
@@ -84,7 +84,7 @@ class Gateway:
     """The HTTP front door of a supervisor. Use it with `async with`, inside the supervisor's.
 
     `port` 0 takes a free one; `address` says which. Raises `InvalidParameterValue` for an address
-    that others reach while nobody is asked for a key, `ServiceError` where it cannot be had.
+    that other machines reach if no keys are configured, `ServiceError` if it cannot be bound.
     """
 
     def __init__(self, supervisor: Supervisor, host: str = "127.0.0.1", port: int = 9001) -> None:
@@ -104,19 +104,20 @@ class Gateway:
     async def __aenter__(self) -> Self:
         """Listen."""
         if "_http_parser" not in http_parser.HttpRequestParser.__module__:
-            # The parser in Python has had holes that the one in C had not.
+            # aiohttp's parser in Python has had request smuggling holes that the one in C had not.
             msg = "aiohttp is here without its parser in C: install a wheel of it, or a compiler"
             raise ServiceError(msg)
-        settings = self._supervisor.settings
+        parts = self._supervisor.parts
+        settings = parts.settings
         self._auth = Auth(settings) if settings.auth is not None else None
         loopback.check_listening(self._host, has_auth=self._auth is not None)
-        self._api = Api(self._supervisor, self._supervisor.uploads, downloads.DownloadLinks())
+        self._api = Api(parts, downloads.DownloadLinks())
         async with contextlib.AsyncExitStack() as undo:
-            lane = FastPath(self._supervisor) if self._auth is None else None
-            server = connections.Server(self._answer, lane)
+            fast_path = FastPath(parts) if self._auth is None else None
+            server = connections.Server(self._answer, fast_path)
             runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
-            undo.push_async_callback(self._supervisor.delivery.drain, DRAIN_SECONDS)
+            undo.push_async_callback(parts.delivery.drain, DRAIN_SECONDS)
             undo.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, self._host, self._port)
             try:
@@ -136,7 +137,7 @@ class Gateway:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop listening; who is being answered is answered, and accepted events run."""
+        """Stop listening; requests in flight are answered, and accepted events run."""
         undo, self._undo = self._undo, None
         if undo is not None:
             await undo.aclose()
@@ -148,10 +149,10 @@ class Gateway:
         except LambdaError as exc:
             return answers.error(exc, request_id)
         except (ConnectionError, asyncio.CancelledError):
-            raise  # the client has left, or we are closing
+            raise  # the client has left, or the gateway closes
         except Exception as exc:  # noqa: BLE001 - rule 1
             what = f"{request.method} {request.path}: {exc!r}"
-            self._supervisor.journal.record(journal.Trouble(what=what))
+            self._api.parts.journal.record(journal.Trouble(what=what))
             msg = f"The server made a mistake with request {request_id}: it is in its journal"
             return answers.error(ServiceError(msg), request_id)
 
@@ -159,18 +160,18 @@ class Gateway:
         path, _, query_text = request.raw_path.partition("?")
         if not path.startswith("/20") or routes.is_url(request):
             return await routes.answer(self._api, self._auth, self._host, request, request_id)
-        visitor = self._admit(request, path, query_text)
+        caller = self._admit(request, path, query_text)
         query: Any = MultiDict(parse_qsl(query_text, keep_blank_values=True)) if query_text else {}
         operation, in_path = operations.match(request.method, path, query)
         if "FunctionName" in in_path:
-            visitor.check_may(operation.name, in_path["FunctionName"])
+            caller.check_may(operation.name, in_path["FunctionName"])
         run = invocations.OPERATIONS.get(operation.name)
         if run is not None:
             params = validate.parameters(operation, in_path, query, request.headers, None)
-            call = self._call(operation, params, visitor, request_id)
+            call = self._call(operation, params, caller, request_id)
             answer: web.StreamResponse = await run(call, request)
             return answer
-        return await self._operate(request, operation, in_path, query, visitor, request_id)
+        return await self._operate(request, operation, in_path, query, caller, request_id)
 
     def _admit(self, request: web.BaseRequest, path: str, query: str) -> Caller:
         if self._auth is not None:
@@ -179,14 +180,14 @@ class Gateway:
         return unverified(request)
 
     def _call(
-        self, operation: Operation, params: dict[str, Any], visitor: Caller, request_id: str
+        self, operation: Operation, params: dict[str, Any], caller: Caller, request_id: str
     ) -> Call:
         place = self._api.functions.place
-        account = visitor.account
+        account = caller.account
         if account and account != place.account:
             place = names.Place(place.region, account)
-        call = Call(self._api, operation, params, place, request_id, visitor.key_id)
-        call.verify = visitor.verify
+        call = Call(self._api, operation, params, place, request_id, caller.key_id)
+        call.verify = caller.verify
         return call
 
     async def _operate(
@@ -195,7 +196,7 @@ class Gateway:
         operation: Operation,
         in_path: dict[str, str],
         query: Any,  # noqa: ANN401 - a dict, or a dict with repeated keys
-        visitor: Caller,
+        caller: Caller,
         request_id: str,
     ) -> web.StreamResponse:
         """Answer an operation that takes a document and gives one."""
@@ -204,18 +205,18 @@ class Gateway:
             if operation.name in uploads.PARTS:
                 _check_media(request)
                 document, archive = await uploads.receive(
-                    request, operation.name, self._api.uploads, visitor.verify
+                    request, operation.name, self._api.uploads, caller.verify
                 )
             else:
-                document = await self._document(request, operation.name, visitor)
+                document = await self._document(request, operation.name, caller)
             params = (
                 validate.parameters(operation, in_path, query, request.headers, document)
                 if operation.name in inputs.INPUTS
                 else in_path
             )
             if "FunctionName" not in in_path:
-                visitor.check_params(operation.name, params, self._api.registry)
-            call = self._call(operation, params, visitor, request_id)
+                caller.check_params(operation.name, params, self._api.registry)
+            call = self._call(operation, params, caller, request_id)
             call.upload = archive
             try:
                 content = await DOCUMENTS[operation.name](call)
@@ -223,13 +224,13 @@ class Gateway:
                 archive = archive or call.upload
         finally:
             if archive is not None:
-                archive.unlink(missing_ok=True)
+                archive.path.unlink(missing_ok=True)
         return answers.document(operation.status, content, request_id)
 
-    async def _document(self, request: web.BaseRequest, operation: str, visitor: Caller) -> object:
+    async def _document(self, request: web.BaseRequest, operation: str, caller: Caller) -> object:
         body = await bodies.read(request, MAX_DOCUMENT, operation)
-        if visitor.verify is not None:
-            visitor.verify(hashlib.sha256(body).hexdigest())
+        if caller.verify is not None:
+            caller.verify(hashlib.sha256(body).hexdigest())
         if not body:
             return None
         _check_media(request)
@@ -241,7 +242,7 @@ class Gateway:
 
 
 def _check_media(request: web.BaseRequest) -> None:
-    """Refuse a document that says itself that it is none: a web form, a picture."""
+    """Refuse a document whose Content-Type says that it is none: a web form, a picture."""
     kind = request.headers.get("Content-Type", "")
     essence = kind.partition(";")[0].strip().lower()
     if essence and "json" not in essence and essence not in _NEUTRAL:
@@ -249,5 +250,5 @@ def _check_media(request: web.BaseRequest) -> None:
         raise UnsupportedMediaType(msg)
 
 
-# What clients say that do not think of it: curl's -d, and streams of bytes.
+# Types that tools send by default: curl's -d, and streams of bytes.
 _NEUTRAL = frozenset({"application/x-www-form-urlencoded", "application/octet-stream"})

@@ -1,7 +1,7 @@
-"""This module is event sources: what a mapping of each sort takes, needs, and defaults to. Pure.
+"""Event sources: the members that a mapping of each sort takes, needs, and defaults to. Pure.
 
-A source is sorted by the service in its ARN; "" is Apache Kafka that somebody runs, which has no
-ARN. `check` is asked about a mapping as it would be.
+The sort of a source is the service in its ARN; "" is self-managed Apache Kafka, which has no ARN.
+`check` takes a mapping as it would be after the change.
 
 Source: Lambda developer guide, "Event source mapping API parameters"; of the messages, those that
 are AWS's own are in its words.
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 # Lambda quotas.
 MAX_FILTERS = 5
 MIN_RECORD_AGE = 60
-# One receive of a queue has up to so many messages: more need time to be collected.
+# The most messages of one ReceiveMessage: a larger batch needs a batching window.
 RECEIVED_AT_ONCE = 10
 
 
 class Source(msgspec.Struct, frozen=True, eq=False):
     """A sort of source: members of a mapping by name.
 
-    `consumer` is the member that has the consumer group, "" without one; `reason` is what is said
-    of a mapping's state.
+    `consumer` is the member that has the consumer group, "" without one; `reason` is the
+    StateTransitionReason of its mappings.
     """
 
     defaults: Document
@@ -125,7 +125,7 @@ def service(arn: str) -> str:
 def sort_of(mapping: Mapping[str, object]) -> str:
     """Return the key of `SOURCES` for a mapping, or for the parameters of one.
 
-    Raises `InvalidParameterValue` for no source, for two, and for one that cannot be read.
+    Raises `InvalidParameterValue` for no source, for two, and for one of another service.
     """
     arn = mapping.get("EventSourceArn")
     own = mapping.get("SelfManagedEventSource")
@@ -145,13 +145,13 @@ def sort_of(mapping: Mapping[str, object]) -> str:
     return sort
 
 
-def check(sort: str, said: Iterable[str], mapping: Document) -> None:
-    """Refuse a mapping that its source cannot have; `said` is what a client asked for.
+def check(sort: str, requested: Iterable[str], mapping: Document) -> None:
+    """Refuse a mapping that its source cannot have; `requested` names the members of the request.
 
     Raises `InvalidParameterValue`.
     """
     source = SOURCES[sort]
-    strange = sorted(set(said) - source.takes)
+    strange = sorted(set(requested) - source.takes)
     if strange:
         what = sort or "self-managed Kafka"
         msg = f"Not supported for event sources of {what}: {', '.join(strange)}"

@@ -1,11 +1,11 @@
-"""This module is uploads: requests that carry an archive as base64 inside JSON.
+"""Uploads: requests that carry an archive as base64 inside JSON.
 
-A package of 50 MB is 67 MB of JSON. It is written to a file as it arrives, looked at through a
-memory map, and its archive is decoded into another file piece by piece, so that a deployment
-costs disk and not memory. All of it is done on a thread.
+A package of 50 MB is 67 MB of JSON. It is written to a file as it arrives, read through a memory
+map, and its archive is decoded into another file in pieces of 1 MB, so that a deployment costs
+disk and not memory. All of it runs on a thread.
 
-Rule: nothing is made of a request before it is known to be small but for its archive. A document
-of 70 MB can be millions of objects, and gigabytes of memory.
+Rule: a document is not decoded before its size without the archive is known to be below 1 MB. A
+document of 70 MB can be millions of objects, and gigabytes of memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 from miniλ.errors import EntityTooLarge, SerializationFailed
 from miniλ.gateway.http import bodies
 from miniλ.store import packages
+from miniλ.store.packages import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,25 +29,26 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-# Where the archive is, in the operations that have one: in the document, or in a part of it.
+# The operations with an archive, and the member of the document that has it; "" is the document.
 PARTS: dict[str, str] = {
     "CreateFunction": "Code",
     "UpdateFunctionCode": "",
     "PublishLayerVersion": "Content",
 }
-# What AWS takes for these (recorded of CreateFunction); what is in them is counted elsewhere.
+# The most bytes that AWS takes in such a request (recorded of CreateFunction); `MAX_ZIPPED` limits
+# the archive itself.
 LIMIT = 70_167_211
-# What there may be beside the archive: as much as where there is none.
+# The most bytes beside the archive: the limit of a request without one.
 MAX_REST = 1024 * 1024
 ZIP_FILE = "ZipFile"
-# So much is decoded at a time.
+# Bytes of base64 that are decoded at a time.
 PIECE = 1 << 20
 # An escape in a string of JSON is as long as this: \\u002B.
 _ESCAPE = 6
 
 
 class _Part(msgspec.Struct, frozen=True, rename="pascal"):
-    """Where an archive may be. What else there is is passed over, and costs nothing."""
+    """The member that may be an archive. msgspec skips other members without making objects."""
 
     zip_file: msgspec.Raw = msgspec.Raw()
 
@@ -65,11 +67,11 @@ async def receive(
     operation: str,
     directory: Path,
     verify: Callable[[str], None] | None = None,
-) -> tuple[Any, Path | None]:
-    """Return the document of a request, without its archive, and the file that has that.
+) -> tuple[Any, Upload | None]:
+    """Return the document of a request without its archive, and the archive as an upload.
 
-    Whoever calls removes the file. `verify` is given the sha256 of the body (hex). Raises
-    `EntityTooLarge`, `SerializationFailed`, and what `bodies.save` and `verify` do.
+    The caller removes its file, if it is still there. `verify` gets the sha256 of the body (hex).
+    Raises `EntityTooLarge`, `SerializationFailed`, and what `bodies.save` and `verify` raise.
     """
     name = uuid.uuid4().hex
     body, archive = directory / f"{name}.json", directory / f"{name}.zip"
@@ -83,16 +85,16 @@ async def receive(
         raise
     finally:
         body.unlink(missing_ok=True)
-    return document, archive if has_archive else None
+    return document, Upload(archive) if has_archive else None
 
 
 def _split(body: Path, archive: Path, operation: str) -> tuple[Any, bool]:
-    """Write the archive of a request into a file; return the rest, and whether there was one."""
+    """Write the archive of a request into a file; return the document, and if it had one."""
     if not body.stat().st_size:
         return None, False
     part = PARTS[operation]
     with body.open("rb") as file:
-        # It is closed with the last view of it, which may be in the traceback of an error.
+        # Closed with the last view of it, which may be in the traceback of an error.
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         text = _archive(whole, part)
@@ -115,7 +117,7 @@ def _split(body: Path, archive: Path, operation: str) -> tuple[Any, bool]:
 def _archive(whole: mmap.mmap, part: str) -> memoryview:
     """Return the string of JSON that is the archive, with its quotes; an empty view for none.
 
-    What is no string, or not where it should be, stays in the document: `validate` says it.
+    A value that is no string, or a wrong member, stays in the document, and `validate` refuses it.
     """
     try:
         request = _request(whole)
@@ -147,7 +149,8 @@ def _decode(text: memoryview, archive: Path) -> None:
                 piece = escape + bytes(text[start : start + PIECE])
                 escape = b""
                 if b"\\" in piece:
-                    # Some write a slash as \\/ and a plus as \\u002B; one may go on after this.
+                    # Some clients escape a slash as \\/ and a plus as \\u002B; the next piece may
+                    # have the rest of an escape.
                     if start + PIECE < len(text):
                         cut = piece.rfind(b"\\", 1 - _ESCAPE)
                         piece, escape = (piece[:cut], piece[cut:]) if cut >= 0 else (piece, b"")

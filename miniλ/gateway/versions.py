@@ -1,4 +1,4 @@
-"""This module is the operations on versions and aliases."""
+"""The operations on versions and aliases."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
-from miniλ.functions import check_revision, new_revision
 from miniλ.gateway import configurations, documents
 from miniλ.gateway.call import page
-from miniλ.model import LATEST
+from miniλ.model import LATEST, new_revision
+from miniλ.revisions import check_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import ALIAS, EVENT_INVOKE, POLICY, PROVISIONED, URL, Alias, Kind
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def publish_version(call: Call) -> dict[str, Any]:
-    """Make a version of $LATEST as it is now."""
+    """Make a version of $LATEST; if nothing has changed since the last one, return that."""
     params = call.params
     configurations.check_offered(params)
     function = await call.api.functions.publish_version(
@@ -33,12 +33,12 @@ async def publish_version(call: Call) -> dict[str, Any]:
 
 async def list_versions_by_function(call: Call) -> dict[str, Any]:
     """List the versions of a function, $LATEST first."""
-    found = call.api.functions.versions(call.name())
-    return page(call, found, "Versions", lambda each: documents.listed(each, call.place))
+    versions = call.api.functions.versions(call.name())
+    return page(call, versions, "Versions", lambda each: documents.listed(each, call.place))
 
 
 async def create_alias(call: Call) -> dict[str, Any]:
-    """Give a version a name."""
+    """Create an alias of a version, or of two with weights."""
     params, name = call.params, call.name()
     functions = call.api.functions
     async with functions.changing:
@@ -60,14 +60,14 @@ async def create_alias(call: Call) -> dict[str, Any]:
 
 
 async def get_alias(call: Call) -> dict[str, Any]:
-    """Tell an alias."""
+    """Return an alias."""
     name = call.name()
     call.api.functions.get(name)
     return documents.alias(call.api.functions.alias(name, call.params["Name"]), call.place)
 
 
 async def update_alias(call: Call) -> dict[str, Any]:
-    """Point an alias to another version, or to two."""
+    """Point an alias to another version, or to two; its provisioned concurrency moves along."""
     params = call.params
     async with call.api.functions.changing:
         name, part = call.name(), params["Name"]
@@ -86,21 +86,32 @@ async def update_alias(call: Call) -> dict[str, Any]:
             changes["weights"] = _weights(params)
         alias = msgspec.structs.replace(before, **changes)
         _check(call, alias)
-        await _provision_anew(call, before, alias)
+        count = _provisioned(call, before)
+        if count and alias.weights:
+            msg = "Alias with weights can not be used with Provisioned Concurrency"
+            raise InvalidParameterValue(msg)
+        moves = count and alias.version != before.version
+        functions = call.api.functions
+        if moves:
+            functions.check_provision(name, alias.version, count, freed=count)
         await call.api.registry.write(Change(ALIAS, alias.function, alias.name, alias))
+        if moves:
+            functions.provision(name, before.version, 0)
+            functions.provision(name, alias.version, count)
     return documents.alias(alias, call.place)
 
 
 async def delete_alias(call: Call) -> None:
-    """Delete an alias, with what was set for it; one that is not there is deleted already."""
+    """Delete an alias with all that was set for it; no error if there is none."""
     name, alias = call.name(), call.params["Name"]
     async with call.api.functions.changing:
         call.api.functions.get(name)
         known = call.api.registry.get(ALIAS, name, alias)
-        if known is not None:
-            await _provision_anew(call, known, None)
+        is_provisioned = known is not None and _provisioned(call, known)
         kinds: tuple[Kind[Any], ...] = (ALIAS, POLICY, URL, EVENT_INVOKE, PROVISIONED)
         await call.api.registry.write(*(Change(kind, name, alias, None) for kind in kinds))
+        if known is not None and is_provisioned:
+            call.api.functions.provision(name, known.version, 0)
 
 
 async def list_aliases(call: Call) -> dict[str, Any]:
@@ -109,25 +120,16 @@ async def list_aliases(call: Call) -> dict[str, Any]:
     call.api.functions.get(name)
     aliases = call.api.registry.parts(ALIAS, name)
     version = call.params.get("FunctionVersion")
-    found = [
+    items = [
         aliases[alias] for alias in sorted(aliases) if version in (None, aliases[alias].version)
     ]
-    return page(call, found, "Aliases", lambda each: documents.alias(each, call.place))
+    return page(call, items, "Aliases", lambda each: documents.alias(each, call.place))
 
 
-async def _provision_anew(call: Call, before: Alias, after: Alias | None) -> None:
-    """Let provisioned concurrency follow its alias: to another version, or to the end."""
-    config = call.api.registry.get(PROVISIONED, before.function, before.name)
-    if config is None:
-        return
-    if after is not None and after.weights:
-        msg = "Alias with weights can not be used with Provisioned Concurrency"
-        raise InvalidParameterValue(msg)
-    if after is None or after.version != before.version:
-        supervisor = call.api.supervisor
-        await supervisor.provision(before.function, before.version, 0)
-        if after is not None:
-            await supervisor.provision(after.function, after.version, config["Requested"])
+def _provisioned(call: Call, alias: Alias) -> int:
+    """Return the provisioned concurrency of an alias, 0 without."""
+    config = call.api.registry.get(PROVISIONED, alias.function, alias.name)
+    return 0 if config is None else config["Requested"]
 
 
 def _weights(params: dict[str, Any]) -> dict[str, float]:
@@ -139,7 +141,7 @@ def _weights(params: dict[str, Any]) -> dict[str, float]:
 
 
 def _check(call: Call, alias: Alias) -> None:
-    """Refuse an alias of versions that are not there, or that cannot be two."""
+    """Refuse an alias of a version that does not exist, or of two that cannot share one."""
     call.api.functions.get(alias.function, alias.version)
     for other in alias.weights:
         if other == alias.version:

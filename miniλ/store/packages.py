@@ -68,21 +68,29 @@ class Package(msgspec.Struct, frozen=True):
     path: str
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """An archive that came over the network: `publish` moves it, and no message has its path."""
+
+    path: Path
+
+
 def publish(
-    source: str | os.PathLike[str], store: Path, *, durable: bool = True, uploaded: bool = False
+    source: str | os.PathLike[str] | Upload, store: Path, *, durable: bool = True
 ) -> Package:
     """Bring a directory or a .zip into the store; the same code twice is stored once.
 
     Of a .zip, sha256 and size are those of the file. If `durable`, the package is on disk when
-    this returns. If `uploaded`, the path is ours, and no message has it.
+    this returns. The file of an `Upload` is moved, any other source is copied.
 
     Raises `InvalidParameterValue` with what is wrong with the code, `EntityTooLarge` for a zip
     above 50 MB, `ServiceError` where the code cannot be written. Nothing of it is left then.
     """
-    if not os.fspath(source):
+    uploaded = isinstance(source, Upload)
+    given = source.path if isinstance(source, Upload) else source
+    if not os.fspath(given):
         msg = "The code must be a directory or a .zip file, got an empty path"
         raise InvalidParameterValue(msg)
-    path = Path(source)
+    path = Path(given)
     is_directory = path.is_dir()
     if not is_directory and not path.is_file():
         msg = f"The code is neither a directory nor a .zip file: {path}"
@@ -92,9 +100,8 @@ def publish(
             if is_directory:
                 digest, size = _Copy(path, staging / "code", store).run()
             else:
-                # Who uploads has counted: what comes from S3 may be larger.
-                limit = MAX_OBJECT if uploaded else MAX_ZIPPED
-                digest, size = _copy_archive(path, staging / "zip", limit)
+                bring = _move_archive if uploaded else _copy_archive
+                digest, size = bring(path, staging / "zip")
                 if not (store / digest.hex()).is_dir():
                     archives.unpack(staging / "zip", staging / "code", MAX_UNZIPPED)
             target = store / digest.hex()
@@ -228,14 +235,25 @@ def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
         os.fsync(durable)
 
 
-def _copy_archive(source: Path, target: Path, limit: int) -> tuple[bytes, int]:
+def _move_archive(source: Path, target: Path) -> tuple[bytes, int]:
+    """Move a zip into the store; return its digest and size."""
+    shutil.move(source, target)
+    size = target.stat().st_size
+    if size > MAX_OBJECT:
+        msg = f"Zipped size must be smaller than {MAX_OBJECT} bytes"
+        raise EntityTooLarge(msg)
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest(), size
+
+
+def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
     """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while data := reader.read(PIECE):
             size += len(data)
-            if size > limit:
-                msg = f"Zipped size must be smaller than {limit} bytes"
+            if size > MAX_ZIPPED:
+                msg = f"Zipped size must be smaller than {MAX_ZIPPED} bytes"
                 raise EntityTooLarge(msg)
             digest.update(data)
             writer.write(data)

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,3 +188,45 @@ def updated(client: BaseClient, name: str) -> dict[str, Any]:
     )
     configuration: dict[str, Any] = client.get_function_configuration(FunctionName=name)
     return configuration
+
+
+@pytest.fixture(scope="module")
+def open_client(server: Server) -> Iterator[BaseClient]:
+    """Return a client that lets the server find what is wrong."""
+    opened = server.client(parameter_validation=False)
+    yield opened
+    opened.close()
+
+
+class Listener:
+    """A socket that functions of a test call, to tell that they run."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(30)
+        self.port: int = self._socket.getsockname()[1]
+
+    def accept(self) -> tuple[socket.socket, str]:
+        """Wait for a call; return it, to be closed so that the function goes on, and its words."""
+        connection, _ = self._socket.accept()
+        connection.settimeout(30)
+        with connection.makefile(encoding="ascii") as reader:
+            return connection, reader.readline().strip()
+
+    def heard(self) -> str:
+        """Wait for a call, let the function go on, and return what it said."""
+        connection, said = self.accept()
+        connection.close()
+        return said
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._socket.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """Return a socket that functions can call."""
+    opened = Listener()
+    yield opened
+    opened.close()

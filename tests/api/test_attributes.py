@@ -35,7 +35,7 @@ def _connected(client: BaseClient) -> None:
 def test_recursion_is_terminated_unless_it_is_allowed(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Terminate is what nobody said; what somebody said is told."""
+    """Terminate is the default; what a client has set is returned."""
     name = make_function()
 
     assert {"RecursiveLoop": "Terminate"} == told(
@@ -56,7 +56,7 @@ def test_recursion_is_terminated_unless_it_is_allowed(
 def test_runtimes_are_updated_unless_told_otherwise(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Auto is what nobody said; each version has its own, and $LATEST is the one without."""
+    """Auto is the default; each version has its own, and no qualifier is $LATEST."""
     name = make_function(Publish=True)
     manual = {"UpdateRuntimeOn": "Manual", "RuntimeVersionArn": RUNTIME_VERSION}
     put, get = client.put_runtime_management_config, client.get_runtime_management_config
@@ -152,7 +152,7 @@ def test_tags_are_of_whole_functions(client: BaseClient, make_function: Callable
 def test_event_source_mappings_have_tags_too(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """They are told by ListTags, and are no part of the mapping that is told."""
+    """ListTags returns them; GetEventSourceMapping does not."""
     mapping = client.create_event_source_mapping(
         FunctionName=make_function(), EventSourceArn=QUEUE, Tags={"a": "1"}
     )
@@ -166,7 +166,7 @@ def test_event_source_mappings_have_tags_too(
     assert 404 == refused(client.list_tags, Resource=arn)[0]
 
 
-# The account, and who signs code
+# The account, and code signing
 
 
 def test_the_account_tells_its_limits_and_what_is_used(
@@ -221,7 +221,7 @@ def test_nobody_signs_code(client: BaseClient, make_function: Callable[..., str]
 def test_lists_of_what_is_not_offered_are_empty(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """There are none; but a function whose executions are asked for must be there."""
+    """There are none; but the function in the request must exist."""
     assert [] == client.list_capacity_providers()["CapacityProviders"]
     assert [] == client.list_code_signing_configs()["CodeSigningConfigs"]
     listed = client.list_durable_executions_by_function

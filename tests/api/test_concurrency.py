@@ -38,14 +38,14 @@ def provision(client: BaseClient, name: str, qualifier: str, count: int = 1) -> 
 
 
 def settled(client: BaseClient, name: str, qualifier: str) -> dict[str, Any]:
-    """Wait until workers are ready, or cannot be; return what is then told."""
+    """Wait until workers are ready, or cannot be; return the configuration."""
     end = time.monotonic() + READY_SECONDS
     while True:
-        found = told(
+        config = told(
             client.get_provisioned_concurrency_config(FunctionName=name, Qualifier=qualifier)
         )
-        if found["Status"] != "IN_PROGRESS" or time.monotonic() > end:
-            return found
+        if config["Status"] != "IN_PROGRESS" or time.monotonic() > end:
+            return config
 
 
 def test_what_is_reserved_is_told_until_it_is_given_back(
@@ -67,7 +67,7 @@ def test_what_is_reserved_is_told_until_it_is_given_back(
 def test_concurrency_is_reserved_for_functions_that_are_there(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Not for a version or an alias, not for nobody, and not all that there is."""
+    """Not for a version or an alias, not for an unknown function, and not all of the capacity."""
     name = make_function(Publish=True)
     qualified = (
         "This operation is permitted on Lambda functions only. Aliases and versions do not "
@@ -101,7 +101,7 @@ def test_workers_of_a_version_become_ready(
     """The first answer is how it begins, later ones how it went; the next call is a warm one."""
     name = make_function(Publish=True)
     answer = provision(client, name, "1")
-    found = settled(client, name, "1")
+    config = settled(client, name, "1")
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+0000", answer["LastModified"])
     ready = {
@@ -111,7 +111,7 @@ def test_workers_of_a_version_become_ready(
         "Status": "READY",
         "LastModified": answer["LastModified"],
     }
-    assert ready == found
+    assert ready == config
     assert ready.keys() == answer.keys()
     log = client.invoke(FunctionName=name, Qualifier="1", LogType="Tail")
     assert "1" == log["ExecutedVersion"]
@@ -124,11 +124,11 @@ def test_a_failed_init_phase_is_told(client: BaseClient, make_function: Callable
     """Workers that cannot be initialised are FAILED, with a reason."""
     name = make_function("raise ValueError('not today')", Publish=True)
     provision(client, name, "1")
-    found = settled(client, name, "1")
+    config = settled(client, name, "1")
 
-    assert "FAILED" == found["Status"]
-    assert 0 == found["AvailableProvisionedConcurrentExecutions"]
-    assert found["StatusReason"]
+    assert "FAILED" == config["Status"]
+    assert 0 == config["AvailableProvisionedConcurrentExecutions"]
+    assert config["StatusReason"]
 
 
 def test_it_is_asked_for_by_alias_and_deleted(
@@ -138,15 +138,15 @@ def test_it_is_asked_for_by_alias_and_deleted(
     name = make_function(Publish=True)
     client.create_alias(FunctionName=name, Name="prod", FunctionVersion="1")
     none = "No Provisioned Concurrency Config found for this function"
-    asked = {"FunctionName": name, "Qualifier": "prod"}
+    target = {"FunctionName": name, "Qualifier": "prod"}
 
     unknown = "ProvisionedConcurrencyConfigNotFoundException"
-    assert (404, unknown, none) == refused(client.get_provisioned_concurrency_config, **asked)
+    assert (404, unknown, none) == refused(client.get_provisioned_concurrency_config, **target)
     provision(client, name, "prod")
     assert "READY" == settled(client, name, "prod")["Status"]
-    client.delete_provisioned_concurrency_config(**asked)
-    client.delete_provisioned_concurrency_config(**asked)
-    assert (404, unknown, none) == refused(client.get_provisioned_concurrency_config, **asked)
+    client.delete_provisioned_concurrency_config(**target)
+    client.delete_provisioned_concurrency_config(**target)
+    assert (404, unknown, none) == refused(client.get_provisioned_concurrency_config, **target)
     listed = client.list_provisioned_concurrency_configs(FunctionName=name)
     assert [] == listed["ProvisionedConcurrencyConfigs"]
 
@@ -158,7 +158,7 @@ def test_a_version_has_it_by_one_name(
     name = make_function(Publish=True)
     for alias in ("one", "two"):
         client.create_alias(FunctionName=name, Name=alias, FunctionVersion="1")
-    given = {"FunctionName": name, "ProvisionedConcurrentExecutions": 1}
+    request = {"FunctionName": name, "ProvisionedConcurrentExecutions": 1}
     put = client.put_provisioned_concurrency_config
 
     provision(client, name, "1")
@@ -166,12 +166,12 @@ def test_a_version_has_it_by_one_name(
         "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned "
         "version"
     )
-    assert (409, CONFLICT, by_alias) == refused(put, **given, Qualifier="one")
+    assert (409, CONFLICT, by_alias) == refused(put, **request, Qualifier="one")
     client.delete_provisioned_concurrency_config(FunctionName=name, Qualifier="1")
     provision(client, name, "one")
     by_version = "Version is pointed by a Provisioned Concurrency alias"
-    assert (409, CONFLICT, by_version) == refused(put, **given, Qualifier="1")
-    assert (409, CONFLICT, by_alias) == refused(put, **given, Qualifier="two")
+    assert (409, CONFLICT, by_version) == refused(put, **request, Qualifier="1")
+    assert (409, CONFLICT, by_alias) == refused(put, **request, Qualifier="two")
     assert 2 == provision(client, name, "one", 2)["RequestedProvisionedConcurrentExecutions"]
 
 
@@ -185,20 +185,20 @@ def test_only_what_is_published_has_it(
     client.publish_version(FunctionName=name)
     weights = {"AdditionalVersionWeights": {"2": 0.5}}
     client.create_alias(FunctionName=name, Name="two", FunctionVersion="1", RoutingConfig=weights)
-    given = {"FunctionName": name, "ProvisionedConcurrentExecutions": 1}
+    request = {"FunctionName": name, "ProvisionedConcurrentExecutions": 1}
     put = client.put_provisioned_concurrency_config
 
     unpublished = (
         "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
     )
-    assert (400, INVALID, unpublished) == refused(put, **given, Qualifier="$LATEST")
+    assert (400, INVALID, unpublished) == refused(put, **request, Qualifier="$LATEST")
     weighted = "Alias with weights can not be used with Provisioned Concurrency"
-    assert (400, INVALID, weighted) == refused(put, **given, Qualifier="two")
+    assert (400, INVALID, weighted) == refused(put, **request, Qualifier="two")
     assert (404, MISSING, f"Function not found: {ARN}:{name}:9") == refused(
-        put, **given, Qualifier="9"
+        put, **request, Qualifier="9"
     )
     assert (404, MISSING, f"Cannot find alias arn: {ARN}:{name}:prod") == refused(
-        put, **given, Qualifier="prod"
+        put, **request, Qualifier="prod"
     )
     latest = "The function resource provided must be an alias or a published version."
     for operation in (
@@ -214,16 +214,16 @@ def test_no_more_is_provisioned_than_may_run(
     """All of a function's is within its reservation, and without one within what is unreserved."""
     name = make_function(Publish=True)
     put = client.put_provisioned_concurrency_config
-    given = {"FunctionName": name, "Qualifier": "1"}
+    request = {"FunctionName": name, "Qualifier": "1"}
     unreserved = client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     message = (
         "Specified ConcurrentExecutions for function is greater than account's unreserved "
         f"concurrency [{unreserved}]."
     )
     assert (400, INVALID, message) == refused(
-        put, **given, ProvisionedConcurrentExecutions=unreserved + 1
+        put, **request, ProvisionedConcurrentExecutions=unreserved + 1
     )
-    status, code, _ = refused(put, **given, ProvisionedConcurrentExecutions=unreserved)
+    status, code, _ = refused(put, **request, ProvisionedConcurrentExecutions=unreserved)
     assert (400, INVALID) == (status, code)
     listed = client.list_provisioned_concurrency_configs(FunctionName=name)
     assert [] == listed["ProvisionedConcurrencyConfigs"]
@@ -233,7 +233,7 @@ def test_no_more_is_provisioned_than_may_run(
         "Requested Provisioned Concurrency should not be greater than the "
         "reservedConcurrentExecution for function"
     )
-    assert (400, INVALID, message) == refused(put, **given, ProvisionedConcurrentExecutions=2)
+    assert (400, INVALID, message) == refused(put, **request, ProvisionedConcurrentExecutions=2)
     provision(client, name, "1")
     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=2)
     # What it had is not counted twice.
@@ -273,11 +273,11 @@ def test_what_is_given_back_is_there_for_others(tmp_path: Path) -> None:
         )
         client.delete_provisioned_concurrency_config(FunctionName="one", Qualifier="1")
         provision(client, "two", "1")
-        found = settled(client, "two", "1")
+        config = settled(client, "two", "1")
         client.close()
 
     assert (400, INVALID) == (status, code)
-    assert "READY" == found["Status"]
+    assert "READY" == config["Status"]
 
 
 def test_provisioned_concurrency_follows_its_alias(

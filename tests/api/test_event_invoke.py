@@ -1,4 +1,4 @@
-"""Settings of asynchronous invocations: said, changed in part, told, deleted, checked."""
+"""Settings of asynchronous invocations: set, changed in part, read, deleted, checked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def put(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
 
 
 def get(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
-    """Return what was said, without its time."""
+    """Return the settings, without their time."""
     answer = told(client.get_function_event_invoke_config(FunctionName=name, **parameters))
     del answer["LastModified"]
     return answer
@@ -44,8 +44,8 @@ def get(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
 
 def to(success: str = "", failure: str = "") -> dict[str, Any]:
     """Return a DestinationConfig."""
-    said = {"OnSuccess": success, "OnFailure": failure}
-    return {when: {"Destination": arn} if arn else {} for when, arn in said.items()}
+    members = {"OnSuccess": success, "OnFailure": failure}
+    return {when: {"Destination": arn} if arn else {} for when, arn in members.items()}
 
 
 def test_what_is_said_is_kept_and_told(
@@ -53,14 +53,14 @@ def test_what_is_said_is_kept_and_told(
 ) -> None:
     """The ARN is that of $LATEST; what was not said is absent, but for the destinations."""
     name = make_function()
-    said = {
+    members = {
         "MaximumRetryAttempts": 0,
         "MaximumEventAgeInSeconds": 60,
         "DestinationConfig": to(BUS, BUCKET),
     }
-    expected = {"FunctionArn": f"{ARN}:{name}:$LATEST", **said}
+    expected = {"FunctionArn": f"{ARN}:{name}:$LATEST", **members}
 
-    assert expected == put(client, name, **said)
+    assert expected == put(client, name, **members)
     assert expected == get(client, name)
     modified = client.get_function_event_invoke_config(FunctionName=name)["LastModified"]
     assert abs(modified.timestamp() - time.time()) < 30
@@ -96,18 +96,18 @@ def test_latest_is_the_function_itself(
 
     assert 0 == get(client, name, Qualifier="$LATEST")["MaximumRetryAttempts"]
     assert f"{ARN}:{name}:prod" == get(client, name, Qualifier="prod")["FunctionArn"]
-    found = client.list_function_event_invoke_configs(FunctionName=name)
+    listing = client.list_function_event_invoke_configs(FunctionName=name)
     expected = [("$LATEST", 0), ("1", 1), ("prod", 2)]
     assert expected == [
         (each["FunctionArn"].rpartition(":")[2], each["MaximumRetryAttempts"])
-        for each in found["FunctionEventInvokeConfigs"]
+        for each in listing["FunctionEventInvokeConfigs"]
     ]
     put(client, name, MaximumRetryAttempts=1, Qualifier="$LATEST")
     assert 1 == get(client, name)["MaximumRetryAttempts"]
     client.delete_function_event_invoke_config(FunctionName=name, Qualifier="prod")
-    found = client.list_function_event_invoke_configs(FunctionName=name, MaxItems=1)
-    assert 1 == len(found["FunctionEventInvokeConfigs"])
-    assert "NextMarker" in found
+    listing = client.list_function_event_invoke_configs(FunctionName=name, MaxItems=1)
+    assert 1 == len(listing["FunctionEventInvokeConfigs"])
+    assert "NextMarker" in listing
 
 
 def test_where_nothing_was_said_nothing_is_found(

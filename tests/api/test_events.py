@@ -1,4 +1,4 @@
-"""Asynchronous events as AWS's clients have them: accepted, run, told of; kept by a server."""
+"""Asynchronous events as AWS's clients have them: accepted, run, delivered, kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ARN = f"arn:aws:lambda:{REGION}:000000000000:function"
 TRACE_ID = "Root=1-6743f0a1-0123456789abcdef01234567;Sampled=1"
 SECONDS = 20
-# Tells the test what it sees, and does as it is told.
+# Sends the test what it sees, and does what the test answers.
 ASKING = """
 import json, os, socket
 
@@ -57,7 +57,7 @@ def handler(event, context):
 
 
 class Call(NamedTuple):
-    """A function that runs, and waits to be told how to end."""
+    """A function that runs, and waits for the test to say how it ends."""
 
     connection: socket.socket
     seen: dict[str, Any]
@@ -85,16 +85,16 @@ class Desk:
 
     def called(self) -> Call:
         """Wait until a function asks."""
-        connection, said = self._accept(SECONDS)
-        return Call(connection, json.loads(said))
+        connection, line = self._accept(SECONDS)
+        return Call(connection, json.loads(line))
 
     def names(self) -> Iterator[str]:
-        """Yield what functions have told that did not wait, and are over."""
+        """Yield the lines of functions that did not wait, and are over."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                connection, said = self._accept(0)
+                connection, line = self._accept(0)
                 connection.close()
-                yield said.strip()
+                yield line.strip()
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def send(client: BaseClient, name: str, payload: object = None, **parameters: An
 
 def to(success: str = "", failure: str = "") -> dict[str, Any]:
     """Return a DestinationConfig."""
-    said = {"OnSuccess": success, "OnFailure": failure}
-    return {when: {"Destination": arn} for when, arn in said.items() if arn}
+    line = {"OnSuccess": success, "OnFailure": failure}
+    return {when: {"Destination": arn} for when, arn in line.items() if arn}
 
 
 def make(client: BaseClient, name: str, source: str, desk: Desk, **parameters: Any) -> None:
@@ -175,7 +175,7 @@ def test_the_answer_is_202_while_the_function_runs(
 
 
 def test_a_qualifier_says_what_runs(client: BaseClient, desk: Desk, asking: str) -> None:
-    """A version or an alias runs under the ARN that was asked for; an unknown one is a 404."""
+    """A version or an alias runs under the ARN of the request; an unknown one is a 404."""
     client.publish_version(FunctionName=asking)
     client.create_alias(FunctionName=asking, Name="prod", FunctionVersion="1")
     for qualifier, version in (("1", "1"), ("prod", "1"), ("$LATEST", "$LATEST")):
@@ -196,7 +196,7 @@ def test_a_qualifier_says_what_runs(client: BaseClient, desk: Desk, asking: str)
 def test_trace_and_client_context_reach_the_function(
     server: Server, client: BaseClient, desk: Desk, asking: str
 ) -> None:
-    """What the headers said is there when it runs, and also when it runs again."""
+    """The context of the headers is there when it runs, and also when it runs again."""
     client.put_function_event_invoke_config(FunctionName=asking, MaximumRetryAttempts=1)
     headers = {
         "X-Amz-Invocation-Type": "Event",
@@ -231,11 +231,11 @@ def test_the_api_of_2014_accepts_events(client: BaseClient, desk: Desk, asking: 
 
 
 def record(call: Call) -> dict[str, Any]:
-    """Return what a destination was told, without its time; let it be well."""
+    """Return the record that a destination got, without its time; let it succeed."""
     call.tell("thanks")
-    told: dict[str, Any] = call.seen["event"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("timestamp"))
-    return told
+    outcome: dict[str, Any] = call.seen["event"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", outcome.pop("timestamp"))
+    return outcome
 
 
 def test_onfailure_is_told_after_the_last_attempt(
@@ -257,8 +257,8 @@ def test_onfailure_is_told_after_the_last_attempt(
             assert (request_id, version) == (call.seen["request_id"], call.seen["version"])
             call.tell("fail")
         call = desk.called()
-        told = record(call)
-        failure = told.pop("responsePayload")
+        outcome = record(call)
+        failure = outcome.pop("responsePayload")
 
         assert f"{ARN}:{other}" == call.seen["arn"]
         assert request_id != call.seen["request_id"]
@@ -278,7 +278,7 @@ def test_onfailure_is_told_after_the_last_attempt(
                 "executedVersion": version,
                 "functionError": "Unhandled",
             },
-        } == told
+        } == outcome
 
 
 def test_onsuccess_is_told_what_was_answered(
@@ -359,14 +359,14 @@ def test_events_that_wait_when_a_server_ends_are_run_by_the_next(
 
 
 def test_a_server_tells_its_operator_of_trouble(tmp_path: Path) -> None:
-    """A queue that was damaged is moved aside, and that is said on stderr (C63)."""
+    """A queue that was damaged is moved aside, and stderr has a line about it (C63)."""
     (tmp_path / "events.db").write_bytes(b"no database" * 1000)
-    said = tmp_path / "stderr"
+    line = tmp_path / "stderr"
     with (
-        said.open("w", encoding="utf-8") as stderr,
+        line.open("w", encoding="utf-8") as stderr,
         serving("--state", str(tmp_path), stderr=stderr) as server,
     ):
         code = server.stop()
 
     assert 0 == code
-    assert "trouble: The event queue was damaged" in said.read_text(encoding="utf-8")
+    assert "trouble: The event queue was damaged" in line.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Invocations as AWS's clients have them: what goes in, what comes back, what is refused."""
+"""Invocations as AWS's clients have them: payloads, answers, contexts, events and dry runs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import base64
 import http.client
 import json
 import re
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.api.conftest import ECHO, REGION, Server, archive, serving
-from tests.api.refusals import CONFLICT, INVALID, MISSING, refused
-from tests.api.test_functions import ELSEWHERE, new, settled
+from tests.api.conftest import ECHO, REGION, Listener, Server, archive, serving
+from tests.api.refusals import INVALID, MISSING, refused
+from tests.api.test_functions import new, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +93,7 @@ def error_of(answer: Answer) -> tuple[int, str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def able(client: BaseClient) -> Iterator[str]:
-    """Return a function that does what it is told."""
+    """Return a function that does what its event says."""
     client.create_function(**new("able", Code={"ZipFile": archive(app=ABLE)}, Timeout=5))
     client.get_waiter("function_active_v2").wait(
         FunctionName="able", WaiterConfig={"Delay": 0.02, "MaxAttempts": 500}
@@ -103,48 +102,14 @@ def able(client: BaseClient) -> Iterator[str]:
     client.delete_function(FunctionName="able")
 
 
-class Listener:
-    """A socket that functions of a test call, to tell that they run."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(30)
-        self.port: int = self._socket.getsockname()[1]
-
-    def accept(self) -> tuple[socket.socket, str]:
-        """Wait for a call; return it, to be closed so that the function goes on, and its words."""
-        connection, _ = self._socket.accept()
-        connection.settimeout(30)
-        with connection.makefile(encoding="ascii") as reader:
-            return connection, reader.readline().strip()
-
-    def heard(self) -> str:
-        """Wait for a call, let the function go on, and return what it said."""
-        connection, said = self.accept()
-        connection.close()
-        return said
-
-    def close(self) -> None:
-        """Hear nothing more."""
-        self._socket.close()
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Return a socket that functions can call."""
-    opened = Listener()
-    yield opened
-    opened.close()
-
-
 def until(look: Callable[[], Any]) -> Any:
     """Look until there is something, for at most 30 seconds; return it."""
     ending = time.monotonic() + 30
     pause = threading.Event()
-    while not (found := look()):
+    while not (value := look()):
         assert time.monotonic() < ending, "nothing came"
         pause.wait(0.02)
-    return found
+    return value
 
 
 # What comes back
@@ -208,9 +173,9 @@ def test_the_request_id_is_one_everywhere(server: Server, able: str) -> None:
     logs.close()
 
     assert request_id == json.loads(answer.body)["request_id"]
-    start, said, end, report = tail.splitlines()
+    start, printed, end, report = tail.splitlines()
     assert f"START RequestId: {request_id} Version: $LATEST" == start
-    assert "hello" == said
+    assert "hello" == printed
     assert f"END RequestId: {request_id}" == end
     fields = (
         rf"REPORT RequestId: {request_id}\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\t"
@@ -223,7 +188,7 @@ def test_the_request_id_is_one_everywhere(server: Server, able: str) -> None:
 
 
 def test_the_tail_is_the_last_4_kb_of_the_log(client: BaseClient, able: str) -> None:
-    """Of a long log the end is told: bytes, and not characters, are counted."""
+    """Of a long log the end is returned: bytes, and not characters, are counted."""
     answer = client.invoke(
         FunctionName=able, LogType="Tail", Payload=json.dumps({"print": "λ" * 9000})
     )
@@ -283,7 +248,7 @@ def test_a_failure_of_the_function_is_an_answer(
 def test_a_timeout_is_told_as_aws_tells_it(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """After so many seconds, in today's words; the log has the status."""
+    """After the timeout, in today's words; the log has the status."""
     name = make_function(ABLE, Timeout=1)
     answer = post(server, path_of(name), b'{"sleep": 30}', X_Amz_Log_Type="Tail")
     request_id = answer.headers["x-amzn-RequestId"]
@@ -318,8 +283,8 @@ def test_a_module_that_cannot_be_imported_is_told(
 
 def test_a_client_context_reaches_the_function(client: BaseClient, able: str) -> None:
     """As the mobile SDKs have it: custom, env and client."""
-    said = {"custom": {"a": 1}, "env": {"b": "2"}, "client": {"app_title": "t"}}
-    encoded = base64.b64encode(json.dumps(said).encode()).decode()
+    content = {"custom": {"a": 1}, "env": {"b": "2"}, "client": {"app_title": "t"}}
+    encoded = base64.b64encode(json.dumps(content).encode()).decode()
     answer = client.invoke(FunctionName=able, ClientContext=encoded)
 
     assert [{"a": 1}, {"b": "2"}, "t"] == json.load(answer["Payload"])["client"]
@@ -351,21 +316,21 @@ def test_a_client_context_that_is_none_is_refused(
 def test_a_trace_goes_on(server: Server, able: str) -> None:
     """A trace id that comes with a request is the function's and comes back; else there is one."""
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-    given = post(server, path_of(able), X_Amzn_Trace_Id=trace)
+    followed = post(server, path_of(able), X_Amzn_Trace_Id=trace)
     made = post(server, path_of(able))
 
-    for answer in (given, made):
+    for answer in (followed, made):
         seen, lineage, mark = json.loads(answer.body)["trace_id"].partition(";Lineage=")
         assert lineage
         assert re.fullmatch("1:[0-9a-f]{8}:1", mark)
         assert seen.lower() == answer.headers["X-Amzn-Trace-Id"]
-    assert trace.lower() == given.headers["X-Amzn-Trace-Id"]
+    assert trace.lower() == followed.headers["X-Amzn-Trace-Id"]
 
 
 def test_the_arn_is_the_one_that_was_asked_for(
     server: Server, client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """With the qualifier, where one was said, in the path, encoded or not, or in the query."""
+    """With the qualifier of the request, if any: in the path, encoded or not, or in the query."""
     name = make_function(ABLE, Publish=True)
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     encoded = f"{ARN}:{name}:live".replace(":", "%3A")
@@ -392,7 +357,7 @@ def test_what_cannot_be_invoked_is_not_found(client: BaseClient, able: str) -> N
         "The derived qualifier from the function name does not match the specified qualifier."
     )
 
-    for given, expected in (
+    for request, expected in (
         ({"FunctionName": "nowhere"}, (404, MISSING, f"{missing}:nowhere:$LATEST")),
         ({"FunctionName": "nowhere:live"}, (404, MISSING, f"{missing}:nowhere:live")),
         ({"FunctionName": able, "Qualifier": "7"}, (404, MISSING, f"{missing}:{able}:7")),
@@ -403,7 +368,7 @@ def test_what_cannot_be_invoked_is_not_found(client: BaseClient, able: str) -> N
         ),
     ):
         for kind in ("RequestResponse", "Event", "DryRun"):
-            assert expected == refused(client.invoke, InvocationType=kind, **given)
+            assert expected == refused(client.invoke, InvocationType=kind, **request)
 
 
 def test_an_event_that_is_no_json_is_refused(server: Server, able: str) -> None:
@@ -420,7 +385,7 @@ def test_an_event_that_is_no_json_is_refused(server: Server, able: str) -> None:
 
 
 def test_what_is_said_of_an_invocation_is_checked(server: Server, able: str) -> None:
-    """Types that there are not are told by the service model's constraints."""
+    """An unknown type is refused in the words of the service model's constraints."""
     for header, member, values in (
         ("X_Amz_Invocation_Type", "invocationType", "[Event, RequestResponse, DryRun]"),
         ("X_Amz_Log_Type", "logType", "[None, Tail]"),
@@ -435,7 +400,7 @@ def test_what_is_said_of_an_invocation_is_checked(server: Server, able: str) -> 
 
 
 def test_an_event_is_at_most_so_large(server: Server, able: str) -> None:
-    """6 MB, and 1 MB where nobody waits: one byte more is 413, and the largest is taken."""
+    """6 MB, and 1 MB for an event: one byte more is 413, and the largest is taken."""
     largest = b'{"a":"' + b"x" * (6 * 1024 * 1024 - 8) + b'"}'
     asynchronous = b'{"a":"' + b"x" * (1024 * 1024 - 8) + b'"}'
     fits = post(server, path_of(able), asynchronous, X_Amz_Invocation_Type="Event")
@@ -464,7 +429,7 @@ def test_an_event_is_at_most_so_large(server: Server, able: str) -> None:
 def test_an_event_is_accepted_and_run(
     server: Server, client: BaseClient, able: str, listener: Listener
 ) -> None:
-    """202 and no body; the function runs with the id that was told, and its log has it."""
+    """202 and no body; the function runs with the id of the answer, and its log has it."""
     event = json.dumps({"call": [listener.port, "running"]}).encode()
     answer = post(server, path_of(able), event, X_Amz_Invocation_Type="Event")
     request_id = answer.headers["x-amzn-RequestId"]
@@ -502,7 +467,7 @@ def test_the_api_of_2014_accepts_events(
 
 
 def test_a_dry_run_runs_nothing(client: BaseClient, make_function: Callable[..., str]) -> None:
-    """204 without a body, a version or a log; the function has not been asked."""
+    """204 without a body, a version or a log; the function does not run."""
     name = make_function(ABLE)
     answer = client.invoke(
         FunctionName=name, InvocationType="DryRun", LogType="Tail", Payload=b"{}"
@@ -512,53 +477,6 @@ def test_a_dry_run_runs_nothing(client: BaseClient, make_function: Callable[...,
     assert (204, b"") == (answer["StatusCode"], answer["Payload"].read())
     assert set() == {"ExecutedVersion", "LogResult", "FunctionError"} & answer.keys()
     assert 1 == after
-
-
-# Refused
-
-
-def test_a_throttled_invocation_says_why_and_when(
-    server: Server, client: BaseClient, make_function: Callable[..., str], listener: Listener
-) -> None:
-    """429 with Reason and Retry-After: nothing is reserved, or all that is reserved is in use."""
-    name = make_function(ABLE, Timeout=30)
-    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-    none = post(server, path_of(name))
-    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
-    event = json.dumps({"call": [listener.port, "busy"]}).encode()
-    running = threading.Thread(target=post, args=(server, path_of(name), event))
-    running.start()
-    connection, _ = listener.accept()
-    busy = post(server, path_of(name))
-    connection.close()
-    running.join()
-
-    document = {
-        "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
-        "Type": "User",
-        "message": "Rate Exceeded.",
-    }
-    for answer in (none, busy):
-        assert (429, "TooManyRequestsException", document) == error_of(answer)
-        assert int(answer.headers["Retry-After"]) > 0
-    assert 200 == post(server, path_of(name)).status
-
-
-def test_a_function_that_failed_is_not_run(client: BaseClient) -> None:
-    """Nor accepts it events, and a dry run says so too."""
-    client.create_function(**new("unable", Runtime=ELSEWHERE))
-    settled(client, "unable")
-    message = (
-        "The operation cannot be performed at this time. The function is currently in the "
-        "following state: Failed"
-    )
-    got = [
-        refused(client.invoke, FunctionName="unable", InvocationType=kind)
-        for kind in ("RequestResponse", "Event", "DryRun")
-    ]
-    client.delete_function(FunctionName="unable")
-
-    assert [(409, CONFLICT, message)] * 3 == got
 
 
 # As the emulator of AWS
@@ -613,86 +531,3 @@ def test_who_leaves_changes_nothing(
 
 def _unless_throttled(answer: Answer) -> Answer | None:
     return None if answer.status == 429 else answer
-
-
-CALLER = """
-import json, os, urllib.error, urllib.request
-
-def handler(event, context):
-    request = urllib.request.Request(
-        event["url"],
-        data=json.dumps({**event, "depth": event["depth"] + 1}).encode(),
-        headers={"X-Amzn-Trace-Id": os.environ["_X_AMZN_TRACE_ID"]},
-    )
-    if event["depth"] >= event["most"]:
-        return ["enough", event["depth"]]
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as exc:
-        return [exc.headers["x-amzn-ErrorType"], event["depth"]]
-"""
-
-
-def test_a_function_that_calls_itself_is_stopped(
-    server: Server, client: BaseClient, make_function: Callable[..., str]
-) -> None:
-    """B45: after 16 invocations in one chain, unless that is allowed; others are not disturbed."""
-    name = make_function(CALLER, Timeout=60)
-    event = {"url": server.url + path_of(name), "depth": 1, "most": 20}
-    for _ in range(2):  # cold, and warm
-        answer = post(server, path_of(name), json.dumps(event).encode())
-        assert ["RecursiveInvocationException", 16] == json.loads(answer.body)
-
-    client.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
-
-    answer = post(server, path_of(name), json.dumps(event).encode())
-    assert ["enough", 20] == json.loads(answer.body)
-
-
-def test_events_wait_for_concurrency_and_none_is_lost(
-    client: BaseClient, server: Server, make_function: Callable[..., str]
-) -> None:
-    """B41: with one at a time, all are accepted, and all run."""
-    name = make_function("def handler(event, context):\n    print('event', event)\n")
-    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
-
-    for number in range(30):
-        answer = client.invoke(
-            FunctionName=name, InvocationType="Event", Payload=str(number).encode()
-        )
-        assert 202 == answer["StatusCode"]
-
-    logs = server.client("logs")
-    group = f"/aws/lambda/{name}"
-    until(lambda: 30 == len(printed(logs, group)))
-    assert {f"event {number}" for number in range(30)} == set(printed(logs, group))
-    logs.close()
-
-
-def printed(logs: BaseClient, group: str) -> list[str]:
-    """Return what the function printed so far."""
-    try:
-        found = logs.filter_log_events(logGroupName=group, filterPattern='"event "')
-    except logs.exceptions.ResourceNotFoundException:
-        return []  # it has not run yet
-    return [each["message"].strip() for each in found["events"]]
-
-
-def test_events_of_a_function_that_may_not_run_do_not_wait(
-    client: BaseClient, server: Server, make_function: Callable[..., str]
-) -> None:
-    """B42: with a reservation of 0 a call is throttled; an event is accepted, and goes at once."""
-    name = make_function()
-    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-
-    answer = client.invoke(FunctionName=name, InvocationType="Event")
-    throttled = post(server, path_of(name))
-
-    assert 202 == answer["StatusCode"]
-    assert (429, "TooManyRequestsException") == (
-        throttled.status,
-        throttled.headers["x-amzn-ErrorType"],
-    )
-    client.delete_function_concurrency(FunctionName=name)
-    assert 200 == post(server, path_of(name)).status

@@ -265,7 +265,7 @@ def test_a_function_has_its_layers(client: BaseClient, make_function: Callable[.
 def test_layers_are_taken_away_by_an_empty_list(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Whoever says nothing of layers keeps them; whoever says none has none."""
+    """An update without Layers keeps them; an empty list removes them."""
     name = make_function(ASKING, Layers=[publish(client, "taken")["LayerVersionArn"]])
     client.update_function_configuration(FunctionName=name, Description="nothing of layers")
     kept = updated(client, name)
@@ -281,7 +281,7 @@ def test_layers_are_taken_away_by_an_empty_list(
 def test_a_function_keeps_a_layer_that_is_deleted(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Its next workers have it too; nobody else can have it any more."""
+    """Its next workers have it too; no other function can attach it any more."""
     arn = publish(client, "kept")["LayerVersionArn"]
     name = make_function(ASKING, Layers=[arn])
     before = answered(client, name)
@@ -407,16 +407,16 @@ def test_a_statement_is_added_once_and_removed_once(client: BaseClient) -> None:
     publish(client, "stated")
     permit(client, "stated", "one")
     permit(client, "stated", "two")
-    asked = {"LayerName": "stated", "VersionNumber": 1}
+    target = {"LayerName": "stated", "VersionNumber": 1}
     with pytest.raises(ClientError) as again:
         permit(client, "stated", "one")
-    client.remove_layer_version_permission(**asked, StatementId="one")
+    client.remove_layer_version_permission(**target, StatementId="one")
     left = statements(client, "stated")
     with pytest.raises(ClientError) as gone:
-        client.remove_layer_version_permission(**asked, StatementId="one")
-    client.remove_layer_version_permission(**asked, StatementId="two")
+        client.remove_layer_version_permission(**target, StatementId="one")
+    client.remove_layer_version_permission(**target, StatementId="two")
     with pytest.raises(ClientError) as none:
-        client.get_layer_version_policy(**asked)
+        client.get_layer_version_policy(**target)
 
     conflict = (
         "The statement id (one) provided already exists. Please provide a new statement id, or "
@@ -437,10 +437,10 @@ def test_a_policy_is_changed_as_it_was_read(client: BaseClient) -> None:
     second = permit(client, "revised", "two", RevisionId=first)["RevisionId"]
     with pytest.raises(ClientError) as added:
         permit(client, "revised", "three", RevisionId=first)
-    asked = {"LayerName": "revised", "VersionNumber": 1, "StatementId": "one"}
+    target = {"LayerName": "revised", "VersionNumber": 1, "StatementId": "one"}
     with pytest.raises(ClientError) as removed:
-        client.remove_layer_version_permission(**asked, RevisionId=first)
-    client.remove_layer_version_permission(**asked, RevisionId=second)
+        client.remove_layer_version_permission(**target, RevisionId=first)
+    client.remove_layer_version_permission(**target, RevisionId=second)
 
     for error in (added, removed):
         assert (412, "PreconditionFailedException") == refused(error)[:2]

@@ -107,16 +107,16 @@ def _emptied(client: BaseClient) -> Iterator[None]:
 
 def listed(client: BaseClient, **parameters: Any) -> list[dict[str, Any]]:
     """Return the mappings of a list."""
-    found: list[dict[str, Any]] = client.list_event_source_mappings(**parameters)[
+    mappings: list[dict[str, Any]] = client.list_event_source_mappings(**parameters)[
         "EventSourceMappings"
     ]
-    return found
+    return mappings
 
 
 def create(client: BaseClient, name: str, sort: str = "sqs", **parameters: Any) -> dict[str, Any]:
     """Create a mapping; return the answer."""
-    given = {"FunctionName": name, **SORTS[sort], **parameters}
-    return told(client.create_event_source_mapping(**given))
+    request = {"FunctionName": name, **SORTS[sort], **parameters}
+    return told(client.create_event_source_mapping(**request))
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -148,9 +148,9 @@ def test_a_mapping_has_the_defaults_of_its_source(
 
 
 def test_all_that_is_said_is_told(client: BaseClient, make_function: Callable[..., str]) -> None:
-    """Members of the request come back as they were given."""
+    """Members of the request come back as they were sent."""
     name = make_function()
-    said = {
+    members = {
         "BatchSize": 200,
         "MaximumBatchingWindowInSeconds": 5,
         "FilterCriteria": {"Filters": [{"Pattern": json.dumps({"body": {"a": [1]}})}]},
@@ -168,8 +168,8 @@ def test_all_that_is_said_is_told(client: BaseClient, make_function: Callable[..
     }
     topics = {"DestinationConfig": {"OnFailure": {"Destination": "kafka://failed"}}}
 
-    answer = create(client, name, **said, Enabled=False)
-    assert said == {key: answer[key] for key in said}
+    answer = create(client, name, **members, Enabled=False)
+    assert members == {key: answer[key] for key in members}
     assert "Disabled" == client.get_event_source_mapping(UUID=answer["UUID"])["State"]
     answer = create(client, name, "kinesis", **streamed, StartingPositionTimestamp=1_700_000_000)
     assert streamed == {key: answer[key] for key in streamed}
@@ -202,8 +202,8 @@ def test_a_version_or_an_alias_can_be_fed(
     name = make_function(Publish=True)
     client.create_alias(FunctionName=name, Name="prod", FunctionVersion="1")
     arns = [
-        create(client, asked)["FunctionArn"]
-        for asked in (name, f"{name}:1", f"{LAMBDA}:function:{name}:prod")
+        create(client, target)["FunctionArn"]
+        for target in (name, f"{name}:1", f"{LAMBDA}:function:{name}:prod")
     ]
 
     bare = f"{LAMBDA}:function:{name}"
@@ -336,10 +336,10 @@ def test_what_a_source_cannot_have_is_refused(
     message: str,
 ) -> None:
     """The message says what and why, and nothing is kept."""
-    given = {"FunctionName": make_function(), **SORTS[sort], **parameters}
-    given = {key: value for key, value in given.items() if value is not None}
+    request = {"FunctionName": make_function(), **SORTS[sort], **parameters}
+    request = {key: value for key, value in request.items() if value is not None}
 
-    assert (400, INVALID, message) == refused(client.create_event_source_mapping, **given)
+    assert (400, INVALID, message) == refused(client.create_event_source_mapping, **request)
     assert [] == listed(client)
 
 
@@ -398,7 +398,7 @@ def test_a_mapping_is_changed_in_part(
 
 
 def test_what_is_empty_is_taken_away(client: BaseClient, make_function: Callable[..., str]) -> None:
-    """No filters, no maximum concurrency: as if none had been said."""
+    """No filters, no maximum concurrency: as if the request had none."""
     filters = {"Filters": [{"Pattern": "{}"}]}
     number = create(
         client,
@@ -460,16 +460,16 @@ def test_lists_are_of_a_source_or_a_function(
         "other": create(client, other)["UUID"],
     }
 
-    def found(**parameters: Any) -> set[str]:
+    def mappings(**parameters: Any) -> set[str]:
         shown = {mapping["UUID"] for mapping in listed(client, **parameters)}
         return {what for what, number in numbers.items() if number in shown}
 
-    assert set(numbers) == found()
-    assert {"bare", "version", "other"} == found(EventSourceArn=QUEUE)
-    assert {"bare", "version", "stream"} == found(FunctionName=name)
-    assert {"version"} == found(FunctionName=f"{name}:1")
-    assert {"bare", "version"} == found(FunctionName=name, EventSourceArn=QUEUE)
-    assert set() == found(FunctionName="nowhere")
+    assert set(numbers) == mappings()
+    assert {"bare", "version", "other"} == mappings(EventSourceArn=QUEUE)
+    assert {"bare", "version", "stream"} == mappings(FunctionName=name)
+    assert {"version"} == mappings(FunctionName=f"{name}:1")
+    assert {"bare", "version"} == mappings(FunctionName=name, EventSourceArn=QUEUE)
+    assert set() == mappings(FunctionName="nowhere")
     pages = client.get_paginator("list_event_source_mappings").paginate(
         PaginationConfig={"PageSize": 3}
     )
@@ -492,9 +492,9 @@ def test_mappings_outlive_the_server(tmp_path: Path) -> None:
         client.close()
     with serving("--state", str(tmp_path)) as server:
         client = server.client()
-        found = told(client.get_event_source_mapping(UUID=created["UUID"]))
+        mapping = told(client.get_event_source_mapping(UUID=created["UUID"]))
         tags = client.list_tags(Resource=created["EventSourceMappingArn"])["Tags"]
         client.close()
 
-    assert {**created, "State": "Enabled"} == found
+    assert {**created, "State": "Enabled"} == mapping
     assert {"a": "b"} == tags

@@ -115,18 +115,18 @@ def minimal(shape: Shape, where: str) -> Any:
 
 def parameters(operation: str, function: str, uuid: str) -> dict[str, Any]:
     """Return the parameters of a valid request, of a function and a mapping."""
-    given = minimal(MODEL.operation_model(operation).input_shape, operation)
-    given |= BESIDE.get(operation, {})
+    request = minimal(MODEL.operation_model(operation).input_shape, operation)
+    request |= BESIDE.get(operation, {})
     ours = {
         "FunctionName": function,
         "UUID": uuid,
         "Resource": f"{PLACE}:function:{function}",
         "ResourceArn": f"{PLACE}:function:{function}",
     }
-    return given | {name: value for name, value in ours.items() if name in given}
+    return request | {name: value for name, value in ours.items() if name in request}
 
 
-def called(client: BaseClient, operation: str, given: dict[str, Any]) -> Outcome:
+def called(client: BaseClient, operation: str, request: dict[str, Any]) -> Outcome:
     """Call an operation; return what came before the client had parsed it."""
     method = next(
         name for name, each in client.meta.method_to_api_mapping.items() if each == operation
@@ -140,7 +140,7 @@ def called(client: BaseClient, operation: str, given: dict[str, Any]) -> Outcome
     client.meta.events.register(event, keep)
     code = message = ""
     try:
-        answer = getattr(client, method)(**given)
+        answer = getattr(client, method)(**request)
         if "EventStream" in answer:
             list(answer["EventStream"])
             answer["EventStream"].close()
@@ -166,7 +166,7 @@ def rank(operation: str) -> tuple[int, int, str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Return a server with concurrency to reserve, whatever the machine has."""
+    """Return a server with concurrency to reserve, also on a small machine."""
     with serving(MINILAMBDA_CONCURRENCY="20") as running:
         yield running
 
@@ -245,10 +245,10 @@ def wrong_members(shape: Shape, value: dict[str, Any], where: str) -> list[str]:
         # InvokeAsync's is both the status and, as the documents of 2014 have it, in the body.
         if member.serialization.get("location", "statusCode") == "statusCode"
     }
-    found = [f"{where}.{name} is not there" for name in value if name not in known]
+    findings = [f"{where}.{name} is not there" for name in value if name not in known]
     missing = {name for name in shape.required_members if name in known} - value.keys()
-    found += [f"{where}.{name} is missing" for name in missing]
-    return found + [
+    findings += [f"{where}.{name} is missing" for name in missing]
+    return findings + [
         each
         for name, item in value.items()
         if name in known
@@ -331,12 +331,12 @@ def test_a_missing_function_is_not_found(nowhere: dict[str, Outcome], operation:
 
 def paths() -> dict[str, set[str]]:
     """Return the methods of all paths, with names in them."""
-    found: dict[str, set[str]] = {}
+    paths: dict[str, set[str]] = {}
     for name in MODEL.operation_names:
         described = MODEL.operation_model(name).http
         path = re.sub(r"{.*?}", "walk", described["requestUri"].partition("?")[0])
-        found.setdefault(path, set()).add(described["method"])
-    return found
+        paths.setdefault(path, set()).add(described["method"])
+    return paths
 
 
 @pytest.mark.parametrize("path", paths())

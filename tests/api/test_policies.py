@@ -33,7 +33,7 @@ def _connected(client: BaseClient) -> None:
 
 
 def add(client: BaseClient, name: str, sid: str = "s3", **parameters: Any) -> dict[str, Any]:
-    """Let S3, or who is said, invoke a function; return the statement."""
+    """Let S3, or another principal, invoke a function; return the statement."""
     answer = client.add_permission(
         **{
             "FunctionName": name,
@@ -50,8 +50,10 @@ def add(client: BaseClient, name: str, sid: str = "s3", **parameters: Any) -> di
 
 def policy(client: BaseClient, name: str, **parameters: Any) -> dict[str, Any]:
     """Return the policy of a function."""
-    found: dict[str, Any] = json.loads(client.get_policy(FunctionName=name, **parameters)["Policy"])
-    return found
+    policy: dict[str, Any] = json.loads(
+        client.get_policy(FunctionName=name, **parameters)["Policy"]
+    )
+    return policy
 
 
 def test_a_statement_is_kept_and_told(
@@ -81,7 +83,7 @@ def test_a_statement_is_kept_and_told(
 
 
 @pytest.mark.parametrize(
-    ("said", "stated"),
+    ("principal", "stated"),
     [
         ("events.amazonaws.com", {"Service": "events.amazonaws.com"}),
         ("alexa-appkit.amazon.com", {"Service": "alexa-appkit.amazon.com"}),
@@ -91,10 +93,10 @@ def test_a_statement_is_kept_and_told(
     ],
 )
 def test_who_is_meant_is_stated_by_kind(
-    client: BaseClient, make_function: Callable[..., str], said: str, stated: object
+    client: BaseClient, make_function: Callable[..., str], principal: str, stated: object
 ) -> None:
-    """A service, an account, an identity and everybody are four kinds of principal."""
-    assert stated == add(client, make_function(), Principal=said)["Principal"]
+    """A service, an account, an identity and "*" are four kinds of principal."""
+    assert stated == add(client, make_function(), Principal=principal)["Principal"]
 
 
 @pytest.mark.parametrize(
@@ -132,23 +134,23 @@ def test_what_is_not_valid_is_refused(
 ) -> None:
     """No principal of any kind, an auth type without a URL, $LATEST: nothing is added."""
     name = make_function()
-    given = {"FunctionName": name, "StatementId": "x", "Action": INVOKE, "Principal": "*"}
+    request = {"FunctionName": name, "StatementId": "x", "Action": INVOKE, "Principal": "*"}
 
     principal = "The provided principal was invalid. Please check the principal and try again."
     assert (400, INVALID, principal) == refused(
-        client.add_permission, **{**given, "Principal": "nobody"}
+        client.add_permission, **{**request, "Principal": "nobody"}
     )
     url = "FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action"
     assert (400, INVALID, url) == refused(
-        client.add_permission, **given, FunctionUrlAuthType="NONE"
+        client.add_permission, **request, FunctionUrlAuthType="NONE"
     )
     latest = "We currently do not support adding policies for $LATEST."
-    assert (400, INVALID, latest) == refused(client.add_permission, **given, Qualifier="$LATEST")
+    assert (400, INVALID, latest) == refused(client.add_permission, **request, Qualifier="$LATEST")
     unknown = f"Cannot find alias arn: {ARN}:{name}:prod"
-    assert (404, MISSING, unknown) == refused(client.add_permission, **given, Qualifier="prod")
+    assert (404, MISSING, unknown) == refused(client.add_permission, **request, Qualifier="prod")
     missing = f"Function not found: {ARN}:nowhere"
     assert (404, MISSING, missing) == refused(
-        client.add_permission, **{**given, "FunctionName": "nowhere"}
+        client.add_permission, **{**request, "FunctionName": "nowhere"}
     )
     assert (404, MISSING, missing) == refused(client.get_policy, FunctionName="nowhere")
     assert (404, MISSING, missing) == refused(
@@ -220,10 +222,10 @@ def test_a_policy_that_has_changed_since_is_not_changed(
     """RevisionId is the policy's and new with each change; before it, it is the function's."""
     name = make_function()
     of_function = client.get_function_configuration(FunctionName=name)["RevisionId"]
-    given = {"FunctionName": name, "Action": INVOKE, "Principal": ACCOUNT}
+    request = {"FunctionName": name, "Action": INVOKE, "Principal": ACCOUNT}
 
     assert (412, CHANGED, STALE) == refused(
-        client.add_permission, **given, StatementId="a", RevisionId="other"
+        client.add_permission, **request, StatementId="a", RevisionId="other"
     )
     add(client, name, "a", RevisionId=of_function)
     first = client.get_policy(FunctionName=name)["RevisionId"]
@@ -231,7 +233,7 @@ def test_a_policy_that_has_changed_since_is_not_changed(
     second = client.get_policy(FunctionName=name)["RevisionId"]
     assert first != second
     assert (412, CHANGED, STALE) == refused(
-        client.add_permission, **given, StatementId="c", RevisionId=first
+        client.add_permission, **request, StatementId="c", RevisionId=first
     )
     assert (412, CHANGED, STALE) == refused(
         client.remove_permission, FunctionName=name, StatementId="a", RevisionId=first
@@ -283,10 +285,10 @@ def test_the_first_revision_of_an_alias_is_its_own(
     name = make_function(Publish=True)
     alias = client.create_alias(FunctionName=name, Name="prod", FunctionVersion="1")
     version = client.get_function_configuration(FunctionName=name, Qualifier="1")
-    given = {"FunctionName": name, "Action": INVOKE, "Principal": ACCOUNT, "StatementId": "a"}
+    request = {"FunctionName": name, "Action": INVOKE, "Principal": ACCOUNT, "StatementId": "a"}
 
     assert (412, CHANGED, STALE) == refused(
-        client.add_permission, **given, Qualifier="prod", RevisionId=version["RevisionId"]
+        client.add_permission, **request, Qualifier="prod", RevisionId=version["RevisionId"]
     )
     add(client, name, Qualifier="prod", RevisionId=alias["RevisionId"])
 
@@ -306,16 +308,16 @@ OPEN = one("*", StringEquals={"lambda:FunctionUrlAuthType": "NONE"})
 
 
 def test_a_url_is_open_to_everybody_only_where_a_policy_says_so() -> None:
-    """It takes a statement for everybody, for this action, for a URL of this auth type."""
-    asked = {"action": URL, "principal": None, "url_auth": "NONE"}
+    """It takes a statement for "*", for this action, for a URL of this auth type."""
+    request = {"action": URL, "principal": None, "url_auth": "NONE"}
 
-    assert allows(OPEN, **asked)
-    assert allows(one("*"), **asked)
-    assert not allows(None, **asked)
-    assert not allows(OPEN, **{**asked, "url_auth": "AWS_IAM"})
-    assert not allows(OPEN, **{**asked, "action": INVOKE})
-    assert not allows(one({"Service": "s3.amazonaws.com"}), **asked)
-    assert not allows(one({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}), **asked)
+    assert allows(OPEN, **request)
+    assert allows(one("*"), **request)
+    assert not allows(None, **request)
+    assert not allows(OPEN, **{**request, "url_auth": "AWS_IAM"})
+    assert not allows(OPEN, **{**request, "action": INVOKE})
+    assert not allows(one({"Service": "s3.amazonaws.com"}), **request)
+    assert not allows(one({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}), **request)
 
 
 def test_one_of_many_statements_is_enough() -> None:
@@ -362,7 +364,7 @@ def test_an_identity_is_nobody_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "given", "holds"),
+    ("wanted", "source", "holds"),
     [
         ("arn:aws:s3:::bucket", "arn:aws:s3:::bucket", True),
         ("arn:aws:s3:::bucket", "arn:aws:s3:::bucket2", False),
@@ -377,15 +379,15 @@ def test_an_identity_is_nobody_else() -> None:
         ("arn:aws:s3:::[ab]", "arn:aws:s3:::[ab]", True),
     ],
 )
-def test_the_source_is_compared_part_by_part(wanted: str, given: str | None, holds: bool) -> None:  # noqa: FBT001 - a table
+def test_the_source_is_compared_part_by_part(wanted: str, source: str | None, holds: bool) -> None:  # noqa: FBT001 - a table
     """Wildcards of ArnLike are within one of the six parts of an ARN."""
     stated = one({"Service": "s3.amazonaws.com"}, ArnLike={"AWS:SourceArn": wanted})
 
-    assert holds == allows(stated, action=URL, principal="s3.amazonaws.com", source_arn=given)
+    assert holds == allows(stated, action=URL, principal="s3.amazonaws.com", source_arn=source)
 
 
 def test_what_is_not_known_does_not_hold() -> None:
-    """There are no organizations here, so nobody is of one."""
+    """A server knows no organizations, so no caller is in one."""
     stated = one("*", StringEquals={"aws:PrincipalOrgID": "o-a1b2c3d4e5"})
 
     assert not allows(stated, action=URL, principal=ACCOUNT)

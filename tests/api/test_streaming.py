@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from botocore.client import BaseClient
 
-# Yields, and goes on only when somebody opens the FIFO that the event names.
+# Yields, and goes on only when the test opens the FIFO that the event names.
 SOURCE = """
 import os
 
@@ -134,17 +134,17 @@ def test_a_handler_that_does_not_yield_is_streamed_in_one_piece(
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "text"),
     [("raise", "before the first piece"), ({"fail": 1}, "in the middle")],
 )
-def test_a_failure_ends_the_stream(streamer: tuple[BaseClient, str], event: Any, said: str) -> None:
+def test_a_failure_ends_the_stream(streamer: tuple[BaseClient, str], event: Any, text: str) -> None:
     """What came before it stays; the end has the failure as Lambda shapes it."""
     body, end = collected(stream(*streamer, event))
 
     assert (b"" if event == "raise" else b'first second {"third": 3}') == body
     assert "Unhandled" == end["ErrorCode"]
     details = json.loads(end["ErrorDetails"])
-    assert ("ValueError", said) == (details["errorType"], details["errorMessage"])
+    assert ("ValueError", text) == (details["errorType"], details["errorMessage"])
 
 
 def test_a_large_answer_comes_whole(streamer: tuple[BaseClient, str]) -> None:
@@ -166,7 +166,7 @@ def test_a_stream_above_200_mb_ends(streamer: tuple[BaseClient, str]) -> None:
 def test_who_leaves_does_not_stop_the_function(
     streamer: tuple[BaseClient, str], tmp_path: Path
 ) -> None:
-    """It runs to its end, though nobody reads what it yields any more."""
+    """It runs to its end, though no client reads what it yields any more."""
     tmp_path.chmod(0o777)
     mark = tmp_path / "mark"
     os.mkfifo(mark, 0o666)

@@ -7,11 +7,13 @@ import contextlib
 import json
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from miniλ.gateway.uploads import LIMIT, MAX_REST
+from miniλ.store import packages
 from tests.api.conftest import ECHO, ROLE, RUNTIME, archive
 from tests.api.plain_http import Answer, ask, connect, head, memory, rest, until, watched
 
@@ -346,7 +348,7 @@ def test_many_leave_at_once(server: Server) -> None:
 def test_what_is_refused_later_leaves_nothing_either(
     server: Server, method: str, path: str, body: bytes
 ) -> None:
-    """An archive that arrived is removed, whatever else is wrong."""
+    """An archive that arrived is removed, also if the request is refused."""
     answer = ask(server, method, path, body)
 
     assert answer.status in {400, 404}
@@ -365,3 +367,17 @@ def test_an_archive_of_a_dry_run_leaves_nothing(
     after = client.get_function_configuration(FunctionName=name)
 
     assert before["CodeSha256"] == after["CodeSha256"] != told_of["CodeSha256"]
+
+
+def test_an_upload_is_moved_into_the_store(tmp_path: Path) -> None:
+    """The file that came over the network is the archive of the package: it is written once."""
+    store = tmp_path / "code"
+    store.mkdir()
+    path = tmp_path / "upload.zip"
+    path.write_bytes(archive(app=ECHO))
+    inode = path.stat().st_ino
+
+    package = packages.publish(packages.Upload(path), store)
+
+    assert not path.exists()
+    assert inode == packages.kept_archive(Path(package.path)).stat().st_ino

@@ -329,7 +329,7 @@ def test_an_error_of_ours_is_for_the_journal(
                 Change(URL, "f", "", config), Change(POLICY, "f", "", {"Statement": [everybody]})
             )
             async with Gateway(supervisor, port=0) as gateway:
-                supervisor._invoker = None  # as when it is being closed
+                await supervisor.parts.pool.close()  # as when it is being closed
                 answer = await asyncio.to_thread(ask, f"{gateway.address}/_url/{url_id}/")
             return answer, supervisor.journal.story(journal.Trouble)
 

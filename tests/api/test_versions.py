@@ -47,7 +47,7 @@ def open_client(server: Server) -> Iterator[BaseClient]:
 
 
 def who(number: int) -> bytes:
-    """Return the code of a function that says who it is."""
+    """Return the code of a function that answers with its name."""
     return archive(app=WHO.replace("{number}", str(number)))
 
 
@@ -112,7 +112,7 @@ def test_a_version_stays_as_it_was_published(client: BaseClient, three: str) -> 
 def test_nothing_new_is_published_twice(
     client: BaseClient, make_function: Callable[..., str]
 ) -> None:
-    """Without a change the last version is the answer, whatever it is to be described as."""
+    """Without a change the last version is the answer, also with another description."""
     name = make_function()
     first = told(client.publish_version(FunctionName=name))
     second = told(client.publish_version(FunctionName=name, Description="another"))
@@ -164,21 +164,21 @@ def test_versions_are_listed_in_their_order(
     pages = client.get_paginator("list_versions_by_function").paginate(
         FunctionName=name, PaginationConfig={"PageSize": 5}
     )
-    found = [version for page in pages for version in page["Versions"]]
+    listed = [version for page in pages for version in page["Versions"]]
     expected = ["$LATEST", *map(str, range(1, 12))]
 
-    assert expected == [version["Version"] for version in found]
+    assert expected == [version["Version"] for version in listed]
     assert [f"{ARN}:{name}:{version}" for version in expected] == [
-        version["FunctionArn"] for version in found
+        version["FunctionArn"] for version in listed
     ]
     whole = told(client.get_function_configuration(FunctionName=name, Qualifier="11"))
     for left_out in ("State", "LastUpdateStatus", "RuntimeVersionConfig"):
         del whole[left_out]
-    assert whole == found[-1]
+    assert whole == listed[-1]
 
 
 def test_a_number_is_not_given_twice(client: BaseClient, three: str) -> None:
-    """A version that is deleted is gone for everybody, and its number is not used again."""
+    """A version that is deleted is gone for all operations, and its number is not used again."""
     answer = client.delete_function(FunctionName=three, Qualifier="2")
     missing = (404, MISSING, f"Function not found: {ARN}:{three}:2")
 
@@ -216,7 +216,7 @@ def test_what_is_in_use_is_not_deleted(client: BaseClient, three: str) -> None:
 
 
 def test_an_alias_is_told_as_aws_tells_it(client: BaseClient, three: str) -> None:
-    """Created, told, changed, listed: the same members; what is not said stays."""
+    """Created, read, changed, listed: the same members; those that are left out stay."""
     answer = client.create_alias(FunctionName=three, Name="live", FunctionVersion="1")
 
     assert 201 == answer["ResponseMetadata"]["HTTPStatusCode"]
@@ -281,8 +281,8 @@ def test_weights_are_shares_of_calls(client: BaseClient, server: Server, three: 
     callers = server.client(max_pool_connections=4)
 
     def call(_: int) -> str:
-        ran, said = invoked(callers, three, Qualifier="live")
-        assert [int(ran), ran] == said[:2]
+        ran, names = invoked(callers, three, Qualifier="live")
+        assert [int(ran), ran] == names[:2]
         return ran
 
     with ThreadPoolExecutor(4) as threads:
@@ -384,18 +384,18 @@ def test_an_alias_that_cannot_be_is_refused(
     message: str,
 ) -> None:
     """Neither a new one nor a change of one; in AWS's words."""
-    given = {"FunctionName": three, "Name": "live", "FunctionVersion": "1", **changes}
-    if "Weights" in given:
-        given["RoutingConfig"] = {"AdditionalVersionWeights": given.pop("Weights")}
+    request = {"FunctionName": three, "Name": "live", "FunctionVersion": "1", **changes}
+    if "Weights" in request:
+        request["RoutingConfig"] = {"AdditionalVersionWeights": request.pop("Weights")}
     expected = (status, code, message.replace("{arn}", f"{ARN}:{three}"))
 
-    assert expected == refused(open_client.create_alias, **given)
+    assert expected == refused(open_client.create_alias, **request)
     assert [] == open_client.list_aliases(FunctionName=three)["Aliases"]
     if "Name" not in changes:
         before = told(
             open_client.create_alias(FunctionName=three, Name="live", FunctionVersion="1")
         )
-        assert expected == refused(open_client.update_alias, **given)
+        assert expected == refused(open_client.update_alias, **request)
         assert before == told(open_client.get_alias(FunctionName=three, Name="live"))
 
 
@@ -422,7 +422,7 @@ def test_an_alias_is_made_once_and_changed_as_it_was_read(client: BaseClient, th
 
 
 def test_an_alias_is_deleted_and_deleted_again(client: BaseClient, three: str) -> None:
-    """The versions stay; who deletes what is not there hears that it is gone."""
+    """The versions stay; deleting an alias again is no error."""
     client.create_alias(FunctionName=three, Name="live", FunctionVersion="1")
     for _ in range(2):
         answer = client.delete_alias(FunctionName=three, Name="live")

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 import miniλ
-from miniλ import journal
+from miniλ import journal, sync
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
 from miniλ.store import state_dir
@@ -242,3 +242,38 @@ def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[.
         asyncio.run(main())
 
     return run
+
+
+ECHO = """
+import os
+
+def handler(event, context):
+    if event == "fail":
+        raise ValueError("no")
+    if event == "stage":
+        return os.environ.get("STAGE")
+    return event
+"""
+
+
+@pytest.fixture(scope="module")
+def uvloop_has_its_pipe() -> None:
+    """The first uvloop of a process makes a pipe for signals that stays: no leak of ours."""
+    with asyncio.Runner(loop_factory=sync.new_loop) as runner:
+        runner.run(asyncio.sleep(0))
+
+
+@pytest.fixture
+def echo(function_directory: Callable[..., Path]) -> Path:
+    """Return the code of a function that returns its event."""
+    return function_directory("echo", app=ECHO)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return a maker of event loops: an app brings asyncio's or uvloop's."""
+    if request.param == "asyncio":
+        return asyncio.new_event_loop
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not on this machine")
+    maker: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return maker

@@ -78,7 +78,7 @@ def response(
 
 
 def test_a_function_has_the_defaults_of_lambda() -> None:
-    """128 MB, 3 s and 512 MB of /tmp, unless somebody says more."""
+    """128 MB, 3 s and 512 MB of /tmp, unless the caller sets them."""
     got = function()
 
     assert (got.memory_size, got.timeout, got.ephemeral_storage) == (128, 3, 512)
@@ -449,7 +449,7 @@ def test_a_payload_may_hold_nan() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nope"])
 def test_a_payload_that_is_no_json_is_a_value_error(body: bytes) -> None:
-    """Who asks for the payload of such a body hears it; `body` has it."""
+    """`payload` raises for such a body; `body` has it."""
     with pytest.raises(ValueError, match="Expecting"):
         _ = response(body).payload
 

@@ -81,7 +81,7 @@ async def answer(
             verify = auth.admit(request, path, query).verify
             if verify is not None:
                 verify(sigv4.EMPTY_SHA256)
-        return answers.document(200, api.supervisor.limits, request_id)
+        return answers.document(200, api.parts.equipment.limits, request_id)
     about = {"service": "minilambda", "version": miniλ.__version__}
     return answers.document(200, about, request_id)
 
@@ -105,7 +105,7 @@ async def _download(
     api: Api, request: web.BaseRequest, path: str, query: str, request_id: str
 ) -> web.StreamResponse:
     sha256 = api.links.check(path, dict(parse_qsl(query)))
-    store = api.supervisor.code_store
+    store = api.parts.state.code
     archive = store / f"{sha256}.zip"
     headers = {"Content-Type": "application/zip", "x-amzn-RequestId": request_id}
     if archive.is_file():
@@ -146,7 +146,7 @@ async def _call(
     if target:
         names = [function.name for function in api.functions.all()]
         status, content = await logs.answer(
-            api.supervisor.logbook, names, target, body, region=place.region, account=account
+            api.parts.logbook, names, target, body, region=place.region, account=account
         )
         headers["Content-Type"] = "application/x-amz-json-1.1"
     else:

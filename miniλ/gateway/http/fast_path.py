@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from miniλ.model import Response
-    from miniλ.supervisor import Supervisor
+    from miniλ.parts import Parts
 
 # A larger request seldom comes in one read, and its payload costs more than its head.
 MAX_REQUEST = 64 * 1024
@@ -79,9 +79,9 @@ class _PlainInvocation(NamedTuple):
 class FastPath:
     """The fast path of one gateway; only for a gateway without [auth]."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._live = supervisor.functions.live
+    def __init__(self, parts: Parts) -> None:
+        self._invoker = parts.invoker
+        self._live = parts.functions.live
         self._heads: dict[bytes, _PlainInvocation | None] = {}
         # The current second, and the Date header of it.
         self._date = (0, "")
@@ -111,7 +111,7 @@ class FastPath:
         request_id = new_request_id()
         trace_id = traces.new(request_id)
         context = InvocationContext(trace_id=traces.begun(trace_id, plain.function))
-        future = self._supervisor.run_warm(function, payload, context, request_id)
+        future = self._invoker.invoke_warm(function, payload, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 
     def _parse_and_cache(self, head: bytes) -> _PlainInvocation | None:

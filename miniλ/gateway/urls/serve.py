@@ -149,10 +149,10 @@ async def _run(
         arn = api.functions.place.function(function, alias) if alias else None
         trace_id = api.functions.traced(function, incoming.trace_id, incoming.request_id)
         context = InvocationContext(trace_id=trace_id, arn=arn)
-        invocation = api.supervisor.run(
+        running = api.parts.invoker.invoke(
             version, payload, context, incoming.request_id, stream=stream
         )
-        result = invocations.begin(invocation, stream)
+        result = invocations.begin(running, stream)
         if stream is None:
             await result
         else:
@@ -173,15 +173,15 @@ def _check_public(api: Api, function: str, alias: str) -> None:
 
 def _identify(incoming: _UrlRequest, function: str) -> IamIdentity:
     """Return the identity of a signer that may call this function; raises `AccessDenied`."""
-    caller, supervisor = incoming.caller, incoming.api.supervisor
+    caller, parts = incoming.caller, incoming.api.parts
     key_id = caller.key_id
-    if supervisor.settings.auth is None:
+    if parts.settings.auth is None:
         key_id = sigv4.parse(incoming.raw_query, incoming.request.headers.items()).key_id
     elif not key_id:
         msg = "The request is not signed"
         raise AccessDenied(msg)
     caller.check_may(OPERATION, function)
-    account = caller.account or supervisor.functions.place.account
+    account = caller.account or parts.functions.place.account
     return IamIdentity(
         access_key=key_id,
         account_id=account,
@@ -230,7 +230,7 @@ def _error(incoming: _UrlRequest, exc: LambdaError) -> UrlAnswer:
         headers = (*headers, ("Retry-After", RETRY_AFTER))
     elif exc.is_ours:
         what = f"Request {incoming.request_id} to the function URL {incoming.url_id}: {exc}"
-        incoming.api.supervisor.journal.record(journal.Trouble(what=what))
+        incoming.api.parts.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."
     return UrlAnswer(exc.status, headers, msgspec.json.encode({"Message": text}))
 

@@ -133,7 +133,7 @@ def test_invoke_complete_has_what_there_is_to_say(parts: dict[str, str], payload
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_botocore_reads_the_stream_of_an_invocation(size: int) -> None:
-    """What InvokeWithResponseStream returns to a boto3 caller, in whatever pieces it arrives."""
+    """What InvokeWithResponseStream returns to a boto3 caller, also in pieces of any size."""
     details = '{"errorType":"Boom","errorMessage":"ä"}'
     log = base64.b64encode(b"END RequestId: x").decode()
     sent = (

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
     """Serve on 127.0.0.1, and tell the endpoint's URL."""
-    # A handler that never ends is cancelled when who asked has left.
+    # A handler that never ends is cancelled when its client has left.
     server = web.Server(handler, handler_cancellation=True)  # type: ignore[arg-type]
     runner = web.ServerRunner(server)
     await runner.setup()
@@ -136,7 +136,7 @@ def test_an_object_is_fetched(tmp_path: Path) -> None:
     "version", ["3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8g", "a b"]
 )
 def test_a_version_of_an_object_is_fetched(tmp_path: Path, version: str) -> None:
-    """The version is a parameter of the query, whatever it looks like."""
+    """The version is a parameter of the query, with any characters."""
     path = f"/code/app.zip?versionId={quote(version, safe='')}"
 
     assert b"old" == fetched(store({path: b"old"}), tmp_path / "a.zip", version=version)
@@ -214,7 +214,7 @@ def test_what_may_not_be_read_is_access_denied(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_s3_is_worth_another_try(tmp_path: Path) -> None:
-    """5xx is nobody's parameter: the answer is a service error."""
+    """5xx is the fault of no parameter: the answer is a service error."""
     handler = always(503, error("SlowDown", "Please reduce your request rate."))
 
     assert refused(handler, tmp_path / "a.zip", ServiceError) == (
@@ -226,10 +226,10 @@ def test_a_fault_of_s3_is_worth_another_try(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
     """Where an endpoint points to was not configured: nothing is asked there."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     async def elsewhere(request: web.BaseRequest) -> web.StreamResponse:
-        asked.append(request.path)
+        paths.append(request.path)
         return web.Response(body=b"x")
 
     async def scenario() -> str:
@@ -241,7 +241,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
                 return str(caught.value)
 
     assert "S3 Error Code: PermanentRedirect" in asyncio.run(scenario())
-    assert [] == asked
+    assert [] == paths
 
 
 def test_no_proxy_of_the_environment_is_asked(
@@ -338,7 +338,7 @@ def test_an_object_without_a_length_is_counted(tmp_path: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port: int = held.getsockname()[1]

@@ -95,7 +95,7 @@ def publish(data: bytes, store: Path) -> Path:
     """Publish these bytes as an upload, and return where they were unpacked."""
     code = store.parent / "code.zip"
     code.write_bytes(data)
-    return Path(packages.publish(code, store, durable=False, uploaded=True).path)
+    return Path(packages.publish(packages.Upload(code), store, durable=False).path)
 
 
 def tree(path: Path) -> list[str]:
@@ -110,7 +110,7 @@ def refused(data: bytes, store: Path, message: str) -> None:
 
     assert message in str(caught.value)
     assert str(store.parent) not in str(caught.value)
-    assert ["code.zip", "store"] == tree(store.parent)
+    assert ["store"] == tree(store.parent)
 
 
 def as_file(path: str) -> Member:
