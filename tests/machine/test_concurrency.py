@@ -10,7 +10,7 @@ import pytest
 
 import miniλ
 from miniλ import journal
-from miniλ.pool.pool import default_concurrency
+from miniλ.pool.capacity import default_concurrency
 
 if TYPE_CHECKING:
     from collections.abc import Callable

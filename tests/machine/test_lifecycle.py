@@ -385,6 +385,28 @@ def test_two_supervisors_cannot_share_a_state(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_worker_is_frozen_after_each_invocation(run_bench: Callable[..., None]) -> None:
+    """50 ms after each, also if the pool has something else to do later: memory, an old /tmp."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.abuse("die")  # its /tmp is kept for 10 minutes
+        await bench.supervisor.delete_function("neighbour")
+        times: list[float] = []
+
+        def is_new(fact: journal.WorkerFrozen) -> bool:
+            return fact.at not in times
+
+        for _ in range(4):
+            response = await bench.supervisor.invoke("subject", "fine")
+            async with asyncio.timeout(5):
+                fact = await bench.supervisor.journal.until(journal.WorkerFrozen, is_new)
+            times.append(fact.at)
+
+            assert fact.worker_id == response.report.worker_id
+
+    run_bench("os.abort()", scenario)
+
+
 def test_keep_alive_ends_idle_workers(run_bench: Callable[..., None]) -> None:
     """An idle worker is frozen after the grace, and ends after its keep-alive."""
 

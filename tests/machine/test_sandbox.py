@@ -252,7 +252,7 @@ class Place:
         finally:
             await supervisor.delete_function("subject")
             # Its workers live as long as their tasks do; the watch goes on for the neighbour.
-            tasks = asyncio.all_tasks() - before - {supervisor._pool._watcher}
+            tasks = asyncio.all_tasks() - before - {supervisor._pool._limit_poll}
             await asyncio.wait(tasks - {asyncio.current_task()})
         assert supervisor.journal.story(journal.Trouble) == []
 

@@ -11,7 +11,7 @@ from miniλ.model import Invoked, Response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from miniλ.store.logbook import LogEvent
+    from miniλ.store.logbook import Logbook, LogEvent
 
 W1, W2 = "1" * 32, "2" * 32
 # 2026-01-31T12:00:00Z
@@ -38,6 +38,11 @@ def response(printed: bytes = b"hi\n", init_log: bytes = b"", **changes: Any) ->
         "book": BOOKS["2025"],
     }
     return Response(b"null", Invoked(**{**warm, **changes}), printed, init_log)
+
+
+def note(book: Logbook, response: Response, at: float) -> None:
+    """Note a response in the stream of its worker, which began on 2026-01-31."""
+    book.note(response, f"2026/01/31/[$LATEST]{response.invoked.worker_id}", at)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -11,7 +11,7 @@ from miniλ.errors import ResourceNotFound
 from miniλ.store import logbook
 from miniλ.store.logbook import Logbook, LogStream
 
-from .logbooks import GROUP, NOON, NOON_MS, STREAM, W2, messages, response, run
+from .logbooks import GROUP, NOON, NOON_MS, STREAM, W2, messages, note, response, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def test_each_line_is_an_event(book: Logbook) -> None:
     """INIT lines, START, what was printed, END and REPORT, each with its newline."""
 
     async def scenario() -> None:
-        book.note(response(b"one\ntwo", b"loading\n", init_seconds=0.5), NOON)
+        note(book, response(b"one\ntwo", b"loading\n", init_seconds=0.5), NOON)
         id_ = "8f5ab0a2-0000-4000-8000-000000000001"
 
         assert [
@@ -59,7 +59,7 @@ def test_events_are_the_log_of_the_response(init_log: bytes, printed: bytes) -> 
     async def scenario() -> None:
         book = Logbook()
         noted = response(printed, init_log, init_seconds=1.0)
-        book.note(noted, NOON)
+        note(book, noted, NOON)
         events = await book.events(GROUP)
 
         assert noted.log == "".join(event.message for event in events)
@@ -76,7 +76,7 @@ def test_a_folded_traceback_is_one_event(book: Logbook) -> None:
     r"""A "\r" ends nothing, and what is not UTF-8 is replaced."""
 
     async def scenario() -> None:
-        book.note(response("[ERROR] E\rTraceback:\r\xa0\xa0line\n".encode() + b"\xff\x00\n"), NOON)
+        note(book, response("[ERROR] E\rTraceback:\r\xa0\xa0line\n".encode() + b"\xff\x00\n"), NOON)
 
         assert ["[ERROR] E\rTraceback:\r\xa0\xa0line\n", "\ufffd\0\n"] == messages(
             await book.events(GROUP)
@@ -85,18 +85,15 @@ def test_a_folded_traceback_is_one_event(book: Logbook) -> None:
     run(scenario)
 
 
-def test_the_stream_has_the_day_its_worker_began(book: Logbook) -> None:
-    """A worker that is used after midnight goes on in the stream that it knows of."""
+def test_a_response_is_in_the_stream_that_it_comes_with(book: Logbook) -> None:
+    """The logbook makes no name of its own: not by the day, the version or the worker's id."""
 
     async def scenario() -> None:
         midnight = NOON + 12 * 3600
-        book.note(response(init_seconds=1.0), midnight + 2.5)
-        book.note(response(), midnight + 100)
-        book.note(response(worker_id=W2), midnight + 100)
+        for stream, at in (("a", NOON), ("b", NOON), ("a", midnight + 2.5), (STREAM, midnight)):
+            book.note(response(), stream, at)
 
-        assert [STREAM, f"2026/02/01/[$LATEST]{W2}"] == [
-            stream.name for stream in await book.streams(GROUP)
-        ]
+        assert [STREAM, "a", "b"] == [stream.name for stream in await book.streams(GROUP)]
 
     run(scenario)
 
@@ -105,9 +102,9 @@ def test_a_stream_never_turns_around(book: Logbook) -> None:
     """The clock was set back an hour: the next invocation is not before the last one."""
 
     async def scenario() -> None:
-        book.note(response(b"one\n"), NOON)
-        book.note(response(b"two\n"), NOON - 3600)
-        book.note(response(b"three\n"), NOON + 1)
+        note(book, response(b"one\n"), NOON)
+        note(book, response(b"two\n"), NOON - 3600)
+        note(book, response(b"three\n"), NOON + 1)
         events = await book.events(GROUP)
 
         assert ["one\n", "two\n", "three\n"] == messages(events)
@@ -124,8 +121,8 @@ def test_ids_are_stable_and_unique(book: Logbook) -> None:
     """Who reads twice sees the same ids, also of two invocations of one millisecond."""
 
     async def scenario() -> None:
-        book.note(response(b"same\n"), NOON)
-        book.note(response(b"same\n", worker_id=W2), NOON)
+        note(book, response(b"same\n"), NOON)
+        note(book, response(b"same\n", worker_id=W2), NOON)
         first, second = await book.events(GROUP), await book.events(GROUP)
 
         assert first == second
@@ -140,9 +137,9 @@ def test_a_note_keeps_no_body() -> None:
     async def scenario() -> None:
         book = Logbook()
         noted = response()
-        book.note(msgspec.structs.replace(noted, body=b"x" * 100_000), NOON)
+        note(book, msgspec.structs.replace(noted, body=b"x" * 100_000), NOON)
 
-        assert len(msgspec.json.encode(book._noted[0])) < 10_000
+        assert len(msgspec.json.encode(book._entries[0])) < 10_000
 
     run(scenario)
 
@@ -157,7 +154,7 @@ def test_beyond_the_bound_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None
     async def scenario() -> None:
         book = Logbook()
         for number in range(4):
-            book.note(response(b"%d\n" % number), NOON + number)
+            note(book, response(b"%d\n" % number), NOON + number)
 
         assert ["1\n", "2\n", "3\n"] == messages(await book.events(GROUP))
         assert 1 == book.dropped
@@ -171,31 +168,31 @@ def test_bytes_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def scenario() -> None:
         book = Logbook()
-        book.note(response(b"a" * 50, b"b" * 40), NOON)
-        book.note(response(b"c" * 10), NOON)
+        note(book, response(b"a" * 50, b"b" * 40), NOON)
+        note(book, response(b"c" * 10), NOON)
         assert (0, 100) == (book.dropped, book._bytes)
-        book.note(response(b"d"), NOON)
+        note(book, response(b"d"), NOON)
         assert (1, 11) == (book.dropped, book._bytes)
-        book.note(response(b"e" * 101), NOON)
+        note(book, response(b"e" * 101), NOON)
         assert (4, 0) == (book.dropped, book._bytes)
 
     run(scenario)
 
 
-def test_workers_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every worker that ever was costs nothing."""
+def test_streams_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a logbook does not grow with the workers that ever lived."""
     monkeypatch.setattr(logbook, "MAX_STREAMS", 2)
     book = Logbook()
     for number in range(5):
-        book.note(response(worker_id=f"{number:032x}"), NOON)
+        note(book, response(worker_id=f"{number:032x}"), NOON)
 
-    assert [f"{number:032x}" for number in (3, 4)] == list(book._workers)
+    assert [f"2026/01/31/[$LATEST]{number:032x}" for number in (3, 4)] == list(book._latest)
 
 
 def test_a_logbook_says_what_is_in_it(tmp_path: Path) -> None:
     """The repr counts."""
     book = Logbook(tmp_path)
-    book.note(response(b"12345"), NOON)
+    note(book, response(b"12345"), NOON)
 
     assert f"<Logbook in {tmp_path}, 1 invocations of 5 bytes in memory, 0 dropped>" == repr(book)
     assert "in memory," in repr(Logbook())
@@ -208,10 +205,10 @@ def test_groups_and_streams_are_listed(book: Logbook) -> None:
     """By name, with the times of their first and last events."""
 
     async def scenario() -> None:
-        book.note(response(), NOON)
-        book.note(response(worker_id=W2), NOON + 10)
-        book.note(response(), NOON + 5)
-        book.note(response(function="adder"), NOON + 20)
+        note(book, response(), NOON)
+        note(book, response(worker_id=W2), NOON + 10)
+        note(book, response(), NOON + 5)
+        note(book, response(function="adder"), NOON + 20)
         groups = await book.groups()
 
         assert [("/aws/lambda/adder", NOON_MS + 18_000), (GROUP, NOON_MS - 2000)] == [
@@ -232,8 +229,8 @@ def test_events_are_chosen(book: Logbook) -> None:
     """By stream, by its prefix, by time and by message; the end is not included."""
 
     async def scenario() -> None:
-        book.note(response(b"one\n"), NOON)
-        book.note(response(b"two\n", worker_id=W2), NOON + 1)
+        note(book, response(b"one\n"), NOON)
+        note(book, response(b"two\n", worker_id=W2), NOON + 1)
         other = f"2026/01/31/[$LATEST]{W2}"
 
         async def chosen(**choice: Any) -> list[str]:
@@ -256,8 +253,8 @@ def test_workers_are_interleaved_by_time(book: Logbook) -> None:
     """A long invocation is noted last and began first."""
 
     async def scenario() -> None:
-        book.note(response(b"short\n", seconds=1.0, worker_id=W2), NOON)
-        book.note(response(b"long\n", seconds=10.0), NOON + 1)
+        note(book, response(b"short\n", seconds=1.0, worker_id=W2), NOON)
+        note(book, response(b"long\n", seconds=10.0), NOON + 1)
         events = await book.events(GROUP)
 
         assert ["long\n", "short\n"] == messages(events)
@@ -274,7 +271,7 @@ def test_a_group_that_is_not_there(book: Logbook, group: str) -> None:
     """A function that never ran has none, and a path is no function."""
 
     async def scenario() -> None:
-        book.note(response(), NOON)
+        note(book, response(), NOON)
         for read in (book.events, book.streams):
             with pytest.raises(ResourceNotFound, match="log group does not exist"):
                 await read(group)
@@ -286,7 +283,7 @@ def test_a_stream_that_is_not_there(book: Logbook) -> None:
     """One of two is missing: that is said, and not half an answer."""
 
     async def scenario() -> None:
-        book.note(response(), NOON)
+        note(book, response(), NOON)
         with pytest.raises(ResourceNotFound, match="log stream does not exist"):
             await book.events(GROUP, streams=[STREAM, "other"])
 

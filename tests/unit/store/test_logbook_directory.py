@@ -16,7 +16,7 @@ from miniλ.errors import ServiceError
 from miniλ.store import logbook
 from miniλ.store.logbook import Logbook, LogEvent, LogGroup
 
-from .logbooks import GROUP, NOON, NOON_MS, STREAM, W2, messages, response, run
+from .logbooks import GROUP, NOON, NOON_MS, STREAM, W2, messages, note, response, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ async def taken(book: Logbook) -> None:
     """Let a flush begin: it takes what is noted, and goes to a thread with it."""
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not book._noted
+    assert not book._entries
 
 
 @contextlib.contextmanager
@@ -46,10 +46,10 @@ def test_logs_outlive_their_logbook(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         first = Logbook(tmp_path)
-        first.note(response(b"one\n"), NOON)
+        note(first, response(b"one\n"), NOON)
         await first.flush()
         second = Logbook(tmp_path)
-        second.note(response(b"two\n", worker_id=W2), NOON + 10)
+        note(second, response(b"two\n", worker_id=W2), NOON + 10)
 
         events = await second.events(GROUP)
         assert ["one\n", "two\n"] == messages(events)
@@ -64,7 +64,7 @@ def test_a_file_has_one_event_a_line(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         book = Logbook(tmp_path / "a" / "logs")
-        book.note(response(b"one\rtwo\n"), NOON)
+        note(book, response(b"one\rtwo\n"), NOON)
         await book.flush()
         file = tmp_path / "a" / "logs" / "hello.jsonl"
         lines = file.read_bytes().splitlines()
@@ -89,11 +89,11 @@ def test_what_is_written_is_not_in_memory(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         book = Logbook(tmp_path)
-        book.note(response(), NOON)
+        note(book, response(), NOON)
         await book.flush()
         size = (tmp_path / "hello.jsonl").stat().st_size
 
-        assert (0, 0) == (len(book._noted), book._bytes)
+        assert (0, 0) == (len(book._entries), book._bytes)
         await book.flush()
         assert size == (tmp_path / "hello.jsonl").stat().st_size
 
@@ -107,7 +107,7 @@ def test_a_large_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     async def scenario() -> None:
         book = Logbook(tmp_path)
         for number in range(4):
-            book.note(response(b"%d\n" % number), NOON + number * 10)
+            note(book, response(b"%d\n" % number), NOON + number * 10)
             await book.flush()
 
         assert ["hello.jsonl", "hello.jsonl.1"] == sorted(os.listdir(tmp_path))
@@ -129,7 +129,7 @@ def test_one_flush_of_much_rotates_on_the_way(
     async def scenario() -> None:
         book = Logbook(tmp_path)
         for number in range(50):
-            book.note(response(b"%d\n" % number), NOON + number)
+            note(book, response(b"%d\n" % number), NOON + number)
         await book.flush()
 
         assert all((tmp_path / name).stat().st_size < 8000 for name in os.listdir(tmp_path))
@@ -155,14 +155,14 @@ def test_a_torn_line_is_skipped(tmp_path: Path, torn: bytes) -> None:
 
     async def scenario() -> None:
         before = Logbook(tmp_path)
-        before.note(response(b"one\n"), NOON)
+        note(before, response(b"one\n"), NOON)
         await before.flush()
         with (tmp_path / "hello.jsonl").open("ab") as file:
             file.write(torn)
         assert ["one\n"] == messages(await before.events(GROUP))
 
         after = Logbook(tmp_path)
-        after.note(response(b"two\n"), NOON + 1)
+        note(after, response(b"two\n"), NOON + 1)
         events = await after.events(GROUP)
         assert ["one\n", "two\n"] == messages(events)
         assert 8 == len(events)
@@ -187,14 +187,14 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         book = Logbook(tmp_path)
-        book.note(response(b"one\n"), NOON)
+        note(book, response(b"one\n"), NOON)
         await book.flush()
         size = (tmp_path / "hello.jsonl").stat().st_size
         with full_disk(size + 300):
-            book.note(response(b"two\n"), NOON + 10)
+            note(book, response(b"two\n"), NOON + 10)
             with pytest.raises(ServiceError, match=r"could not be written.*File too large"):
                 await book.flush()
-            book.note(response(b"three\n"), NOON + 20)
+            note(book, response(b"three\n"), NOON + 20)
 
             assert size == (tmp_path / "hello.jsonl").stat().st_size
             full = await book.events(GROUP)
@@ -202,7 +202,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
             assert [NOON_MS - 2000] == [group.created for group in await book.groups()]
         await book.flush()
 
-        assert (0, 0) == (len(book._noted), book._bytes)
+        assert (0, 0) == (len(book._entries), book._bytes)
         assert full == await Logbook(tmp_path).events(GROUP)
 
     run(scenario)
@@ -217,13 +217,13 @@ def test_what_a_full_disk_took_is_not_written_again(
     async def scenario() -> None:
         book = Logbook(tmp_path)
         for number in range(10):
-            book.note(response(b"%d\n" % number), NOON + number * 10)
-        book.note(response(b"other\n", function="other"), NOON + 100)
+            note(book, response(b"%d\n" % number), NOON + number * 10)
+        note(book, response(b"other\n", function="other"), NOON + 100)
         with full_disk(3000), pytest.raises(ServiceError):
             await book.flush()
 
-        assert 0 < len(book._noted) < 10
-        assert sum(len(noted.printed) for noted in book._noted) == book._bytes
+        assert 0 < len(book._entries) < 10
+        assert sum(len(entry.printed) for entry in book._entries) == book._bytes
         assert ["other\n"] == messages(await book.events("/aws/lambda/other"))
         assert [f"{number}\n" for number in range(10)] == messages(await book.events(GROUP))
 
@@ -249,7 +249,7 @@ def test_a_flush_follows_no_link(tmp_path: Path) -> None:
         target.touch()
         (tmp_path / "hello.jsonl").symlink_to(target)
         book = Logbook(tmp_path)
-        book.note(response(), NOON)
+        note(book, response(), NOON)
         with pytest.raises(ServiceError):
             await book.flush()
 
@@ -283,13 +283,13 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         fifo = os.open(tmp_path / "hello.jsonl", os.O_RDWR)
         done = threading.Event()
         try:
-            book.note(response(b"x" * 200_000), NOON)
+            note(book, response(b"x" * 200_000), NOON)
             flushing = asyncio.create_task(book.flush())
             await taken(book)
-            book.note(response(b"meanwhile\n"), NOON + 10)
+            note(book, response(b"meanwhile\n"), NOON + 10)
 
             assert not flushing.done()
-            assert [b"meanwhile\n"] == [noted.printed for noted in book._noted]
+            assert [b"meanwhile\n"] == [entry.printed for entry in book._entries]
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
             await flushing
             done.set()
@@ -312,14 +312,14 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
         fifo = os.open(tmp_path / "slow.jsonl", os.O_RDWR)
         done = threading.Event()
         try:
-            book.note(response(b"0\n"), NOON)
-            book.note(response(b"1\n", function="adder"), NOON)
-            book.note(response(b"2\n"), NOON)
-            book.note(response(b"x" * 200_000, function="slow"), NOON)
+            note(book, response(b"0\n"), NOON)
+            note(book, response(b"1\n", function="adder"), NOON)
+            note(book, response(b"2\n"), NOON)
+            note(book, response(b"x" * 200_000, function="slow"), NOON)
             flushing = asyncio.create_task(book.flush())
             await taken(book)
-            book.note(response(b"3\n"), NOON)
-            book.note(response(b"4\n"), NOON)
+            note(book, response(b"3\n"), NOON)
+            note(book, response(b"4\n"), NOON)
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
             with pytest.raises(ServiceError, match="Is a directory"):
                 await flushing
@@ -328,7 +328,7 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
         finally:
             os.close(fifo)
 
-        assert [b"1\n", b"2\n", b"3\n", b"4\n"] == [noted.printed for noted in book._noted]
+        assert [b"1\n", b"2\n", b"3\n", b"4\n"] == [entry.printed for entry in book._entries]
         assert (1, 8) == (book.dropped, book._bytes)
 
     run(scenario)
@@ -343,13 +343,13 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
         fifo = os.open(tmp_path / "hello.jsonl", os.O_RDWR)
         done = threading.Event()
         try:
-            book.note(response(b"x" * 200_000), NOON)
+            note(book, response(b"x" * 200_000), NOON)
             cancelled = asyncio.create_task(book.flush())
             await taken(book)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
-            book.note(response(b"y" * 200_000), NOON + 10)
+            note(book, response(b"y" * 200_000), NOON + 10)
             following = asyncio.create_task(book.flush())
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
             await following
