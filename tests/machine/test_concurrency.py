@@ -1,4 +1,4 @@
-"""Concurrency: one invocation at a time per worker, shares, throttles, queues."""
+"""Concurrency: one invocation at a time per worker, limits, throttles, queues."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_who_waits_is_served_in_order(run_bench: Callable[..., None]) -> None:
 
 
 def test_waiting_ends_after_its_time(run_bench: Callable[..., None]) -> None:
-    """Who has waited long enough is throttled after all."""
+    """An invocation that has waited for its `wait` is throttled."""
 
     async def scenario(bench: Bench) -> None:
         running = asyncio.create_task(bench.supervisor.invoke("subject"))
@@ -104,7 +104,7 @@ def test_waiting_ends_after_its_time(run_bench: Callable[..., None]) -> None:
 
 
 def test_the_queue_is_bounded(run_bench: Callable[..., None]) -> None:
-    """Beyond `queue_size` nobody may wait."""
+    """Beyond `queue_size` an invocation is throttled at once."""
 
     async def scenario(bench: Bench) -> None:
         answers = await asyncio.gather(
@@ -115,6 +115,30 @@ def test_the_queue_is_bounded(run_bench: Callable[..., None]) -> None:
         assert Counter(type(a) for a in answers) == {miniλ.Response: 3, miniλ.Throttled: 3}
 
     run_bench("time.sleep(0.1)", scenario, {"queue_size": 2}, reserved_concurrency=1)
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_waiting_invocation_follows_its_functions_reservation(
+    run_bench: Callable[..., None], limit: int | None
+) -> None:
+    """It begins as soon as the reservation is removed or raised."""
+
+    async def scenario(bench: Bench) -> None:
+        running = asyncio.create_task(bench.supervisor.invoke("subject", "sleep"))
+        await bench.supervisor.journal.until(
+            journal.WorkerReady, lambda fact: fact.function == "subject"
+        )
+        waiting = asyncio.create_task(bench.supervisor.invoke("subject", "fine", wait=60))
+        await asyncio.sleep(0)
+        await bench.supervisor.functions.reserve("subject", limit)
+        async with asyncio.timeout(10):
+            response = await waiting
+
+        assert response.payload == "fine"
+        assert not running.done()
+        running.cancel()
+
+    run_bench("time.sleep(600)", scenario, timeout=900, reserved_concurrency=1)
 
 
 def test_a_function_cannot_have_more_than_the_host(run_bench: Callable[..., None]) -> None:

@@ -21,6 +21,7 @@ import miniλ
 from miniλ import journal, model
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
+from miniλ.worker.equipment import NO_CONTEXT
 
 from .conftest import OPEN, skip_without, sweep
 
@@ -385,24 +386,47 @@ def test_two_supervisors_cannot_share_a_state(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_transition_that_must_not_be_tells_the_story(run_bench: Callable[..., None]) -> None:
+    """The last facts of a worker that was frozen often, invocations included, and no more."""
+
+    async def scenario(bench: Bench) -> None:
+        supervisor = bench.supervisor
+        await bench.works()
+        (worker,) = (w for w in supervisor._pool._workers.values() if w.function.name == "subject")
+        for _ in range(20):
+            worker.freeze()
+            await bench.works()
+            await bench.works()
+
+        with pytest.raises(AssertionError, match=r"cannot be ready; its story: \.\.\. ") as got:
+            worker._move("ready")
+        assert str(got.value).endswith(" frozen thawed answered*2" * 7)
+        pending = asyncio.create_task(supervisor.invoke("subject", "sleep"))
+        await asyncio.sleep(0)
+        with pytest.raises(AssertionError, match=r"cannot be invoked; its story: .* invoked$"):
+            worker.invoke("id", b"", NO_CONTEXT)
+        assert (await pending).payload == "fine"
+
+    run_bench("time.sleep(0.1)\nreturn 'fine'", scenario, {"freeze_after": 60.0})
+
+
 def test_a_worker_is_frozen_after_each_invocation(run_bench: Callable[..., None]) -> None:
     """50 ms after each, also if the pool has something else to do later: memory, an old /tmp."""
 
     async def scenario(bench: Bench) -> None:
         await bench.abuse("die")  # its /tmp is kept for 10 minutes
-        await bench.supervisor.delete_function("neighbour")
         times: list[float] = []
-
-        def is_new(fact: journal.WorkerFrozen) -> bool:
-            return fact.at not in times
-
         for _ in range(4):
             response = await bench.supervisor.invoke("subject", "fine")
+
+            def is_next(fact: journal.WorkerFrozen, own: str = response.report.worker_id) -> bool:
+                return fact.worker_id == own and fact.at not in times
+
             async with asyncio.timeout(5):
-                fact = await bench.supervisor.journal.until(journal.WorkerFrozen, is_new)
+                fact = await bench.supervisor.journal.until(journal.WorkerFrozen, is_next)
             times.append(fact.at)
 
-            assert fact.worker_id == response.report.worker_id
+        assert times == sorted(times)
 
     run_bench("os.abort()", scenario)
 
