@@ -177,7 +177,7 @@ def test_idle_workers_make_room_for_others(run_bench: Callable[..., None]) -> No
 
 
 def test_a_shared_cold_start(run_bench: Callable[..., None]) -> None:
-    """Who waits for a worker takes the first that is free: no more workers start than callers."""
+    """A waiting invocation takes the first idle worker: no more workers start than callers."""
 
     async def scenario(bench: Bench) -> None:
         await asyncio.gather(*(bench.supervisor.invoke("subject", wait=30) for _ in range(20)))
@@ -203,5 +203,5 @@ def test_reserving_more_than_there_is_is_refused(run_bench: Callable[..., None])
 
 
 def test_the_default_concurrency_follows_from_ram() -> None:
-    """Between 8 and 1,000, whatever the host."""
+    """Between 8 and 1,000, on every host."""
     assert 8 <= default_concurrency() <= 1000

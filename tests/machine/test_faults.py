@@ -119,7 +119,7 @@ def test_forged_frames_end_the_worker(run_bench: Callable[..., None], body: str)
 
 
 def test_a_second_answer_ends_the_worker(run_bench: Callable[..., None]) -> None:
-    """The first answer counts; the second, which nobody waits for, ends the worker (A8)."""
+    """The first answer counts; the second, out of turn, ends the worker (A8)."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()
@@ -170,7 +170,9 @@ def test_an_answer_byte_by_byte_is_an_answer(run_bench: Callable[..., None]) -> 
     run_bench(body, scenario)
 
 
-def test_a_worker_that_never_reads_holds_nobody_up(run_bench: Callable[..., None]) -> None:
+def test_a_worker_that_never_reads_does_not_block_the_supervisor(
+    run_bench: Callable[..., None],
+) -> None:
     """6 MB for a worker that is stopped do not block the supervisor: it times out (A11)."""
 
     async def scenario(bench: Bench) -> None:
@@ -179,7 +181,7 @@ def test_a_worker_that_never_reads_holds_nobody_up(run_bench: Callable[..., None
         started = await bench.supervisor.journal.until(
             journal.WorkerStarted, lambda fact: fact.function == "subject"
         )
-        # The kernel tells nobody but its parent.
+        # The kernel reports the stop to its parent only: polled here.
         while psutil.Process(started.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -240,7 +242,7 @@ def test_odd_output_is_kept_as_it_is(run_bench: Callable[..., None]) -> None:
     run_bench("os.write(1, b'\\xff\\x00\\x1b[31mred\\r\\n')\nreturn 'printed'", scenario)
 
 
-def test_what_is_printed_after_the_answer_is_nobodys(
+def test_what_is_printed_between_invocations_is_in_no_log(
     run_bench: Callable[..., None], tmp_path: Path
 ) -> None:
     """A thread that prints between two invocations prints into neither's log (A13)."""
@@ -286,7 +288,7 @@ TIMEOUTS = {
 
 @pytest.mark.parametrize("body", TIMEOUTS.values(), ids=TIMEOUTS)
 def test_a_timeout_is_answered_at_its_deadline(run_bench: Callable[..., None], body: str) -> None:
-    """Within 100 ms of the deadline, whatever the handler does against it (A14, A15)."""
+    """Within 100 ms of the deadline, also if the handler resists it (A14, A15)."""
 
     async def scenario(bench: Bench) -> None:
         await bench.works()
@@ -305,7 +307,7 @@ def test_a_timeout_is_answered_at_its_deadline(run_bench: Callable[..., None], b
 
 
 def test_the_whole_tree_ends_with_a_timeout(run_bench: Callable[..., None], tmp_path: Path) -> None:
-    """A timeout kills children too, those that called setsid and are nobody's included (A15)."""
+    """A timeout kills children too, also orphans that called setsid (A15)."""
     path = tmp_path / "daemon"
 
     async def scenario(bench: Bench) -> None:
@@ -489,7 +491,7 @@ def test_warm_state_is_a_workers_own(run_bench: Callable[..., None]) -> None:
 
 
 def test_damage_ends_with_its_worker(run_bench: Callable[..., None]) -> None:
-    """A handler that patches json, chdirs and closes its output hurts nobody else (A37)."""
+    """A handler that patches json, chdirs and closes its output hurts no other function (A37)."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()

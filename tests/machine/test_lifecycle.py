@@ -1,4 +1,4 @@
-"""Who stops what: the supervisor closes, is killed, its zygote is killed, its workers idle out."""
+"""The ends of a worker: its supervisor closes or is killed, its zygote is killed, it is idle."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_zygote_killed_while_workers_are_idle_is_not_noticed(
 
 
 def test_a_frozen_worker_goes_with_its_zygote(run_bench: Callable[..., None]) -> None:
-    """A SIGKILL waits for the thaw in cgroup v1: whoever is frozen does not outlive its zygote."""
+    """A SIGKILL waits for the thaw in cgroup v1: a frozen worker does not outlive its zygote."""
 
     async def scenario(bench: Bench) -> None:
         first = await bench.supervisor.invoke("subject", "fine")
@@ -89,7 +89,7 @@ def test_a_frozen_worker_goes_with_its_zygote(run_bench: Callable[..., None]) ->
 
 
 def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., None]) -> None:
-    """An invocation that nobody has seen is run by another worker, not failed."""
+    """An invocation that the dead worker has not read is run by another worker, not failed."""
 
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.invoke("subject", "fine")
@@ -110,7 +110,7 @@ def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., No
 def test_workers_of_a_deleted_function_end_when_they_are_ready(
     run_bench: Callable[..., None], function_directory: Callable[..., Path]
 ) -> None:
-    """Who became ready after the function was deleted, and for nobody, does not stay idle."""
+    """A worker that is ready after its function was deleted, without a waiter, does not stay."""
     source = "import os, time\ntime.sleep(os.urandom(1)[0] / 500)\ndef handler(e, c): return e\n"
 
     async def scenario(bench: Bench) -> None:
@@ -224,7 +224,7 @@ class Holder:
         return False
 
     def wait_unlocked(self) -> None:
-        """Wait until nobody holds the lock any more: flock(2) itself waits."""
+        """Wait until no process holds the lock: flock(2) itself waits."""
         with self.lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
 

@@ -1,4 +1,4 @@
-"""Tests of the logbook: what is noted, what is kept of it, and what a reader gets."""
+"""Tests of the logbook: responses to events, the bounds of memory, and reading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def book(request: pytest.FixtureRequest, tmp_path: Path) -> Logbook:
     return Logbook(None if request.param == "memory" else tmp_path / "logs")
 
 
-# What is noted
+# Responses to events
 
 
 def test_each_line_is_an_event(book: Logbook) -> None:
@@ -54,15 +54,15 @@ def test_each_line_is_an_event(book: Logbook) -> None:
 @pytest.mark.parametrize("init_log", [b"", b"a", b"a\n", b"a\nb", b"\n", b"a\xff\r\n"])
 @pytest.mark.parametrize("printed", [b"", b"\n", b"x", b"x\ny\n", b"START RequestId: forged\n"])
 def test_events_are_the_log_of_the_response(init_log: bytes, printed: bytes) -> None:
-    """Put together they are `Response.log`; START has its time, whatever else is printed."""
+    """Put together they are `Response.log`; START has its time, also after a forged one."""
 
     async def scenario() -> None:
         book = Logbook()
-        noted = response(printed, init_log, init_seconds=1.0)
-        note(book, noted, NOON)
+        example = response(printed, init_log, init_seconds=1.0)
+        note(book, example, NOON)
         events = await book.events(GROUP)
 
-        assert noted.log == "".join(event.message for event in events)
+        assert example.log == "".join(event.message for event in events)
         [start] = [n for n, event in enumerate(events) if "START RequestId: 8f" in event.message]
         assert {NOON_MS - 3000} >= {event.timestamp for event in events[:start]}
         assert {NOON_MS - 2000} == {event.timestamp for event in events[start:-2]}
@@ -118,7 +118,7 @@ def test_a_stream_never_turns_around(book: Logbook) -> None:
 
 
 def test_ids_are_stable_and_unique(book: Logbook) -> None:
-    """Who reads twice sees the same ids, also of two invocations of one millisecond."""
+    """Two reads return the same ids, also of two invocations of one millisecond."""
 
     async def scenario() -> None:
         note(book, response(b"same\n"), NOON)
@@ -136,8 +136,8 @@ def test_a_note_keeps_no_body() -> None:
 
     async def scenario() -> None:
         book = Logbook()
-        noted = response()
-        note(book, msgspec.structs.replace(noted, body=b"x" * 100_000), NOON)
+        example = response()
+        note(book, msgspec.structs.replace(example, body=b"x" * 100_000), NOON)
 
         assert len(msgspec.json.encode(book._entries[0])) < 10_000
 
@@ -250,7 +250,7 @@ def test_events_are_chosen(book: Logbook) -> None:
 
 
 def test_workers_are_interleaved_by_time(book: Logbook) -> None:
-    """A long invocation is noted last and began first."""
+    """A long invocation comes last and began first."""
 
     async def scenario() -> None:
         note(book, response(b"short\n", seconds=1.0, worker_id=W2), NOON)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def taken(book: Logbook) -> None:
-    """Let a flush begin: it takes what is noted, and goes to a thread with it."""
+async def begun(book: Logbook) -> None:
+    """Let a flush begin: it takes all entries to a thread."""
     for _ in range(10):
         await asyncio.sleep(0)
     assert not book._entries
@@ -258,7 +258,7 @@ def test_a_flush_follows_no_link(tmp_path: Path) -> None:
     run(scenario)
 
 
-# A disk that hangs: a FIFO takes 64 kB and no more until somebody reads
+# A disk that hangs: a FIFO takes 64 kB and no more until a thread reads it
 
 
 def drain(fifo: int, done: threading.Event) -> bytes:
@@ -274,7 +274,7 @@ def drain(fifo: int, done: threading.Event) -> bytes:
             done.wait(0.001)
 
 
-def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_disk_that_hangs_does_not_block_the_loop(tmp_path: Path) -> None:
     """While a flush waits for the disk the loop goes on, and notes are taken."""
 
     async def scenario() -> None:
@@ -285,7 +285,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             flushing = asyncio.create_task(book.flush())
-            await taken(book)
+            await begun(book)
             note(book, response(b"meanwhile\n"), NOON + 10)
 
             assert not flushing.done()
@@ -301,7 +301,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came back and what was noted meanwhile are bounded: in order, and the newest stay."""
+    """Entries that came back and those noted meanwhile are bounded: in order, the newest stay."""
     monkeypatch.setattr(logbook, "MAX_INVOCATIONS", 4)
 
     async def scenario() -> None:
@@ -317,7 +317,7 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
             note(book, response(b"2\n"), NOON)
             note(book, response(b"x" * 200_000, function="slow"), NOON)
             flushing = asyncio.create_task(book.flush())
-            await taken(book)
+            await begun(book)
             note(book, response(b"3\n"), NOON)
             note(book, response(b"4\n"), NOON)
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
@@ -335,7 +335,7 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
-    """Who waited for the disk is gone: what it wrote is whole, and the next one waits for it."""
+    """The caller that waited has left: its write is whole, and the next flush waits for it."""
 
     async def scenario() -> None:
         os.mkfifo(tmp_path / "hello.jsonl")
@@ -345,7 +345,7 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             cancelled = asyncio.create_task(book.flush())
-            await taken(book)
+            await begun(book)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled

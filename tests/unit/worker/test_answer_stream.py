@@ -1,4 +1,4 @@
-"""Tests of streams: pieces arrive in order, a slow taker holds the pipe, and nobody else."""
+"""Tests of answer streams: pieces arrive in order, a slow reader pauses the pipe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def taken(stream: AnswerStream) -> list[bytes]:
 
 
 def test_pieces_come_in_order_and_end() -> None:
-    """Who waits before the first piece gets all of them, and then the end."""
+    """A reader that waits before the first piece gets all of them, and then the end."""
 
     async def main() -> None:
         stream = AnswerStream()
@@ -106,7 +106,7 @@ def test_a_taker_that_left_holds_nothing() -> None:
 
 
 def test_a_stream_has_an_end() -> None:
-    """Above 200 MB in all a piece is refused, also where nobody takes them."""
+    """Above 200 MB in all a piece is refused, also without a reader."""
     stream = AnswerStream()
     stream.drop()
     piece = b"x" * (answer_stream.MAX_STREAM // 4)

@@ -98,7 +98,7 @@ def test_a_silent_function_has_an_empty_log() -> None:
 
 
 def test_a_pipe_is_read_while_the_function_runs() -> None:
-    """Who prints ten times what a pipe holds is not stuck: the loop reads meanwhile."""
+    """A worker that prints ten times what a pipe holds is not stuck: the loop reads meanwhile."""
 
     async def scenario() -> None:
         text = bytes(range(256)) * 4 * 640
@@ -158,7 +158,7 @@ def test_what_was_left_out_is_forgotten_with_the_drain() -> None:
     limit=st.integers(2, 60),
 )
 def test_every_byte_is_kept_or_counted(pieces: list[bytes], limit: int) -> None:
-    """In whatever pieces it comes: the first half, a number, the last half."""
+    """In pieces of any size: the first half, a number, the last half."""
 
     async def scenario() -> bytes:
         with opened_log_pipe(limit) as (pipe, writer):
