@@ -9,7 +9,7 @@ from miniλ.worker.answer_stream import AnswerStream
 
 
 class Pipe:
-    """A pipe that knows whether it is held."""
+    """A pipe that records whether it is paused."""
 
     def __init__(self, stream: AnswerStream) -> None:
         self.held = False
@@ -25,7 +25,7 @@ class Pipe:
 
 
 async def taken(stream: AnswerStream) -> list[bytes]:
-    """Take all pieces."""
+    """Return all pieces."""
     return [piece async for piece in stream]
 
 
@@ -65,7 +65,7 @@ def test_it_begins_with_a_piece_or_with_the_end() -> None:
 
 
 def test_a_slow_taker_holds_the_pipe() -> None:
-    """Beyond what may wait the pipe is held; it is let go when half of that is taken."""
+    """Above `WAITING` bytes the pipe is paused; it is resumed when half of them are taken."""
 
     async def main() -> None:
         stream = AnswerStream()
@@ -87,7 +87,7 @@ def test_a_slow_taker_holds_the_pipe() -> None:
 
 
 def test_a_taker_that_left_holds_nothing() -> None:
-    """The pipe is let go, and what still comes is thrown away."""
+    """The pipe is resumed, and pieces that still come are dropped."""
 
     async def main() -> None:
         stream = AnswerStream()

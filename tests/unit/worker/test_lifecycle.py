@@ -149,3 +149,12 @@ def test_a_story_counts_what_was_answered() -> None:
     life.move("invoked")
 
     assert "ready answered*1000003 frozen thawed invoked" == life.text()
+
+
+def test_a_story_is_bounded() -> None:
+    """Of a worker that is frozen for ever again the last 16 facts are told."""
+    life = Life()
+    for fact in ("ready", *("frozen", "thawed") * 1000):
+        life.move(fact)
+
+    assert "... " + " ".join(["frozen thawed"] * 8) == life.text()
