@@ -25,7 +25,7 @@ PROVISIONED = "provisioned-concurrency"
 def log_stream(function: FunctionConfiguration, worker_id: str, started: float) -> str:
     """Return the name of a worker's log stream; `started` is when it was made, as Unix time.
 
-    The one place that makes such a name: the function and the logbook are told the same.
+    The one place that makes such a name: the function's context and the logbook have it from here.
     """
     day = time.strftime("%Y/%m/%d", time.gmtime(started))
     return f"{day}/[{function.version}]{worker_id}"

@@ -15,6 +15,7 @@ To be read in this order:
 - `zygote`: the process that forks workers, as the supervisor sees it.
 - `equipment`: what a worker gets from its supervisor, and the context of an invocation.
 - `worker`: one worker: init, invoke, freeze, thaw, stop, kill.
+- `launch`: pipes, sandbox and fork of its process.
 - `init_phase`: how the init phase went, and how its waiters learn that.
 - `verdicts`: how an invocation ends that its function did not answer.
 - `process_tree`: all processes of a worker, how they are killed, and when they are gone.

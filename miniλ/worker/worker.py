@@ -25,7 +25,7 @@ from miniλ.errors import LambdaError, ServiceError, SupervisorClosed
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.model import MB, Invoked, Response
 from miniλ.runtimes import environment
-from miniλ.worker import log_pipe, verdicts, wire
+from miniλ.worker import launch, log_pipe, verdicts, wire
 from miniλ.worker.answer_stream import MAX_STREAM, AnswerStream
 from miniλ.worker.channel import Channel
 from miniλ.worker.equipment import (
@@ -206,14 +206,12 @@ class Worker:
             )
         undo.push_async_callback(self._give_back_tmp_dir)
 
-        request, our_request = os.pipe2(os.O_CLOEXEC)
-        our_answer, answer = os.pipe2(os.O_CLOEXEC)
-        our_log, log = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = launch.pipes()
         self._channel = Channel(
-            self._loop, our_request, our_answer, self._on_frame, self._on_broken
+            self._loop, ours.request, ours.answer, self._on_frame, self._on_broken
         )
         undo.callback(self._channel.close)
-        self._log = log_pipe.LogPipe(self._loop, our_log, equipment.settings.log_bytes)
+        self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
         undo.callback(self._log.close)
         # From here on, and not from the lease on: leasing is not the function's time.
         self._init.begin()
@@ -228,18 +226,9 @@ class Worker:
                 initialization=self.initialization,
             )
         )
-        descriptors = [request, answer, log]
-        try:
-            volume = self.tmp_dir.open_mount() if equipment.choice.isolation.namespaces else None
-            if volume is not None:
-                descriptors.append(volume)
-            sandbox = self.equipment.sandbox(
-                function, self.worker_id, group.key, self.tmp_dir.path, self.tmp_dir.user
-            )
-            forked = await zygote.fork(sandbox, descriptors)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        forked = await launch.fork(
+            zygote, equipment, function, self.worker_id, group.key, self.tmp_dir, theirs
+        )
         self.pid = forked.pid
         self._tree.take(forked.pid, forked.pidfd, self._on_exit)
         forked.exited.add_done_callback(self._on_reaped)

@@ -1,7 +1,7 @@
 """The Python contract as a client sees it: context, environment, what stays in a worker.
 
-Sources: AWS's developer guide and, where that is silent, AWS's own client for Python (awslambdaric),
-here and in the other files of the contract.
+Sources: AWS's developer guide and, where that is silent, AWS's own client for Python
+(awslambdaric), here and in the other files of the contract.
 """
 
 from __future__ import annotations
