@@ -142,7 +142,7 @@ def test_a_waiting_invocation_follows_its_functions_reservation(
 
 
 def test_a_function_cannot_have_more_than_the_host(run_bench: Callable[..., None]) -> None:
-    """The total bounds functions without a share; a reserved share is kept free for its own."""
+    """The total bounds unreserved functions; reserved concurrency is kept free for its function."""
 
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.update_function_configuration("neighbour", reserved_concurrency=1)

@@ -104,7 +104,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("body", FORGERIES.values(), ids=FORGERIES)
 def test_forged_frames_end_the_worker(run_bench: Callable[..., None], body: str) -> None:
-    """What is no frame, or not of the invocation in flight, is refused at its head (A7-A9)."""
+    """Bytes that are no frame, or of another invocation, are refused at their head (A7-A9)."""
 
     async def scenario(bench: Bench) -> None:
         before = psutil.Process().memory_info().rss
@@ -430,7 +430,7 @@ def test_a_late_init_is_repeated_inside_the_timeout(
 def test_a_slow_init_succeeds_on_the_second_try(
     run_bench: Callable[..., None], function_directory: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """What is late once need not be wedged for ever: the repeated init answers (A19)."""
+    """An init phase that was late once may succeed when it is repeated: it answers (A19)."""
     flag = tmp_path / "flag"
 
     async def scenario(bench: Bench) -> None:
@@ -512,7 +512,7 @@ def test_damage_ends_with_its_worker(run_bench: Callable[..., None]) -> None:
 
 
 def test_the_process_is_ours(run_bench: Callable[..., None]) -> None:
-    """The control for all of the above: the handler runs in another process, as who it should."""
+    """The control for all of the above: the handler runs in another process, as its own user."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()

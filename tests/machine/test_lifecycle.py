@@ -60,7 +60,7 @@ def test_a_killed_zygote_costs_the_invocations_in_flight(
 def test_a_zygote_killed_while_workers_are_idle_is_not_noticed(
     run_bench: Callable[..., None],
 ) -> None:
-    """An idle worker that died with its zygote is not handed out (C57)."""
+    """An idle worker that died with its zygote is not leased (C57)."""
 
     async def scenario(bench: Bench) -> None:
         first = await bench.supervisor.invoke("subject", "fine")
@@ -96,7 +96,7 @@ def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., No
         started = await bench.supervisor.journal.until(journal.WorkerStarted)
         pidfd = os.pidfd_open(started.pid)
         os.kill(started.pid, signal.SIGKILL)
-        # Seen by us, and not by the supervisor, which has had no turn.
+        # Seen here, and not by the supervisor, which has had no turn of the loop.
         select.select([pidfd], [], [])
         os.close(pidfd)
         response = await bench.supervisor.invoke("subject", "fine")
@@ -215,7 +215,7 @@ class Holder:
         return [p for place in hierarchies.places().values() for p in Path(place).glob(mine)]
 
     def is_locked(self) -> bool:
-        """Say whether a worker or its daemon lives: it holds the lock."""
+        """Return whether a worker or its daemon lives: it holds the lock."""
         with self.lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -325,7 +325,7 @@ asyncio.run(main(*sys.argv[1:]))
 def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
     function_directory: Callable[..., Path], tmp_path: Path, victims: str
 ) -> None:
-    """Not even the end of its pid namespace kills whom cgroup v1 has frozen: it is thawed.
+    """Not even the end of its pid namespace kills a worker that cgroup v1 has frozen: it is thawed.
 
     By its zygote; by the next supervisor, where that was killed too.
     """
@@ -563,7 +563,7 @@ def test_closing_gives_running_invocations_their_grace(
 def test_closing_ends_a_repeated_init_that_has_no_worker(
     function_directory: Callable[..., Path],
 ) -> None:
-    """Where the zygote does not answer there is none; its caller hears it, and is not cancelled."""
+    """The zygote does not answer: the caller gets SupervisorClosed, and is not cancelled."""
     code = function_directory("late", app="while True: pass")
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""Limits: CPU, memory, /tmp, processes, descriptors; each is held, and its breach ends one worker.
+"""Limits of CPU, memory, /tmp, processes and descriptors: each is held, and costs no other worker.
 
 Every test runs at each cgroup level of the host, as those of test_faults.py.
 """
@@ -88,7 +88,7 @@ EATERS = {
 def test_memory_without_end_ends_the_worker(
     run_bench: Callable[..., None], level: str, body: str
 ) -> None:
-    """Touched memory, private, shared or in children, ends at the limit and is told apart (A24)."""
+    """Touched memory, private, shared or of children, ends at the limit, with its failure (A24)."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()
@@ -108,7 +108,7 @@ def test_memory_without_end_ends_the_worker(
 def test_a_child_out_of_memory_fails_the_invocation(
     run_bench: Callable[..., None], level: str
 ) -> None:
-    """A handler that survives its child's OOM kill and answers has failed all the same (A25)."""
+    """A handler that survives its child's OOM kill and answers has failed nevertheless (A25)."""
     if not holds(level, "memory"):
         pytest.skip(f"cgroup {level} has no memory controller here: nobody kills one process")
 
@@ -160,7 +160,7 @@ def test_a_full_tmp_ends_its_worker_only(run_bench: Callable[..., None]) -> None
         "    with open(f'{tmp}/{n}', 'wb') as file: os.posix_fallocate(file.fileno(), 0, 1 << 20)\n"
         "time.sleep(60)"
     )
-    # Where /tmp is a tmpfs it counts as memory, and is to be full first.
+    # A /tmp that is a tmpfs counts as memory: it must be full before the memory is.
     run_bench(body, scenario, timeout=30, memory_size=1024)
 
 
@@ -251,7 +251,7 @@ def test_an_idle_worker_uses_no_cpu(run_bench: Callable[..., None], level: str) 
 
 
 def _one_second_of_cpu() -> None:
-    """Let half a second of our own CPU time pass: the worker could have used as much."""
+    """Use half a second of CPU time here: the worker could have used as much meanwhile."""
     end = time.thread_time() + 0.5
     while time.thread_time() < end:
         pass
