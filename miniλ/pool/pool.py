@@ -528,7 +528,7 @@ class Pool:
                 self._relieve_pressure()
             due.append(PRESSURE_SECONDS)
         if due:
-            # 1 ms more: a timer that fires early by rounding would find nothing due.
+            # 1 ms more: a timer that fires early by rounding would have to be set again.
             self._arm(min(due) + 0.001)
 
     def _is_provisioned(self, worker: Worker) -> bool:

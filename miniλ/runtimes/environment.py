@@ -79,7 +79,7 @@ def variables(
         "TEMP": tmp_dir,
         "TMP": tmp_dir,
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-        # Placeholders that open nothing: clients of AWS need some keys to be constructed.
+        # Placeholders that no service accepts: clients of AWS cannot be constructed without keys.
         "AWS_ACCESS_KEY_ID": "minilambda",
         "AWS_SECRET_ACCESS_KEY": "minilambda",
         "AWS_SESSION_TOKEN": "minilambda",

@@ -391,7 +391,7 @@ def _pieces(entries: list[_Entry]) -> Iterator[tuple[int, bytes]]:
 
 
 def _append_piece(path: Path, piece: bytes) -> None:
-    """Append all of a piece or, raising OSError, nothing."""
+    """Append a piece whole, or raise OSError and leave the file as it was."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > ROTATE_BYTES:
             path.replace(f"{path}.1")

@@ -31,7 +31,7 @@ class InitResult(msgspec.Struct, frozen=True):
 
 
 class InitPhase:
-    """One init phase. `result` is done when it is over, or when it is known that there is none."""
+    """One init phase. `result` is done when it is over, or raises why the worker did not start."""
 
     __slots__ = ("_began", "_function", "_record", "_worker_id", "is_repeated", "result", "timeout")
 
@@ -54,7 +54,7 @@ class InitPhase:
         self.result: asyncio.Future[InitResult] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
-        """Start the clock: just before the worker's process is asked for."""
+        """Start the clock, just before the fork of the worker."""
         self._began = time.monotonic()
 
     def seconds_left(self) -> float:
@@ -62,7 +62,7 @@ class InitPhase:
         return self.timeout - (time.monotonic() - self._began)
 
     def succeed(self, log: bytes) -> None:
-        """End it: the handler is loaded; `log` is what was printed meanwhile."""
+        """End it: the handler is loaded; `log` is what it printed."""
         seconds = time.monotonic() - self._began
         self._record(
             journal.WorkerReady(
@@ -84,4 +84,4 @@ class InitPhase:
     def cannot_start(self, error: LambdaError) -> None:
         """Raise an error in all that wait for the result: there is no worker."""
         self.result.set_exception(error)
-        self.result.exception()  # else asyncio complains where nothing waits for it
+        self.result.exception()  # else asyncio complains if no task waits for it

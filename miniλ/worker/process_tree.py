@@ -36,7 +36,7 @@ class ProcessTree:
     __slots__ = ("_loop", "_pidfd", "_record", "_timer", "_worker", "gone", "group", "unkillable")
 
     def __init__(self, worker: object, record: Callable[[Fact], None]) -> None:
-        """`worker` is whose they are: its repr stands in what is recorded."""
+        """`worker` owns the processes: facts name it by its repr."""
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._record = record

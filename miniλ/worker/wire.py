@@ -35,7 +35,7 @@ NOTHING = PREFIX.pack(0, 0)
 
 
 class WireError(Exception):
-    """The bytes are not frames: nothing that their sender sends can be trusted any more."""
+    """The bytes are not frames: their sender cannot be trusted with another invocation."""
 
 
 class InitFrame(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defaults=True):

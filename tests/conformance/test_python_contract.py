@@ -126,8 +126,8 @@ def test_a_client_context_may_say_little(deploy: Deploy) -> None:
     """Options that the caller left out are None, also after an invocation that had them."""
     source = """
         def handler(event, context):
-            said = context.client_context
-            return None if said is None else [said.client, said.custom, said.env]
+            client = context.client_context
+            return None if client is None else [client.client, client.custom, client.env]
         """
 
     async def scenario(code: Path) -> list[Any]:

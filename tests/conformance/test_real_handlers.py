@@ -192,7 +192,7 @@ def test_a_function_gets_its_own_msgspec_and_we_keep_ours(ask: Ask, functions: F
     """A package that the supervisor uses too is the function's own, in its version."""
     code = functions("own_msgspec")
     [installed] = [
-        found.version for found in distributions(path=[str(code)]) if found.name == "msgspec"
+        package.version for package in distributions(path=[str(code)]) if package.name == "msgspec"
     ]
     before = (msgspec.__version__, msgspec.__file__)
     [response] = ask(code, {"x": 1, "y": 2})
@@ -240,8 +240,8 @@ def test_logging_works_without_configuration(ask: Ask, functions: Functions) -> 
     [response] = ask(functions("logging_app"), {})
     assert response.payload == {"level": "WARNING"}
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-    found = re.findall(rf"^\[(\w+)\]\t{stamp}\t(\S+)\t(.*)$", response.log, re.MULTILINE)
-    assert found == [
+    records = re.findall(rf"^\[(\w+)\]\t{stamp}\t(\S+)\t(.*)$", response.log, re.MULTILINE)
+    assert records == [
         ("WARNING", response.request_id, "order 7 is late"),
         ("ERROR", response.request_id, "order 7 is lost"),
         ("ERROR", response.request_id, "no such order"),

@@ -133,8 +133,8 @@ def test_one_flush_of_much_rotates_on_the_way(
         await book.flush()
 
         assert all((tmp_path / name).stat().st_size < 8000 for name in os.listdir(tmp_path))
-        found = messages(await book.events(GROUP))
-        assert [f"{number}\n" for number in range(50 - len(found), 50)] == found
+        lines = messages(await book.events(GROUP))
+        assert [f"{number}\n" for number in range(50 - len(lines), 50)] == lines
 
     run(scenario)
 

@@ -12,16 +12,16 @@ class Pipe:
     """A pipe that records whether it is paused."""
 
     def __init__(self, stream: AnswerStream) -> None:
-        self.held = False
+        self.paused = False
         stream.attach(self._pause, self._resume)
 
     def _pause(self) -> None:
-        assert not self.held
-        self.held = True
+        assert not self.paused
+        self.paused = True
 
     def _resume(self) -> None:
-        assert self.held
-        self.held = False
+        assert self.paused
+        self.paused = False
 
 
 async def taken(stream: AnswerStream) -> list[bytes]:
@@ -73,15 +73,15 @@ def test_a_slow_taker_holds_the_pipe() -> None:
         half = b"x" * (answer_stream.WAITING // 2)
         stream.put(half)
         stream.put(half)
-        assert not pipe.held
+        assert not pipe.paused
         stream.put(b"x")
-        assert pipe.held
+        assert pipe.paused
 
         taker = aiter(stream)
         await anext(taker)
-        assert pipe.held
+        assert pipe.paused
         await anext(taker)
-        assert not pipe.held
+        assert not pipe.paused
 
     asyncio.run(main())
 
@@ -93,11 +93,11 @@ def test_a_taker_that_left_holds_nothing() -> None:
         stream = AnswerStream()
         pipe = Pipe(stream)
         stream.put(b"x" * (answer_stream.WAITING + 1))
-        assert pipe.held
+        assert pipe.paused
         stream.drop()
-        assert not pipe.held
+        assert not pipe.paused
         stream.put(b"x" * (answer_stream.WAITING + 1))
-        assert not pipe.held
+        assert not pipe.paused
         stream.end()
 
         assert [] == await taken(stream)

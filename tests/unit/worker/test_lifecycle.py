@@ -15,14 +15,14 @@ STATES = set(get_args(State))
 
 def reachable(start: State) -> set[State]:
     """Return every state that a worker may get to from `start`."""
-    seen: set[State] = set()
+    states: set[State] = set()
     waiting = [start]
     while waiting:
         state = waiting.pop()
-        if state not in seen:
-            seen.add(state)
+        if state not in states:
+            states.add(state)
             waiting += TRANSITIONS[state].values()
-    return seen
+    return states
 
 
 def test_every_state_has_its_row() -> None:

@@ -254,14 +254,14 @@ def test_a_grandchild_may_hold_the_pipe_open() -> None:
 
     async def scenario() -> None:
         with opened_log_pipe(1024) as (pipe, writer):
-            held = os.dup(writer)
+            copy = os.dup(writer)
             try:
                 os.write(writer, b"bye")
                 os.close(writer)
 
                 assert pipe.drain() == b"bye"
             finally:
-                os.close(held)
+                os.close(copy)
 
     asyncio.run(scenario())
 
