@@ -279,7 +279,7 @@ def test_closing_does_not_wait_for_who_does_not_die(
             supervisor = bench.supervisor
             pending = asyncio.create_task(supervisor.invoke("subject", disk.event))
             pid = await disk.hang(supervisor)
-            groups = list(supervisor._pool._host.hierarchy.directories)
+            groups = list(supervisor._pool._equipment.hierarchy.directories)
             pidfd = os.pidfd_open(pid)
             began = time.monotonic()
             await supervisor.close()
