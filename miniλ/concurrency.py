@@ -1,18 +1,18 @@
-"""This module is concurrency: how many invocations may run at once, and how many do. Pure.
+"""Concurrency: how many invocations may run at once, and how many do. Pure.
 
-Concurrency is what Lambda calls it: invocations in flight, those that wait for a cold start
-included. Each takes from a share: the function's own, if it has reserved concurrency, or what
-the reservations leave, which all others have together.
+An invocation in flight counts, and so does one that waits for a cold start, as on Lambda. Each
+counts in one limit: its function's own, if that has reserved concurrency, or the unreserved limit,
+which all other functions have together.
 """
 
 from __future__ import annotations
 
-# The share of every function that has no reserved concurrency.
+# The name of the limit that functions without reserved concurrency have together.
 UNRESERVED = ""
 
 
 class Concurrency:
-    """So many invocations may run at once, and so many do."""
+    """One limit, by its function's name, and how much of it is used."""
 
     __slots__ = ("limit", "name", "used")
 
@@ -26,7 +26,7 @@ class Concurrency:
 
 
 class AccountConcurrency:
-    """The shares of one supervisor, whose capacity they divide."""
+    """The limits of one supervisor: they divide its capacity."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -36,38 +36,40 @@ class AccountConcurrency:
         self._former: dict[str, Concurrency] = {}
 
     def of(self, name: str) -> Concurrency:
-        """Return the share that invocations of a function take from now."""
+        """Return the limit that new invocations of a function count in."""
         return self._reserved.get(name) or self._unreserved
 
     def reserve(self, name: str, limit: int | None) -> None:
-        """Follow what a function reserves from now on; None is nothing."""
+        """Set the reserved concurrency of a function; None removes the reservation."""
         if limit is None:
             self.withdraw(name)
             return
-        share = self._reserved.get(name) or self._former.pop(name, None) or Concurrency(name, limit)
-        share.limit = limit
-        self._reserved[name] = share
-        self._share_out()
+        concurrency = self._reserved.get(name) or self._former.pop(name, None)
+        if concurrency is None:
+            concurrency = Concurrency(name, limit)
+        concurrency.limit = limit
+        self._reserved[name] = concurrency
+        self._limit_unreserved()
 
     def withdraw(self, name: str) -> None:
-        """Give what a function had reserved back to the others."""
-        share = self._reserved.pop(name, None)
-        if share is not None:
-            share.limit = 0
-            self._former = {n: s for n, s in self._former.items() if s.used}
-            self._former[name] = share
-            self._share_out()
+        """Remove a function's reservation: what it reserved is unreserved again."""
+        concurrency = self._reserved.pop(name, None)
+        if concurrency is not None:
+            concurrency.limit = 0
+            self._former = {name: former for name, former in self._former.items() if former.used}
+            self._former[name] = concurrency
+            self._limit_unreserved()
 
     def reservable(self, name: str) -> int:
-        """Return the concurrency that may be reserved for a function: one must stay for others."""
-        others = sum(share.limit for share in self._reserved.values() if share.name != name)
+        """Return the concurrency that may be reserved for a function: 1 stays unreserved."""
+        others = sum(each.limit for each in self._reserved.values() if each.name != name)
         return max(0, self._capacity - others - 1)
 
     def free(self) -> dict[str, int]:
-        """Return how many more invocations each share may run, by its name."""
-        shares = [self._unreserved, *self._reserved.values()]
-        return {share.name: share.limit - share.used for share in shares}
+        """Return by each limit's name how many more invocations may run in it."""
+        limits = [self._unreserved, *self._reserved.values()]
+        return {each.name: each.limit - each.used for each in limits}
 
-    def _share_out(self) -> None:
-        reserved = sum(share.limit for share in self._reserved.values())
+    def _limit_unreserved(self) -> None:
+        reserved = sum(each.limit for each in self._reserved.values())
         self._unreserved.limit = max(0, self._capacity - reserved)

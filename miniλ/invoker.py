@@ -1,9 +1,9 @@
-"""This module is the invoker: from a function and an event to a response.
+"""The invoker: from a version of a function and an event to a response.
 
-The warm path is a look into the pool and `Worker.invoke`, with nothing between them; here is
-also what comes before it (events, request ids), and what happens where there is no idle worker.
+The warm path is `Pool.lease` and `Worker.invoke`, with nothing between them. The cold path waits
+for a worker, and repeats an init phase that failed. Events are checked here, and request ids made.
 
-A failure of the function is a `Response`; raised are only errors of ours (`LambdaError`).
+A failure of the function is a `Response`; only errors of miniλ are raised (`LambdaError`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration
     from miniλ.pool.pool import Pool
     from miniλ.worker.answer_stream import AnswerStream
-    from miniλ.worker.equipment import InitResult, InvocationContext
+    from miniλ.worker.equipment import InvocationContext
+    from miniλ.worker.init_phase import InitResult
     from miniλ.worker.worker import Worker
 
-# What the sandbox says of a failed init, in Lambda's words, with the request's id in them.
-OURS = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
+# Failures of an init phase that the supervisor worded, as Lambda does: with the request's id.
+WORDED_HERE = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
 
 _ID = re.compile(r"[!-~][ -~]{0,255}")
 _encode_event = msgspec.json.Encoder().encode
@@ -53,7 +54,7 @@ class Invoker:
         wait: float = 0.0,
         stream: AnswerStream | None = None,
     ) -> Awaitable[Response]:
-        """Begin an invocation; its response is to be awaited at once. As `invoke_cold`."""
+        """Begin an invocation, and return its response to be awaited at once. As `invoke_cold`."""
         begun = self.invoke_warm(function, payload, context, request_id, stream)
         return begun or self.invoke_cold(function, payload, context, request_id, wait, stream)
 
@@ -65,11 +66,11 @@ class Invoker:
         request_id: str,
         stream: AnswerStream | None = None,
     ) -> asyncio.Future[Response] | None:
-        """Begin an invocation if there is an idle worker, else return None.
+        """Begin an invocation if a worker is idle, else return None.
 
-        The warm path: no task, no coroutine but the caller's.
+        The warm path: no task, and no coroutine but the caller's.
         """
-        worker = self._pool.take(function)
+        worker = self._pool.lease(function)
         if worker is None:
             return None
         try:
@@ -88,20 +89,20 @@ class Invoker:
     ) -> Response:
         """Run an invocation once there is a worker. `wait`: seconds to queue for concurrency.
 
-        Raises `Throttled`, and what kept a worker from starting. If the caller is cancelled
-        once the function runs, it runs on to its end, and is billed, as on Lambda.
+        Raises `Throttled`, and the error that kept a worker from starting. If the caller is
+        cancelled once the function runs, it runs on to its end, and is billed, as on Lambda.
         """
         while True:
             worker = await self._pool.wait_for(function, wait)
             init = worker.initialised.result()
-            # Whoever is first on a new worker waited for its init phase: a cold start.
+            # The first invocation of a worker, on this path, is its cold start.
             first = init if worker.invocations == 0 else None
             try:
                 if init.status:
                     return await self._repeat_init(worker, request_id, payload, context, stream)
                 return await worker.invoke(request_id, payload, context, stream, first)
             except WorkerGone:
-                continue  # it died in the moment that it was handed over
+                continue  # it died between the hand-over and now
 
     async def _repeat_init(
         self,
@@ -118,14 +119,17 @@ class Invoker:
         began = time.monotonic()
         try:
             again = await asyncio.shield(worker.initialised)
+        except asyncio.CancelledError:
+            self._pool.give_back_later(worker)
+            raise
         except BaseException:
-            self._pool.release(worker)
+            self._pool.give_back(worker)
             raise
         log = init.log + again.log
         seconds = time.monotonic() - began
         if not again.status:
             return await worker.invoke(request_id, payload, context, stream, None, seconds, log)
-        answer, status, error_type = _failed_twice(function, request_id, again)
+        failure, status, error_type = _failed_twice(function, request_id, again)
         invoked = Invoked(
             ended=time.monotonic(),
             function=function.name,
@@ -142,23 +146,24 @@ class Invoker:
             status=status,
             error_type=error_type,
         )
-        self._pool.note(invoked)
-        self._pool.release(worker)
-        return Response(answer, invoked, b"", log)
+        response = Response(failure, invoked, b"", log, function.version)
+        worker.record_failed_init(response)
+        self._pool.give_back(worker)
+        return response
 
 
 def _failed_twice(
     function: FunctionConfiguration, request_id: str, init: InitResult
 ) -> tuple[bytes, str, str]:
-    """Return body, status and error type for an init phase that failed again."""
+    """Return payload, status and error type for an init phase that failed again."""
     if init.status == "timeout":
         message = f"RequestId: {request_id} Error: {failures.timed_out(function.timeout)}"
         return failures.failure_body("Sandbox.Timedout", message), "timeout", ""
-    if init.error_type not in OURS:
-        return init.body, "error", init.error_type
-    text = failures.parse_failure(init.body).error_message
-    body = failures.failure_body(init.error_type, f"RequestId: {request_id} {text}")
-    return body, "error", init.error_type
+    if init.error_type not in WORDED_HERE:
+        return init.payload, "error", init.error_type
+    text = failures.parse_failure(init.payload).error_message
+    failure = failures.failure_body(init.error_type, f"RequestId: {request_id} {text}")
+    return failure, "error", init.error_type
 
 
 def encode_event(event: object) -> bytes:
@@ -172,7 +177,7 @@ def encode_event(event: object) -> bytes:
 
 
 def check_payload(payload: bytes) -> bytes:
-    """Return a JSON text as it is; raises `InvalidRequestContent` or `RequestTooLarge`."""
+    """Return a JSON text unchanged; raises `InvalidRequestContent` or `RequestTooLarge`."""
     if not isinstance(payload, bytes):
         msg = (
             f"payload must be JSON as bytes, got {type(payload).__name__}; "
@@ -190,7 +195,7 @@ def check_payload(payload: bytes) -> bytes:
 
 
 def check_size(payload: bytes) -> bytes:
-    """Refuse an event above Lambda's 6 MB."""
+    """Return a payload unchanged; raises `RequestTooLarge` above Lambda's 6 MB."""
     if len(payload) > model.MAX_PAYLOAD:
         msg = (
             f"{len(payload)} byte payload is too large for the RequestResponse invocation type "
@@ -201,7 +206,7 @@ def check_size(payload: bytes) -> bytes:
 
 
 def check_id(name: str, value: object) -> None:
-    """Refuse a request id or trace id that is no text, or could not be a header's value."""
+    """Raise `InvalidParameterValue` for a request id or trace id that a header could not carry."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         msg = f"{name} must be 1 to 256 printable ASCII characters, got {value!r}"
         raise InvalidParameterValue(msg)
@@ -212,12 +217,12 @@ def new_request_id() -> str:
     while True:
         try:
             return _ids.pop()
-        except IndexError:  # another thread's supervisor may take the last one at any time
+        except IndexError:  # also if another thread's supervisor took the last one just now
             _ids.extend(_more_ids())
 
 
-# Made some at a time, at a quarter of what one by one would cost. Those made together share the
-# version, the variant and 42 random bits between the ends, and have 80 random bits of their own.
+# How many are made at a time, each at a quarter of the cost of one alone. Those made together have
+# the same middle (version, variant and 42 random bits), and each 80 random bits of its own.
 _AHEAD = 32
 _ids: list[str] = []
 

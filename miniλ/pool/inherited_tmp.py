@@ -1,9 +1,9 @@
-"""This module is orphans: each a /tmp whose worker crashed, and that waits for a replacement.
+"""Inherited /tmp: what a worker that crashed leaves to its replacement, as on Lambda.
 
-A replacement finds the /tmp of the one before, as on Lambda. One that has waited for a keep-alive
-in vain is removed, and so is one whose version has gone.
+A /tmp that no replacement has taken within its function's keep-alive is removed, and so is one
+whose version is gone.
 
-Rule: a /tmp has one owner. It is handed on, or removed, when nothing of its worker is left.
+Rule: a /tmp has one owner. It is inherited, or removed, when no process of its worker is left.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from miniλ.worker.tmp_dirs import TmpDirs
     from miniλ.worker.worker import Worker
 
-# Processes end in milliseconds, or their host is in trouble: then a cold start takes a new /tmp.
+# Seconds that a cold start waits for the end of the crashed worker, which usually takes
+# milliseconds; after that it leases a new /tmp.
 INHERITANCE_TIMEOUT = 2.0
 
 
 class InheritedTmps:
-    """What is waiting, by revision: the worker, and since when (time.monotonic())."""
+    """The workers whose /tmp is to be inherited, by revision, and since when (monotonic)."""
 
     def __init__(
         self,
@@ -34,36 +35,36 @@ class InheritedTmps:
         lives: dict[str, asyncio.Task[None]],
         background: Background,
     ) -> None:
-        """`lives` are the workers that are not quite gone, by id."""
+        """`lives` are the tasks of all workers that have not ended yet, by worker id."""
         self._tmp_dirs = tmp_dirs
         self._lives = lives
         self._background = background
-        self._waiting: dict[str, list[tuple[Worker, float]]] = {}
+        self._by_revision: dict[str, list[tuple[Worker, float]]] = {}
 
     def add(self, worker: Worker) -> None:
-        """Keep the /tmp of a worker that ends."""
+        """Keep the /tmp of a worker that ends, for a replacement."""
         since = time.monotonic()
-        self._waiting.setdefault(worker.function.revision, []).append((worker, since))
+        self._by_revision.setdefault(worker.function.revision, []).append((worker, since))
 
     def live(self, worker: Worker) -> Coroutine[Any, Any, None]:
-        """Return the life of a worker: with a /tmp that waits for it, if there is one."""
+        """Return the life of a worker: with an inherited /tmp, if its version has one."""
         revision = worker.function.revision
-        waiting = self._waiting.get(revision)
-        if not waiting:
+        crashed = self._by_revision.get(revision)
+        if not crashed:
             return worker.live()
-        before, _ = waiting.pop()
-        if not waiting:
-            del self._waiting[revision]
+        before, _ = crashed.pop()
+        if not crashed:
+            del self._by_revision[revision]
         return self._inherit(worker, before)
 
     async def _inherit(self, worker: Worker, before: Worker) -> None:
-        """Live with the /tmp of a worker that crashed, once all of that one is gone.
+        """Live with the /tmp of a crashed worker once that one is gone, or without it if it stays.
 
-        One that does not go keeps its /tmp.
+        A crashed worker that stays keeps its /tmp until it is gone.
         """
         life = self._lives.get(before.worker_id)
         if life is not None:
-            ends, first = (life, before.outlived), asyncio.FIRST_COMPLETED
+            ends, first = (life, before.unkillable), asyncio.FIRST_COMPLETED
             try:
                 await asyncio.wait(ends, timeout=INHERITANCE_TIMEOUT, return_when=first)
             except asyncio.CancelledError:
@@ -87,25 +88,28 @@ class InheritedTmps:
             await self._tmp_dirs.give_back(worker.tmp_dir)
 
     def expire(self, now: float) -> list[float]:
-        """Remove each that waited for its keep-alive; return in how many seconds others are due."""
+        """Remove each that is older than its keep-alive; return in how many seconds others are."""
         due: list[float] = []
-        for revision, waiting in list(self._waiting.items()):
-            for item in list(waiting):
+        for revision, crashed in list(self._by_revision.items()):
+            for item in list(crashed):
                 worker, since = item
                 left = worker.function.keep_alive - (now - since)
                 if left <= 0:
-                    waiting.remove(item)
+                    crashed.remove(item)
                     self.discard(worker)
                 else:
                     due.append(left)
-            if not waiting:
-                del self._waiting[revision]
+            if not crashed:
+                del self._by_revision[revision]
         return due
 
     def remove(self, unwanted: Callable[[Worker], bool] = lambda _: True) -> None:
-        """Remove those whose workers nobody will replace; all are of one version, or none."""
-        for revision, waiting in list(self._waiting.items()):
-            if unwanted(waiting[0][0]):
-                del self._waiting[revision]
-                for worker, _ in waiting:
+        """Remove the /tmp of each worker that is `unwanted`; workers of a revision all are or none.
+
+        Without an argument, remove all.
+        """
+        for revision, crashed in list(self._by_revision.items()):
+            if unwanted(crashed[0][0]):
+                del self._by_revision[revision]
+                for worker, _ in crashed:
                     self.discard(worker)

@@ -1,7 +1,7 @@
-"""This module is the plan: which invocation gets which worker, who starts, who ends. Pure.
+"""The plan: which invocation gets which worker, which workers start, and which end. Pure.
 
-Rule: values in, values out. Nothing here awaits, reads a clock or changes anything; the pool
-asks, and carries out what it is told.
+Rule: values in, values out. `plan` awaits nothing, reads no clock and changes no argument; the pool
+calls it after each change and carries out what it returns.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """An invocation without a worker. `admitted`: it counts in its share already."""
+class PendingInvocation(msgspec.Struct, frozen=True):
+    """An invocation without a worker. `admitted`: it counts in its concurrency limit already."""
 
     number: int
     revision: str
-    share: str
+    concurrency: str
     admitted: bool
 
 
-class Idle(msgspec.Struct, frozen=True):
+class IdleWorker(msgspec.Struct, frozen=True):
     """A worker without an invocation; the lowest `priority` is the first to be ended."""
 
     worker_id: str
@@ -40,13 +40,13 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class Admit(msgspec.Struct, frozen=True):
-    """Count the invocation in its share: it waits for a worker now, not for concurrency."""
+    """Count the invocation in its limit: it waits for a worker now, not for concurrency."""
 
     number: int
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start a worker for the function that this invocation asks for."""
+    """Start a worker of the version that this invocation is for."""
 
     number: int
 
@@ -62,60 +62,60 @@ Action: TypeAlias = Assign | Admit | Start | Stop
 
 
 def plan(
-    asks: Sequence[Ask],
-    idle: Sequence[Idle],
-    coming: Counter[str],
+    pending: Sequence[PendingInvocation],
+    idle: Sequence[IdleWorker],
+    starting: Counter[str],
     room: int,
     free: dict[str, int],
-    leaving: int = 0,
+    ending: int = 0,
 ) -> list[Action]:
-    """Decide what happens next. Values in, values out; nothing is awaited or changed.
+    """Return what to do next.
 
-    `asks` are in the order they came; `idle` is in the order workers became idle; `coming`
+    `pending` are in the order they came; `idle` is in the order workers became idle; `starting`
     counts starting workers by revision; `room` is how many more workers may live; `free` is
-    how many more invocations each share may run.
+    how many more invocations each concurrency limit allows; `ending` counts workers that end.
     """
     actions: list[Action] = []
     idle = list(idle)
-    coming = coming.copy()
+    starting = starting.copy()
     free = dict(free)
 
-    # Concurrency first. Who finds none left waits on, and others may pass.
-    admitted: list[Ask] = []
-    for ask in asks:
-        if not ask.admitted:
-            if free.get(ask.share, 0) <= 0:
+    # Concurrency first. An invocation whose limit is used up waits on, and others may pass it.
+    admitted: list[PendingInvocation] = []
+    for invocation in pending:
+        if not invocation.admitted:
+            if free.get(invocation.concurrency, 0) <= 0:
                 continue
-            free[ask.share] -= 1
-            actions.append(Admit(ask.number))
-        admitted.append(ask)
+            free[invocation.concurrency] -= 1
+            actions.append(Admit(invocation.number))
+        admitted.append(invocation)
 
-    # Warm workers next, for everybody: nobody's worker may be ended below while the
-    # invocation that it could have served stands in the same queue.
-    cold: list[Ask] = []
-    for ask in admitted:
-        own = [worker for worker in idle if worker.revision == ask.revision]
+    # Warm workers next, for all of them: no worker is stopped below while an invocation that it
+    # could serve is pending.
+    cold: list[PendingInvocation] = []
+    for invocation in admitted:
+        own = [worker for worker in idle if worker.revision == invocation.revision]
         if own:
             idle.remove(own[-1])
-            actions.append(Assign(ask.number, own[-1].worker_id))
+            actions.append(Assign(invocation.number, own[-1].worker_id))
         else:
-            cold.append(ask)
+            cold.append(invocation)
 
     # The rest, from cheapest to dearest:
     #
-    # 1. A worker of its version is on its way, and will take it: one cold start is shared.
+    # 1. A worker of its version is starting, and will take it: one cold start is shared.
     # 2. There is room: start a worker.
-    # 3. Room is on its way: somebody is leaving.
+    # 3. Room is on its way: a worker is ending.
     # 4. An idle worker of another version makes room.
     #
-    # Else, and after the third, it waits, and we are asked again.
-    for ask in cold:
-        if coming[ask.revision] > 0:
-            coming[ask.revision] -= 1
+    # Else, and after the third, it stays pending until the pool calls again.
+    for invocation in cold:
+        if starting[invocation.revision] > 0:
+            starting[invocation.revision] -= 1
             continue
         if room <= 0:
-            if leaving > 0:
-                leaving -= 1
+            if ending > 0:
+                ending -= 1
                 continue
             if not idle:
                 continue
@@ -124,5 +124,5 @@ def plan(
             actions.append(Stop(cheapest.worker_id, "made room"))
             room += 1
         room -= 1
-        actions.append(Start(ask.number))
+        actions.append(Start(invocation.number))
     return actions

@@ -1,8 +1,10 @@
-"""This module is what the pool notes: of each version, of its worth, of each who waits."""
+"""What the pool knows of one version, of its place in the order of eviction, and of each waiter."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from miniλ.pool.plan import PendingInvocation
 
 if TYPE_CHECKING:
     import asyncio
@@ -12,48 +14,75 @@ if TYPE_CHECKING:
     from miniλ.worker.worker import Worker
 
 
-class Waiting:
-    """An Ask with what carries it out."""
+class Waiter:
+    """An invocation that waits for a worker, and the future that hands the worker over."""
 
-    __slots__ = ("admitted", "function", "future", "number", "share")
+    __slots__ = ("admitted", "concurrency", "function", "future", "number")
 
     def __init__(
         self,
         number: int,
         function: FunctionConfiguration,
-        share: Concurrency,
+        concurrency: Concurrency,
         future: asyncio.Future[Worker],
     ) -> None:
         self.number = number
         self.function = function
-        self.share = share
+        self.concurrency = concurrency
         self.future = future
         self.admitted = False
 
+    def pending(self) -> PendingInvocation:
+        """Return the invocation as the plan sees it."""
+        return PendingInvocation(
+            self.number, self.function.revision, self.concurrency.name, self.admitted
+        )
 
-class Worth:
-    """What greedy-dual knows of a function: how often it is used, and what a cold start costs."""
 
-    __slots__ = ("clock", "cold_seconds", "uses")
+class GreedyDual:
+    """The priority of a function's idle workers: the lowest is evicted first.
+
+    Greedy-dual with size and frequency, as FaasCache has it for keep-alive (Fuerst and Sharma,
+    ASPLOS 2021): priority = clock + frequency * cost / size. The pool's clock is the priority of
+    the worker that was evicted last; a function's is the pool's clock when it was last invoked.
+    """
+
+    __slots__ = ("clock", "cost", "frequency")
 
     def __init__(self) -> None:
-        self.uses = 0
-        self.cold_seconds = 0.0
         self.clock = 0.0
+        # Invocations, and the seconds of a cold start.
+        self.frequency = 0
+        self.cost = 0.0
+
+    def priority(self, size: int) -> float:
+        """Return the priority of a worker of this size (MB)."""
+        return self.clock + self.frequency * self.cost / size
 
 
 class Version:
-    """What the pool knows of one version: its idle workers, the last one to become idle last."""
+    """One version of a function: its idle workers (the last to become idle is last), its limits."""
 
-    __slots__ = ("failed", "function", "idle", "is_current", "provisioned", "share", "worth")
+    __slots__ = (
+        "concurrency",
+        "failure",
+        "function",
+        "greedy_dual",
+        "idle",
+        "is_current",
+        "provisioned",
+    )
 
-    def __init__(self, function: FunctionConfiguration, share: Concurrency, worth: Worth) -> None:
+    def __init__(
+        self, function: FunctionConfiguration, concurrency: Concurrency, greedy_dual: GreedyDual
+    ) -> None:
         self.function = function
         self.idle: list[Worker] = []
         self.is_current = True
-        # What the next invocation takes from; a worker gives back to the one that it took from.
-        self.share = share
-        self.worth = worth
-        # So many workers are kept initialised; what the last init phase that failed said.
+        # The limit that the next invocation counts in. One in flight stays in the limit that it
+        # was counted in, which a change of the reservation does not change.
+        self.concurrency = concurrency
+        self.greedy_dual = greedy_dual
+        # How many workers are kept initialised, and why there are fewer: Lambda's code, or "".
         self.provisioned = 0
-        self.failed = ""
+        self.failure = ""

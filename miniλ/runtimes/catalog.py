@@ -1,8 +1,8 @@
-"""This module is runtimes: from a runtime's name to the program that its workers run in.
+"""The catalog of runtimes: from a runtime's name to the programs that its workers may run in.
 
 A Python runtime is an interpreter of that version on PATH; the one that runs the supervisor
-serves its own version. Code is never run to find out: a candidate that turns out to be
-something else is dropped when its zygote says which Python it is.
+serves its own version. `candidates` runs none of them: the zygote of a candidate says which Python
+it is, and a candidate that is another version is dropped then. `here` does start each once.
 """
 
 from __future__ import annotations
@@ -11,16 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from miniλ.errors import InvalidParameterValue
-from miniλ.sandbox import namespaces
-
-if TYPE_CHECKING:
-    from miniλ.model import FunctionConfiguration
-    from miniλ.settings import Settings
 
 PYTHON = tuple(f"python3.{minor}" for minor in range(9, 15))
 KNOWN = PYTHON
@@ -29,12 +22,12 @@ _VERSION = "import sys; print('python%d.%d' % sys.version_info[:2])"
 
 
 def own() -> str:
-    """Return the runtime of the interpreter that runs us."""
+    """Return the runtime of the interpreter that runs the supervisor."""
     return f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def check(runtime: object) -> None:
-    """Refuse a runtime that miniλ does not know at all."""
+    """Raise `InvalidParameterValue` for a runtime that is not in the catalog."""
     if runtime not in KNOWN:
         msg = f"Runtime must be one of {', '.join(KNOWN)}, got {runtime!r}; here: {here_text()}"
         raise InvalidParameterValue(msg)
@@ -42,12 +35,12 @@ def check(runtime: object) -> None:
 
 def candidates(runtime: str) -> list[str]:
     """Return the programs that may be this runtime, best first."""
-    found = [sys.executable] if runtime == own() and sys.executable else []
+    programs = [sys.executable] if runtime == own() and sys.executable else []
     for directory in os.get_exec_path():
         path = shutil.which(runtime, path=directory)
-        if path is not None and path not in found:
-            found.append(path)
-    return found
+        if path is not None and path not in programs:
+            programs.append(path)
+    return programs
 
 
 def here() -> list[str]:
@@ -108,81 +101,3 @@ def workers_directory() -> Path:
     """
     inside = Path(__file__).resolve().parent.parent / "workers"
     return inside if inside.is_dir() else packages_directory() / "workers"
-
-
-def visible(function: FunctionConfiguration) -> tuple[str, ...]:
-    """Return the directories beside its code that a function of the embedding app imports from."""
-    system = (*namespaces.SYSTEM, sys.base_prefix)
-    found: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in function.python_path}):
-        known = any(namespaces.is_within(path, other) for other in (*system, *found))
-        if not known and os.path.isdir(path):
-            found.append(path)
-    return tuple(found)
-
-
-def layers(function: FunctionConfiguration, root: str) -> str:
-    """Return where a worker finds its layers, by where it finds its code; "" without layers."""
-    inside = bool(function.layers_path) and root == namespaces.TASK_ROOT
-    return namespaces.LAYERS if inside else function.layers_path
-
-
-def environment(
-    function: FunctionConfiguration,
-    settings: Settings,
-    worker_id: str,
-    program: str,
-    root: str,
-    tmp_dir: str,
-) -> dict[str, str]:
-    """Return the environment that a worker gives its function.
-
-    `root` and `tmp_dir` are where it finds its code and its /tmp: /var/task and /tmp, and the real
-    paths where there is no mount namespace.
-
-    Source: developer guide, "Defined runtime environment variables". AWS_LAMBDA_RUNTIME_API is
-    absent, since this worker is spoken to by pipe.
-    """
-    day = time.strftime("%Y/%m/%d", time.gmtime())
-    programs = in_utf8(os.path.dirname(os.path.realpath(program)))
-    opt = in_utf8(layers(function, root) or namespaces.LAYERS)
-    root, tmp_dir = in_utf8(root), in_utf8(tmp_dir)
-    variables = {
-        "LANG": "en_US.UTF-8",
-        "LC_CTYPE": "C.UTF-8",
-        "TZ": ":UTC",
-        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:{opt}/bin",
-        "LD_LIBRARY_PATH": f"{root}:{root}/lib:{opt}/lib",
-        "HOME": tmp_dir,
-        "TMPDIR": tmp_dir,
-        "TEMP": tmp_dir,
-        "TMP": tmp_dir,
-        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-        # Nobody's keys: clients of AWS need some to be constructed.
-        "AWS_ACCESS_KEY_ID": "minilambda",
-        "AWS_SECRET_ACCESS_KEY": "minilambda",
-        "AWS_SESSION_TOKEN": "minilambda",
-        "PYTHONPATH": in_utf8(os.pathsep.join(function.python_path)),
-        **function.environment,
-        "_HANDLER": function.handler,
-        "AWS_REGION": settings.region,
-        "AWS_DEFAULT_REGION": settings.region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
-        "AWS_LAMBDA_FUNCTION_NAME": function.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": function.version,
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
-        "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{function.version}]{worker_id}",
-        "LAMBDA_TASK_ROOT": root,
-        "LAMBDA_RUNTIME_DIR": f"{namespaces.RUNTIME}/python"
-        if root == namespaces.TASK_ROOT
-        else in_utf8(str(workers_directory() / "python")),
-    }
-    logging = function.passthrough.get("LoggingConfig", {})
-    if logging.get("LogFormat") == "JSON":
-        variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
-        variables["AWS_LAMBDA_LOG_LEVEL"] = logging.get("ApplicationLogLevel", "INFO")
-    if not variables["PYTHONPATH"]:
-        del variables["PYTHONPATH"]
-    return variables

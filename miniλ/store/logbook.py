@@ -1,15 +1,16 @@
-"""This module is the logbook: what functions printed, to be read after the invocation.
+"""The logbook: what functions printed, by log group and stream, as CloudWatch keeps it.
 
-A function has a group, "/aws/lambda/NAME", and a worker has a stream in it, whose name the
-worker knows from its environment: "YYYY/MM/DD/[$LATEST]" and its id, by the day it began.
+A function has a group, "/aws/lambda/NAME", and each of its workers has a stream in it. The stream's
+name comes with each response, from the worker: its function sees the same name in its context.
 
-Rule 1: `note` is on the invoke path and formats nothing. Lines are made of it when they are
-written to disk or read.
+Rule 1: `note` is on the invoke path and formats nothing. The lines are made when they are written
+to disk or read.
 
-Rule 2: memory is bounded, whatever the disk does. Beyond `MAX_INVOCATIONS` or `MAX_BYTES` the
-oldest go, and are counted in `dropped`. What a flush has in hand comes on top, once.
+Rule 2: memory is bounded, also while the disk is full or hangs. Beyond `MAX_INVOCATIONS` or
+`MAX_BYTES` the oldest invocations are dropped, and counted in `dropped`. The batch that a flush is
+writing comes on top.
 
-Rule 3: files are touched in threads, one task at a time. Whoever waits for it may be
+Rule 3: files are touched in threads, one task at a time. A caller that waits for it may be
 cancelled; the work itself is finished.
 
 On disk a group is NAME.jsonl and, older, NAME.jsonl.1: one event a line. An invocation is in
@@ -38,15 +39,15 @@ if TYPE_CHECKING:
 
     from miniλ.journal import Journal
 
-# What functions print is on disk after so long, where it is kept.
+# Between two flushes: how much of the log a crash may cost.
 FLUSH_SECONDS = 1.0
 MAX_INVOCATIONS = 10_000
 MAX_BYTES = 32 * 1024 * 1024
-# Workers whose stream is remembered: far more than live at once.
+# Streams whose latest event is remembered: many more than workers live at once.
 MAX_STREAMS = 10_000
-# A file above this becomes the older one; whoever reads a group reads twice this at most.
+# A file above this becomes the older one, so a reader of a group reads two of this size at most.
 ROTATE_BYTES = 8 * 1024 * 1024
-# What one append writes, as far as invocations allow: what is taken back if it fails.
+# The least that one append writes, where there is more. An append that fails is taken back whole.
 PIECE_BYTES = 1024 * 1024
 
 PREFIX = "/aws/lambda/"
@@ -62,7 +63,7 @@ T = TypeVar("T")
 class LogEvent(msgspec.Struct, frozen=True, gc=False):
     r"""One line that was printed, as it is on disk. Times are milliseconds since 1970.
 
-    `message` ends in "\n". `id` is made of digits, and greater the later it was noted.
+    `message` ends in "\n". `id` is made of digits, and increases in the order of `note`.
     """
 
     timestamp: int
@@ -73,7 +74,7 @@ class LogEvent(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def position(self) -> int:
-        """Where it stands among all events of its group: by time, then by id."""
+        """Its place in the order of its group's events: by time, then by id."""
         return position(self.timestamp) + int(self.id)
 
 
@@ -94,14 +95,14 @@ class LogStream(msgspec.Struct, frozen=True):
     ingested: int
 
 
-class _Noted(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of a response: not its body, which may be 6 MB. Seconds since 1970.
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a response, without its payload, which may be 6 MB. Seconds since 1970.
 
-    `day` is the stream's; nothing of this invocation is earlier than `after`.
+    No event of this invocation is earlier than `after`.
     """
 
     number: int
-    day: str
+    stream: str
     after: float
     at: float
     invoked: Invoked
@@ -110,27 +111,23 @@ class _Noted(msgspec.Struct, frozen=True, gc=False):
     version: str
 
 
-class _Worker(msgspec.Struct):
-    day: str
-    latest: float
-
-
 class Logbook:
     """What functions printed: in memory, or in a directory that `flush` writes to."""
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self.dropped = 0  # invocations, since the start
         self._directory = None if directory is None else Path(directory)
-        self._noted: deque[_Noted] = deque()
+        self._entries: deque[_Entry] = deque()
         self._bytes = 0
-        self._workers: dict[str, _Worker] = {}
+        # By stream: when its latest invocation was answered.
+        self._latest: dict[str, float] = {}
         self._number = time.time_ns()
         self._alone = asyncio.Lock()
 
     def __repr__(self) -> str:
         where = "memory" if self._directory is None else str(self._directory)
         return (
-            f"<Logbook in {where}, {len(self._noted)} invocations of {self._bytes} bytes "
+            f"<Logbook in {where}, {len(self._entries)} invocations of {self._bytes} bytes "
             f"in memory, {self.dropped} dropped>"
         )
 
@@ -139,22 +136,21 @@ class Logbook:
         """Whether there is a directory, to which `flush` must be called."""
         return self._directory is not None
 
-    def note(self, response: Response, at: float) -> None:
-        """Keep what an invocation printed; it was answered `at` seconds since 1970."""
+    def note(self, response: Response, stream: str, at: float) -> None:
+        """Keep the log of an invocation in a stream; it was answered `at` seconds since 1970."""
         invoked = response.invoked
-        worker = self._workers.get(invoked.worker_id)
-        if worker is None:
-            worker = self._meet(invoked, at)
-        # A clock that was set back does not turn a stream around.
-        after = worker.latest
+        # A clock that was set back does not reverse the order in a stream.
+        after = self._latest.get(stream)
+        if after is None:
+            after = self._open_stream()
         if at < after:  # noqa: PLR1730 - max() is a call, and this is the invoke path
             at = after
-        worker.latest = at
+        self._latest[stream] = at
         self._number += 1
-        self._noted.append(
-            _Noted(
+        self._entries.append(
+            _Entry(
                 self._number,
-                worker.day,
+                stream,
                 after,
                 at,
                 invoked,
@@ -164,26 +160,24 @@ class Logbook:
             )
         )
         self._bytes += len(response.printed) + len(response.init_log)
-        if self._bytes > MAX_BYTES or len(self._noted) > MAX_INVOCATIONS:
+        if self._bytes > MAX_BYTES or len(self._entries) > MAX_INVOCATIONS:
             self._trim()
 
-    def _meet(self, invoked: Invoked, at: float) -> _Worker:
-        began = at - invoked.seconds - (invoked.init_seconds or 0.0)
-        day = time.strftime("%Y/%m/%d", time.gmtime(began))
-        worker = self._workers[invoked.worker_id] = _Worker(day, 0.0)
-        if len(self._workers) > MAX_STREAMS:
-            del self._workers[next(iter(self._workers))]
-        return worker
+    def _open_stream(self) -> float:
+        """Make room for a stream; return the time that all its events are after."""
+        while len(self._latest) >= MAX_STREAMS:
+            del self._latest[next(iter(self._latest))]
+        return 0.0
 
     def _trim(self) -> None:
-        while self._bytes > MAX_BYTES or len(self._noted) > MAX_INVOCATIONS:
-            oldest = self._noted.popleft()
+        while self._bytes > MAX_BYTES or len(self._entries) > MAX_INVOCATIONS:
+            oldest = self._entries.popleft()
             self._bytes -= len(oldest.printed) + len(oldest.init_log)
             self.dropped += 1
 
     @contextlib.asynccontextmanager
     async def flushing(self, facts: Journal) -> AsyncIterator[None]:
-        """Flush once a second meanwhile, and at the end; what the disk does not take is told."""
+        """Flush every second until the end, and then once more; a failed flush is a `Trouble`."""
         if self._directory is None:
             yield
             return
@@ -193,34 +187,34 @@ class Logbook:
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
-            await self._flush_or_tell(facts)
+            await self._flush_or_record(facts)
 
     async def _flush_on(self, facts: Journal) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await self._flush_or_tell(facts)
+            await self._flush_or_record(facts)
 
-    async def _flush_or_tell(self, facts: Journal) -> None:
+    async def _flush_or_record(self, facts: Journal) -> None:
         try:
             await self.flush()
         except ServiceError as exc:
             facts.record(journal.Trouble(what=f"logs are not written: {exc}"))
 
     async def flush(self) -> None:
-        """Write to the directory what is not written yet, and nothing without a directory.
+        """Write to the directory what is only in memory; without a directory, do nothing.
 
-        Raises `ServiceError` if the disk does not take it: it is kept, and tried again with
-        the next flush.
+        Raises `ServiceError` if the disk does not take it: it is kept, and written by the next
+        flush.
         """
         await self._exclusively(self._write)
 
     async def groups(self) -> list[LogGroup]:
         """Return the groups that have events, by name."""
-        return await self._reading(lambda noted: _groups(self._directory, noted))
+        return await self._reading(lambda entries: _groups(self._directory, entries))
 
     async def streams(self, group: str) -> list[LogStream]:
         """Return the streams of a group, by name. Raises `ResourceNotFound`."""
-        return await self._reading(lambda noted: _streams(self._read(group, noted)))
+        return await self._reading(lambda entries: _streams(self._read(group, entries)))
 
     async def events(
         self,
@@ -232,22 +226,22 @@ class Logbook:
         end: int | None = None,
         matches: Callable[[str], bool] | None = None,
     ) -> list[LogEvent]:
-        """Return a group's events by `LogEvent.position`: those of `streams`, if they are given.
+        """Return a group's events in the order of `LogEvent.position`.
 
-        And those whose stream begins with `prefix`, whose time is from `start` to before
-        `end` in milliseconds, and whose message `matches`. Raises `ResourceNotFound` for a group
-        or a stream that is not there.
+        Only those of `streams` if that is not None, whose stream begins with `prefix`, whose time
+        is from `start` to before `end` in milliseconds, and whose message `matches`. Raises
+        `ResourceNotFound` for a group or a stream that does not exist.
         """
         wanted = None if streams is None else frozenset(streams)
 
-        def choose(noted: list[_Noted]) -> list[LogEvent]:
-            found = self._read(group, noted)
-            if wanted is not None and not wanted <= {event.stream for event in found}:
+        def choose(entries: list[_Entry]) -> list[LogEvent]:
+            events = self._read(group, entries)
+            if wanted is not None and not wanted <= {event.stream for event in events}:
                 msg = "The specified log stream does not exist."
                 raise ResourceNotFound(msg)
             return [
                 event
-                for event in found
+                for event in events
                 if (wanted is None or event.stream in wanted)
                 and event.stream.startswith(prefix)
                 and (start is None or event.timestamp >= start)
@@ -264,17 +258,16 @@ class Logbook:
             async with self._alone:
                 return await work()
 
-        # A thread cannot be cancelled: who comes next waits until it is done.
+        # A thread cannot be cancelled: the next caller waits until this one's work is done.
         return await asyncio.shield(asyncio.create_task(alone()))
 
-    async def _reading(self, look: Callable[[list[_Noted]], T]) -> T:
+    async def _reading(self, read: Callable[[list[_Entry]], T]) -> T:
         async def work() -> T:
-            # A disk that takes nothing is `flush`'s to report: what it holds can be read,
-            # and what it did not take is still here.
+            # `flush` reports a full disk. A reader gets what is on it, and the rest from memory.
             with contextlib.suppress(ServiceError):
                 await self._write()
             try:
-                return await asyncio.to_thread(look, list(self._noted))
+                return await asyncio.to_thread(read, list(self._entries))
             except OSError as exc:
                 msg = f"Logs in {self._directory} could not be read: {exc}"
                 raise ServiceError(msg) from exc
@@ -282,13 +275,13 @@ class Logbook:
         return await self._exclusively(work)
 
     async def _write(self) -> None:
-        if self._directory is None or not self._noted:
+        if self._directory is None or not self._entries:
             return
-        taken, self._noted, self._bytes = self._noted, deque(), 0
-        left, error = await asyncio.to_thread(_append, self._directory, taken)
+        batch, self._entries, self._bytes = self._entries, deque(), 0
+        rest, error = await asyncio.to_thread(_append, self._directory, batch)
         if error is not None:
-            self._noted.extendleft(reversed(left))
-            self._bytes += sum(len(noted.printed) + len(noted.init_log) for noted in left)
+            self._entries.extendleft(reversed(rest))
+            self._bytes += sum(len(entry.printed) + len(entry.init_log) for entry in rest)
             self._trim()
             msg = (
                 f"Logs could not be written to {self._directory}: {error}. They are kept in "
@@ -296,54 +289,53 @@ class Logbook:
             )
             raise ServiceError(msg) from error
 
-    def _read(self, group: str, noted: list[_Noted]) -> list[LogEvent]:
+    def _read(self, group: str, entries: list[_Entry]) -> list[LogEvent]:
         """Return all events of a group, in order. In a thread."""
-        found: list[LogEvent] = []
-        named = _GROUP.fullmatch(group)
-        if named is not None:
-            function = named[1]
+        events: list[LogEvent] = []
+        match = _GROUP.fullmatch(group)
+        if match is not None:
+            function = match[1]
             if self._directory is not None:
-                found = [
+                events = [
                     event for path in _paths(self._directory, function) for event in _load(path)
                 ]
-            for one in noted:
-                if one.invoked.function == function:
-                    found += _events(one)
-        if not found:
+            for entry in entries:
+                if entry.invoked.function == function:
+                    events += _events(entry)
+        if not events:
             msg = "The specified log group does not exist."
             raise ResourceNotFound(msg)
-        found.sort(key=lambda event: (event.timestamp, event.id))
-        return found
+        events.sort(key=lambda event: (event.timestamp, event.id))
+        return events
 
 
 def position(timestamp: int) -> int:
-    """Return where events of this millisecond begin: no `LogEvent.position` of it is smaller."""
+    """Return the least `LogEvent.position` that an event of this millisecond can have."""
     return timestamp * _BEYOND_IDS
 
 
 # Invocations to events
 
 
-def _events(noted: _Noted) -> Iterator[LogEvent]:
+def _events(entry: _Entry) -> Iterator[LogEvent]:
     r"""Yield the lines of an invocation. Only "\n" ends one: a traceback is folded with "\r".
 
-    We know when it started and ended, not when it printed: START and what follows it have
-    the time of the start, END and REPORT that of the end.
+    When each line was printed is unknown. START and the lines after it have the time of the
+    invocation's start, END and REPORT that of its end.
     """
-    invoked, init = noted.invoked, noted.init_log
-    text = Response(b"", invoked, noted.printed, init, noted.version).log
+    invoked, init = entry.invoked, entry.init_log
+    text = Response(b"", invoked, entry.printed, init, entry.version).log
     lines = text.split("\n")[:-1]
     of_init = init.count(b"\n") + (not init.endswith(b"\n") if init else 0)
-    started = noted.at - invoked.seconds
+    started = entry.at - invoked.seconds
     times = [
-        _milliseconds(max(noted.after, seconds))
-        for seconds in (started - (invoked.init_seconds or 0.0), started, noted.at)
+        _milliseconds(max(entry.after, seconds))
+        for seconds in (started - (invoked.init_seconds or 0.0), started, entry.at)
     ]
-    stream = f"{noted.day}/[{noted.version}]{invoked.worker_id}"
     for line, message in enumerate(lines):
         timestamp = times[0 if line < of_init else 1 if line < len(lines) - 2 else 2]
-        id_ = f"{noted.number:0{_NUMBER}d}{line:0{_LINE}d}"
-        yield LogEvent(timestamp, times[2], stream, message + "\n", id_)
+        id_ = f"{entry.number:0{_NUMBER}d}{line:0{_LINE}d}"
+        yield LogEvent(timestamp, times[2], entry.stream, message + "\n", id_)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -363,32 +355,32 @@ def _streams(events: list[LogEvent]) -> list[LogStream]:
 # Files
 
 
-def _append(directory: Path, noted: Iterable[_Noted]) -> tuple[list[_Noted], OSError | None]:
-    """Append invocations to the files of their functions; return what could not be, and why."""
+def _append(directory: Path, entries: Iterable[_Entry]) -> tuple[list[_Entry], OSError | None]:
+    """Append invocations to their functions' files; return those that failed, and the error."""
     error: OSError | None = None
-    left: list[_Noted] = []
-    by_function: defaultdict[str, list[_Noted]] = defaultdict(list)
-    for one in noted:
-        by_function[one.invoked.function].append(one)
-    for function, mine in by_function.items():
+    rest: list[_Entry] = []
+    by_function: defaultdict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        by_function[entry.invoked.function].append(entry)
+    for function, own in by_function.items():
         written = 0
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for count, piece in _pieces(mine):
+            for count, piece in _pieces(own):
                 _append_piece(directory / f"{function}.jsonl", piece)
                 written += count
         except OSError as exc:
             error = exc
-            left += mine[written:]
-    left.sort(key=lambda one: one.number)
-    return left, error
+            rest += own[written:]
+    rest.sort(key=lambda entry: entry.number)
+    return rest, error
 
 
-def _pieces(noted: list[_Noted]) -> Iterator[tuple[int, bytes]]:
+def _pieces(entries: list[_Entry]) -> Iterator[tuple[int, bytes]]:
     """Yield how many invocations a piece has, and its lines."""
     count, lines = 0, bytearray()
-    for one in noted:
-        for event in _events(one):
+    for entry in entries:
+        for event in _events(entry):
             lines += msgspec.json.encode(event) + b"\n"
         count += 1
         if len(lines) >= PIECE_BYTES:
@@ -399,16 +391,16 @@ def _pieces(noted: list[_Noted]) -> Iterator[tuple[int, bytes]]:
 
 
 def _append_piece(path: Path, piece: bytes) -> None:
-    """Append all of a piece or, raising OSError, nothing."""
+    """Append a piece whole, or raise OSError and leave the file as it was."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > ROTATE_BYTES:
             path.replace(f"{path}.1")
-    # What functions print is for the operator's eyes.
+    # Mode 0600: only the operator may read what functions print.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
         size = os.fstat(descriptor).st_size
-        # A crash may have left half a line: it is its own, and skipped.
+        # A crash may have left half a line: it stays a line of its own, which readers skip.
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             piece = b"\n" + piece
         rest = memoryview(piece)
@@ -432,27 +424,27 @@ _decode = msgspec.json.Decoder(LogEvent).decode
 
 
 def _load(path: Path) -> Iterator[LogEvent]:
-    """Yield the events of a file. A line that is none was torn by a crash, and is skipped."""
+    """Yield the events of a file. A line that is no event was torn by a crash, and is skipped."""
     with path.open("rb") as file:
         for line in file:
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 yield _decode(line)
 
 
-def _groups(directory: Path | None, noted: list[_Noted]) -> list[LogGroup]:
+def _groups(directory: Path | None, entries: list[_Entry]) -> list[LogGroup]:
     """Return the groups of the directory's files and of what is only in memory. In a thread."""
     created: dict[str, int] = {}
     stored: defaultdict[str, int] = defaultdict(int)
-    for entry in directory.glob("*.jsonl*") if directory is not None else ():
-        named = _FILE.fullmatch(entry.name)
-        first = next(_load(entry), None) if named else None
-        if named and first is not None:
-            function = named[1]
+    for file in directory.glob("*.jsonl*") if directory is not None else ():
+        match = _FILE.fullmatch(file.name)
+        first = next(_load(file), None) if match else None
+        if match and first is not None:
+            function = match[1]
             created[function] = min(first.timestamp, created.get(function, first.timestamp))
-            stored[function] += entry.stat().st_size
-    for one in noted:
-        function = one.invoked.function
+            stored[function] += file.stat().st_size
+    for entry in entries:
+        function = entry.invoked.function
         if function not in created:
-            created[function] = next(_events(one)).timestamp
-        stored[function] += len(one.printed) + len(one.init_log)
+            created[function] = next(_events(entry)).timestamp
+        stored[function] += len(entry.printed) + len(entry.init_log)
     return [LogGroup(PREFIX + name, created[name], stored[name]) for name in sorted(created)]

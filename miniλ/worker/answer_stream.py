@@ -1,8 +1,8 @@
-"""This module is streams: an answer that is sent on while it is still being made.
+"""Answer streams: an answer is sent on to its client while the function still makes it.
 
-The worker's end puts pieces in, whoever sends them on takes them out. Between them is little: once
-so much waits, the worker's pipe is not read until it has gone, so a slow client costs no memory,
-and holds nobody up but the one function that writes to it.
+The worker puts pieces in, the gateway takes them out. Above `WAITING` bytes in between the worker's
+pipe is not read until half of them are taken. This back-pressure keeps a slow client from costing
+memory, and holds up no function but the one that answers it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Lambda quota: a streamed response may have 200 MB (since July 2025).
 MAX_STREAM = 200 * 1024 * 1024
-# So much waits to be taken before the worker has to.
+# Bytes that may wait to be taken before the worker's pipe is paused.
 WAITING = 1024 * 1024
 
 
@@ -24,7 +24,7 @@ class AnswerStream:
     """The pieces of one answer, in order."""
 
     def __init__(self) -> None:
-        # What the function says that it is, once it has begun.
+        # The Content-Type that came with the first piece, "" before it or without one.
         self.content_type = ""
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
@@ -37,11 +37,11 @@ class AnswerStream:
         self._paused = False
 
     def attach(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """Say how the pipe that the pieces come from is held, and let go."""
+        """Set how the pipe that the pieces come from is paused and resumed."""
         self._pause, self._resume = pause, resume
 
     def put(self, piece: bytes, content_type: str = "") -> bool:
-        """Take a piece; return whether there may be so much."""
+        """Add a piece; return whether the answer is still within Lambda's 200 MB."""
         self.content_type = self.content_type or content_type
         self._total += len(piece)
         if self._total > MAX_STREAM:
@@ -56,44 +56,44 @@ class AnswerStream:
         return True
 
     def end(self) -> None:
-        """Say that no more will come."""
+        """Mark the answer as complete."""
         self._ended = True
         self._notify()
 
     def drop(self) -> None:
-        """Say that nobody takes the rest: the function may go on, and is not held."""
+        """Drop the rest, whose client has left; the function runs on without back-pressure."""
         self._dropped = True
         self._pieces.clear()
         self._waiting = 0
-        self._let_go()
+        self._resume_pipe()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _let_go(self) -> None:
+    def _resume_pipe(self) -> None:
         if self._paused and self._resume is not None:
             self._paused = False
             self._resume()
 
     async def begins(self) -> None:
-        """Wait for the first piece, or for the end."""
+        """Wait for the first piece, or for the end of an answer without one."""
         while not self._pieces and not self._ended:
-            await self._something()
+            await self._change()
 
-    async def _something(self) -> None:
+    async def _change(self) -> None:
         self._wake = asyncio.get_running_loop().create_future()
         await self._wake
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces as they come, to one taker."""
+        """Yield the pieces as they come, for one reader."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
                 self._waiting -= len(piece)
                 if self._waiting <= WAITING // 2:
-                    self._let_go()
+                    self._resume_pipe()
                 yield piece
             if self._ended:
                 return
-            await self._something()
+            await self._change()

@@ -1,8 +1,8 @@
-"""This module is a channel: frames over the two pipes of one worker, on an event loop.
+"""Frames over the two pipes of one worker, on an event loop.
 
-Rule: nothing here waits for the worker. What the pipe does not take now is written when it is
-writable; deadlines are the worker's owner's. The channel stays registered for its whole life,
-so that an answer nobody asked for is seen when it comes.
+Rule: no method waits for the worker. What the pipe does not take now is written when it is
+writable; deadlines are in `worker.py`. The channel reads for its whole life, so that a frame out of
+turn is seen when it comes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A larger buffer would be mapped and unmapped by malloc for each read: 13 us instead of 1.
 PIECE = 65536
-# A worker that writes without end does not hold the loop: after so many reads others have a turn.
+# Reads in one turn of the event loop: a worker that writes without end does not hold the loop.
 READS = 32
 
 
@@ -28,12 +28,12 @@ class Channel:
     __slots__ = (
         "_answer",
         "_decoder",
+        "_has_part",
         "_loop",
         "_on_broken",
         "_on_frame",
         "_paused",
         "_pending",
-        "_pieces",
         "_request",
     )
 
@@ -53,15 +53,16 @@ class Channel:
         self._on_frame = on_frame
         self._on_broken = on_broken
         self._decoder = wire.Decoder()
-        self._pieces = False
+        # Whether the decoder holds the first part of a frame.
+        self._has_part = False
         self._paused = False
         self._pending = memoryview(b"")
         loop.add_reader(answer, self.receive)
 
     def send(self, frame: bytes) -> bool:
-        """Write a frame; the rest of one that does not fit goes when the worker reads.
+        """Write a frame; what the pipe does not take follows when the worker has read.
 
-        Returns whether there is anybody to read it: if not, none of it was written.
+        Return whether the worker's end is open: if not, none of the frame was written.
         """
         if self._pending:
             self._pending = memoryview(bytes(self._pending) + frame)
@@ -95,7 +96,7 @@ class Channel:
         self._loop.remove_writer(self._request)
 
     def receive(self) -> None:
-        """Read what is there; also called once more when the worker has exited."""
+        """Read what the worker has sent; also called once more when it has exited."""
         for _ in range(READS):
             if self._answer < 0 or self._paused:
                 return
@@ -107,10 +108,10 @@ class Channel:
                 self._loop.remove_reader(self._answer)
                 self._on_broken("the worker closed its answer pipe")
                 return
-            if not self._pieces:
+            if not self._has_part:
                 frame = wire.whole_frame(data)
                 if frame is not None:
-                    # Asking the kernel for more would cost a system call; the loop tells us.
+                    # No second read: it costs a system call, and epoll reports what is left.
                     self._on_frame(*frame)
                     return
             try:
@@ -125,12 +126,12 @@ class Channel:
                 self._loop.remove_reader(self._answer)
                 self._on_broken(f"the worker sent {self._decoder.failed}")
                 return
-            self._pieces = len(self._decoder) > 0
-            if not self._pieces:
+            self._has_part = len(self._decoder) > 0
+            if not self._has_part:
                 return
 
     def pause(self) -> None:
-        """Read nothing for now: whoever takes what the worker sends has enough."""
+        """Read nothing until `resume`: back-pressure on a worker whose client is slow."""
         if self._answer >= 0 and not self._paused:
             self._paused = True
             self._loop.remove_reader(self._answer)
@@ -142,7 +143,7 @@ class Channel:
             self._loop.add_reader(self._answer, self.receive)
 
     def close(self) -> None:
-        """Close both pipes; a worker that still lives sees the end of its requests."""
+        """Close both pipes; a worker that still lives reads the end of its request pipe."""
         if self._answer < 0:
             return
         self._loop.remove_reader(self._answer)

@@ -1,14 +1,16 @@
-"""This module is what a worker is given: by its supervisor, by its caller, by its init phase."""
+"""A worker's equipment: what it gets from its supervisor, and the context of an invocation."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from miniλ.errors import ResourceConflict
 from miniλ.model import MB
 from miniλ.names import Place
-from miniλ.runtimes import catalog
+from miniλ.runtimes import catalog, environment
 from miniλ.sandbox import Sandbox, levels, namespaces, rlimits
 from miniλ.worker import wire
 
@@ -32,18 +34,8 @@ DESCRIPTORS = 1024
 PROCESSES = 1024
 
 
-class InitResult(msgspec.Struct, frozen=True):
-    """How an init phase went. `status` is "", "error" or "timeout"; `body` the failure if any."""
-
-    status: str
-    seconds: float
-    log: bytes
-    body: bytes = b""
-    error_type: str = ""
-
-
 class WorkerGone(Exception):
-    """The worker is not there any more, and has not seen the invocation. Never leaves miniλ."""
+    """The worker has ended and has not seen the invocation. The invoker takes another worker."""
 
 
 class InvocationContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -63,6 +55,16 @@ class InvocationContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 NO_CONTEXT = InvocationContext()
 
 
+def check_code(function: FunctionConfiguration) -> None:
+    """Raise `ResourceConflict` if the code of a function was deleted from the disk."""
+    if not os.path.isdir(function.code_path):
+        msg = (
+            f"The code of function {function.name} is gone from {function.code_path}: "
+            "it was deleted while in use. Deploy it again with update_function_code"
+        )
+        raise ResourceConflict(msg)
+
+
 class Equipment(msgspec.Struct, frozen=True):
     """What every worker of a supervisor needs from it."""
 
@@ -76,11 +78,14 @@ class Equipment(msgspec.Struct, frozen=True):
     limits: dict[str, str]
     process_limit: int | None
     affinity: Affinity
-    # Is given each response and when it came (epoch seconds), where logs are kept.
-    keep_log: Callable[[Response, float], None] | None = None
+    # Called with each response, the worker's log stream and the Unix time, where logs are kept.
+    keep_log: Callable[[Response, str, float], None] | None = None
 
     def limits_of(self, function: FunctionConfiguration) -> dict[str, str]:
-        """Return what holds the workers of this function, where that is not what holds all."""
+        """Return how each limit of this function's workers is held: the supervisor's, or its own.
+
+        Its own where the function has no network, or is the embedding app's.
+        """
         own: dict[str, str] = {}
         if function.network == "none":
             own["network"] = "hard: a network namespace"
@@ -91,12 +96,19 @@ class Equipment(msgspec.Struct, frozen=True):
                 own["processes"] = self.hierarchy.limits["processes"]
         return {**self.limits, **own} if own else self.limits
 
-    def introduction(
-        self, function: FunctionConfiguration, worker_id: str, program: str, tmp_dir: str
+    def init_frame(
+        self,
+        function: FunctionConfiguration,
+        *,
+        program: str,
+        tmp_dir: str,
+        stream: str,
+        initialization: str,
     ) -> bytes:
-        """Return the first frame for a worker: who it is, and the environment of its function.
+        """Return the first frame for a worker: its function, and the function's environment.
 
-        `program` is its interpreter, `tmp_dir` its /tmp as the supervisor sees it.
+        `program` is its interpreter, `tmp_dir` its /tmp as the supervisor sees it; `stream` and
+        `initialization` as `environment.variables` has them.
         """
         inside = bool(self.choice.isolation.namespaces)
         task_root = namespaces.TASK_ROOT if inside else function.code_path
@@ -105,17 +117,18 @@ class Equipment(msgspec.Struct, frozen=True):
             task_root=catalog.in_utf8(task_root),
             arn=Place(self.settings.region, self.settings.account).function(function.name),
             measure_rss=not self.limits["memory"].startswith("hard"),
-            layers=catalog.in_utf8(catalog.layers(function, task_root)),
+            layers=catalog.in_utf8(environment.layers(function, task_root)),
         )
-        environment = catalog.environment(
+        variables = environment.variables(
             function,
             self.settings,
-            worker_id,
-            program,
-            task_root,
-            namespaces.TMP if inside else tmp_dir,
+            program=program,
+            root=task_root,
+            tmp_dir=namespaces.TMP if inside else tmp_dir,
+            stream=stream,
+            initialization=initialization,
         )
-        return wire.encode(head, msgspec.json.encode(environment))
+        return wire.encode(head, msgspec.json.encode(variables))
 
     def sandbox(
         self,
@@ -125,7 +138,7 @@ class Equipment(msgspec.Struct, frozen=True):
         tmp_dir: str,
         user: int | None,
     ) -> Sandbox:
-        """Return what is to be around a worker of this function, by what was leased for it."""
+        """Return the sandbox of a worker of this function, with what was leased for it."""
         tmp_bytes = function.ephemeral_storage * MB
         return Sandbox(
             worker_id=worker_id,
@@ -134,11 +147,11 @@ class Equipment(msgspec.Struct, frozen=True):
             tmp=tmp_dir,
             tmp_bytes=tmp_bytes,
             data_bytes=function.memory_size * MB + rlimits.DATA_SLACK,
-            # Where /tmp has a size of its own it needs no bound per file.
+            # Where /tmp has a size of its own, no single file needs a bound.
             file_bytes=None if self.limits["tmp"].startswith("hard") else tmp_bytes,
             descriptors=DESCRIPTORS,
             processes=self.process_limit,
-            visible=catalog.visible(function),
+            visible=environment.visible(function),
             user=user,
             network=function.network != "none",
             layers=function.layers_path,

@@ -1,12 +1,12 @@
-"""This module is what functions print: one pipe per worker, drained when an answer comes.
+"""What a worker prints: one pipe for stdout and stderr, drained when an answer comes.
 
 Rule 1: the log of an invocation is complete when its answer is. The worker flushes before it
-answers, so draining the pipe once the answer is here gives all of it, also what a child
-process printed before.
+answers, so draining the pipe after the answer yields all of it, also what a child process
+printed before.
 
-Rule 2: what is kept is bounded. Beyond the bound the first and the last half stay and the
-middle is counted. The pipe is always read, so a function that prints without end is held back
-by the pipe at most, never stuck, and costs no memory.
+Rule 2: memory is bounded. Above the limit the first and the last half stay, and the bytes between
+them are only counted. The pipe is always read, so a function that prints without end is slowed down
+by the pipe, and never stuck.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PIECE = 65536
-# A drain reads at most this much: a worker that prints faster than we read must not hold the loop.
+# A drain reads at most this: a worker that prints faster than it is read must not hold the loop.
 DRAIN = 4 * 1024 * 1024
 
 
@@ -48,14 +48,14 @@ class LogPipe:
         self._last: deque[bytes] = deque()
         self._kept = 0
         self._dropped = 0
-        # Asked before a read: an empty pipe is the usual case, and an exception costs more.
+        # Polled before each read: the pipe is usually empty, and an exception would cost more.
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         self._poll: Callable[[float], list[tuple[int, int]]] = poll.poll
         loop.add_reader(pipe, self._read)
 
     def _read(self) -> int:
-        """Read one piece; return how long it was, 0 when there is nothing now."""
+        """Read one piece; return its length, 0 if the pipe is empty."""
         try:
             data = os.read(self._pipe, PIECE)
         except BlockingIOError:
@@ -77,12 +77,12 @@ class LogPipe:
         self._last.append(data)
         self._kept += len(data)
         while self._kept - len(self._last[0]) >= half:
-            gone = len(self._last.popleft())
-            self._kept -= gone
-            self._dropped += gone
+            size = len(self._last.popleft())
+            self._kept -= size
+            self._dropped += size
 
     def drain(self) -> bytes:
-        """Return what was printed since the last call, and start anew."""
+        """Return what was printed since the last call."""
         read = 0
         while self._poll(0) and read < DRAIN:
             size = self._read()
@@ -115,5 +115,5 @@ class LogPipe:
 
 
 def _nothing(_timeout: float) -> list[tuple[int, int]]:
-    """Be the poll of a pipe that is closed: its number may be another file's by now."""
+    """Poll a closed pipe: it has no events. Its number may be another file's by now."""
     return []

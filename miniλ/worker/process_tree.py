@@ -1,11 +1,11 @@
-"""This module is a tree: all processes of one worker, and their end.
+"""The process tree of one worker: how it is killed, and when it is gone.
 
-The first one is known by its pidfd, which cannot be anybody else's; those that it made, daemons
-among them, by the group that they are in.
+The first process is known by its pidfd, which no other process can have; its children, daemons
+among them, by the cgroup that they are in, or by their mark where there is no cgroup.
 
 Rule: a SIGKILL takes effect when the kernel gets to it. A task in D state, on a file system that
-hangs, may take for ever: after `BURIAL_TIMEOUT` it has `outlived`, and nobody waits for it any more
-but who owns what it holds.
+hangs, may never get there. `BURIAL_TIMEOUT` seconds after its SIGKILL a tree is `unkillable`: then
+only the owner of its cgroup, /tmp and user waits on.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
     from miniλ.journal import Fact
 
+# Seconds from a SIGKILL until a process that it has not ended is reported.
 BURIAL_TIMEOUT = 5.0
 
 
 class ProcessTree:
     """The processes of one worker. `gone` is done when the first has exited."""
 
-    __slots__ = ("_loop", "_pidfd", "_record", "_timer", "_worker", "gone", "group", "outlived")
+    __slots__ = ("_loop", "_pidfd", "_record", "_timer", "_worker", "gone", "group", "unkillable")
 
     def __init__(self, worker: object, record: Callable[[Fact], None]) -> None:
-        """`worker` is who they are of, in what is recorded."""
+        """`worker` owns the processes: facts name it by its repr."""
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._record = record
@@ -43,10 +44,10 @@ class ProcessTree:
         self._timer: asyncio.TimerHandle | None = None
         self.group = Group()
         self.gone: asyncio.Future[None] = self._loop.create_future()
-        self.outlived: asyncio.Future[None] = self._loop.create_future()
+        self.unkillable: asyncio.Future[None] = self._loop.create_future()
 
     def take(self, pid: int, pidfd: int, on_exit: Callable[[], None]) -> None:
-        """Begin with the first process; the pidfd is ours from now on."""
+        """Begin with the first process; the pidfd is the tree's from now on, to close too."""
         self.group.leader = pid
         self._pidfd = pidfd
         self._loop.add_reader(pidfd, self._on_exit, on_exit)
@@ -58,7 +59,7 @@ class ProcessTree:
             self.gone.set_result(None)
 
     def has_exited(self) -> bool:
-        """Return whether the first process has exited, also if the loop does not know yet."""
+        """Return whether the first process has exited, also if the event loop has not seen it."""
         if self._pidfd < 0:
             return self.gone.done()
         poll = select.poll()
@@ -66,14 +67,14 @@ class ProcessTree:
         return bool(poll.poll(0))
 
     def signal(self, number: int) -> None:
-        """Send the first process a signal, if it is there."""
+        """Send the first process a signal, unless it has exited."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> None:
-        """Kill every process: the first now, the rest once the loop has turned.
+        """Kill every process: the first now, the rest in the next turn of the event loop.
 
-        By then the answer is out: without a cgroup it is a look through /proc.
+        By then the answer is sent: without a cgroup the rest is found by a scan of /proc.
         """
         if self.gone.done():
             return
@@ -81,28 +82,28 @@ class ProcessTree:
         self._loop.call_soon(self._kill_group)
         if self._timer is None:
             pids = [self.group.leader]
-            self._timer = self._loop.call_later(BURIAL_TIMEOUT, self._outlive, pids)
+            self._timer = self._loop.call_later(BURIAL_TIMEOUT, self._report_unkillable, pids)
 
     def _kill_group(self) -> None:
         if self.gone.done():
-            return  # then `end` is at it
+            return  # `end` kills the rest
         try:
             self.group.kill()
         except OSError as exc:
             self._record(journal.Trouble(what=f"{self._worker!r}: kill: {exc}"))
 
-    def _outlive(self, pids: list[int]) -> None:
-        """Say that processes do not die. What they hold stays theirs until they do."""
+    def _report_unkillable(self, pids: list[int]) -> None:
+        """Record that processes do not die. They keep their cgroup, /tmp and user until they do."""
         what = f"{self._worker!r}: processes {pids} do not die of SIGKILL; does a file system hang?"
         self._record(journal.Trouble(what=what))
-        self.outlived.set_result(None)
+        self.unkillable.set_result(None)
 
     async def first_ended(self) -> None:
-        """Wait for the end of the first process, or until it has outlived its SIGKILL."""
-        await asyncio.wait((self.gone, self.outlived), return_when=asyncio.FIRST_COMPLETED)
+        """Wait for the end of the first process, or until the tree is unkillable."""
+        await asyncio.wait((self.gone, self.unkillable), return_when=asyncio.FIRST_COMPLETED)
 
-    def look_away(self) -> None:
-        """Wait for the first process no more."""
+    def unregister(self) -> None:
+        """Stop waiting for the first process."""
         self._loop.remove_reader(self._pidfd)
         if self._timer is not None:
             self._timer.cancel()
@@ -110,20 +111,21 @@ class ProcessTree:
     async def end(self) -> bool:
         """Kill what the first process left behind (daemons, children) and wait until it is gone.
 
-        Return whether it is: where the supervisor closes, what has outlived a SIGKILL is left.
+        Return whether it is: if the supervisor closes, an unkillable tree is left behind.
         """
         task = asyncio.current_task()
         deadline = time.monotonic() + BURIAL_TIMEOUT
         pause, longest = 0.001, 0.1
         while pids := self.group.members():
             self.group.kill()
-            if time.monotonic() > deadline and not self.outlived.done():
-                self._outlive(pids)
-            if self.outlived.done():
+            if time.monotonic() > deadline and not self.unkillable.done():
+                self._report_unkillable(pids)
+            if self.unkillable.done():
                 if task is None or task.cancelling():
                     return False
                 longest = 1.0
-            # v1 tells nobody when a group becomes empty: this is the one place that looks.
+            # cgroup v1 has no event for a group that becomes empty. Polled: after 1 ms, then after
+            # twice as long each time, up to 100 ms, or 1 s for an unkillable tree.
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
         return True

@@ -1,9 +1,9 @@
-"""This module is where each worker's /tmp comes from and goes to, and the user whose it is.
+"""Each worker's own /tmp, and the Unix user that owns it: leased and given back.
 
-A /tmp outlives its worker if that crashed or timed out: the replacement finds it, as on Lambda, and
-is the same user, since what lies there is that user's.
-With root it is a volume of exactly its size; in a user namespace the zygote mounts a tmpfs of that
-size on its directory; else it is a directory whose size is watched.
+A /tmp outlives its worker if that crashed or timed out: the replacement inherits it, as on Lambda,
+and runs as the same user, which owns the files there.
+With root a /tmp is a volume of exactly its size; in a user namespace the zygote mounts a tmpfs of
+that size on its directory; else it is a directory whose size is polled at 2 Hz.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TmpDir:
-    """One /tmp: `path` is where it is on the host, `user` whose it is (None: the supervisor's)."""
+    """One /tmp: `path` is its place on the host, `user` its owner (None: the supervisor's user)."""
 
     __slots__ = ("path", "user", "volume")
 
@@ -32,7 +32,7 @@ class TmpDir:
         self.user = user
 
     def open_mount(self) -> int | None:
-        """Return a mount of a volume, to be attached by the worker; None for a directory."""
+        """Return a mount of a volume for the worker to attach; None for a directory."""
         if self.volume is None:
             return None
         return namespaces.clone_mount(self.path, read_only=False)
@@ -48,16 +48,16 @@ class TmpDirs:
         users: Users | None,
         release: Callable[[str], None],
     ) -> None:
-        """`release` tells zygotes that a directory will not be used again."""
+        """`release` has the zygotes unmount a directory that will not be used again."""
         self._directory = directory
         self._volumes = volumes
         self._users = users
         self._release = release
 
     async def lease(self, worker_id: str, size_mb: int, *, own_user: bool) -> TmpDir:
-        """Return an empty /tmp of this size; raises OSError where there is none to be had.
+        """Return an empty /tmp of this size; raises OSError if the host cannot make one.
 
-        `own_user`: of a user of its own, where this host can do that.
+        `own_user`: owned by a user of its own, if workers have users of their own here.
         """
         user = self._users.lease() if self._users is not None and own_user else None
         try:
@@ -75,7 +75,7 @@ class TmpDirs:
         return TmpDir(volume.path, volume, user)
 
     async def give_back(self, tmp_dir: TmpDir) -> None:
-        """Remove a /tmp that nobody will use again, with all that is in it. Raises OSError."""
+        """Remove a /tmp with all that is in it, and give its user back. Raises OSError."""
         try:
             await self._remove(tmp_dir)
         finally:
@@ -100,4 +100,4 @@ def _fill(volumes: Volumes, size_mb: int) -> None:
         while volumes.make_ahead(size_mb):
             pass
     except OSError:
-        return  # there is none to spare: the next lease says why
+        return  # no room for a spare: the next lease raises why

@@ -1,17 +1,17 @@
-"""This module is the wire: frames between a supervisor and one worker.
+"""The wire: frames between a supervisor and one worker, to and from bytes.
 
-Rule 1: no I/O in this file. Bytes come in through `Decoder.feed`; whoever owns the
-descriptor does the waiting.
+Rule 1: no I/O in this file. Bytes come in through `Decoder.feed`; the owner of the descriptor
+reads them.
 
-Rule 2: a length is checked before anything is allocated for it. A worker that claims more
-than Lambda allows is not a worker of ours any more, and the decoder says so by raising.
+Rule 2: a length is checked before memory is allocated for it. A length above Lambda's limits is a
+`WireError`, and ends the worker.
 
 A frame is
 
     u32 little-endian length of head | u32 length of body | head: a small JSON object | body
 
-The body is the payload as it came: the supervisor never opens it. `workers/PROTOCOL.md` is
-the same page for those who write a worker in another language.
+The body is the payload, unchanged: the supervisor never parses it. `workers/PROTOCOL.md` is the
+same page for authors of a worker in another language.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ MAX_BODY = 6 * 1024 * 1024 + 100
 MAX_HEAD = 64 * 1024
 
 
-# A frame without a head says nothing and is skipped: it wakes a worker that sleeps in read(2).
+# A frame without a head is skipped: it only wakes a worker that sleeps in read(2).
 NOTHING = PREFIX.pack(0, 0)
 
 
 class WireError(Exception):
-    """The bytes are not frames: whoever sent them cannot be trusted with another one."""
+    """The bytes are not frames: their sender cannot be trusted with another invocation."""
 
 
 class InitFrame(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_defaults=True):
-    """Supervisor to worker, first and once: who you are. The body is the environment as JSON."""
+    """Supervisor to worker, first and once: its function. The body is the environment as JSON."""
 
     handler: str
     task_root: str
     arn: str
-    # Where no cgroup counts memory, the worker says with each answer what it has used.
+    # Whether answers carry `max_rss_kb`: only where no cgroup counts memory.
     measure_rss: bool = False
-    # Where the function's layers are, if it has any.
+    # The directory of the function's layers, "" without layers.
     layers: str = ""
 
 
@@ -58,11 +58,11 @@ class InvokeFrame(msgspec.Struct, frozen=True, tag_field="type", tag="invoke", o
     trace_id: str | None = None
     client_context: str | None = None
     identity: str | None = None
-    # Only where it was asked for by another name than InitFrame's: by a version or an alias.
+    # The ARN that it was invoked by, if that is not InitFrame's: a version's or an alias's.
     arn: str | None = None
     # Whether the answer may come in chunks.
     stream: bool = False
-    # The worker was held to one core to be woken: it is to let go of itself (see `cores`).
+    # Whether the worker is pinned to one core, and has to unpin itself (see `affinity`).
     pinned: bool = False
 
 
@@ -70,7 +70,7 @@ class ReadyFrame(msgspec.Struct, frozen=True, tag_field="type", tag="ready"):
     """Worker to supervisor: the init phase is over, the handler is loaded."""
 
 
-# More memory than any machine has is no figure that a report should carry.
+# Up to 1 PiB: a greater number is a lie, and breaks the protocol.
 Kilobytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
@@ -92,10 +92,10 @@ class FailureFrame(msgspec.Struct, frozen=True, tag_field="type", tag="failure")
 
 
 class ChunkFrame(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
-    """Worker to supervisor: the body is the next piece of the answer, where it may come so."""
+    """Worker to supervisor: the body is the next piece of an answer that may come in chunks."""
 
     id: str
-    # What the answer is, with its first piece.
+    # The Content-Type of the answer; with its first piece only.
     content_type: str = ""
 
 
@@ -115,7 +115,7 @@ def encode(head: ToWorker | FromWorker, body: bytes = b"") -> bytes:
 def whole_frame(data: bytes) -> tuple[FromWorker, bytes] | None:
     """Return head and body if `data` is one whole frame, as one read nearly always is.
 
-    Anything else is None, also what is no frame: `Decoder.feed` says what is wrong with it.
+    Else None, also for bytes that are no frame: `Decoder.feed` raises what is wrong with them.
     """
     if len(data) < PREFIX.size:
         return None
@@ -130,12 +130,12 @@ def whole_frame(data: bytes) -> tuple[FromWorker, bytes] | None:
 
 
 class Decoder:
-    """Turns what a worker wrote into frames, whatever pieces it arrives in."""
+    """Turns the bytes of a worker into frames, in whichever pieces they arrive."""
 
     __slots__ = ("_buffer", "_needed", "failed")
 
     def __init__(self) -> None:
-        # Set where good frames came before bytes that are none: the next `feed` raises it.
+        # Set if frames came before bytes that are no frame: the next `feed` raises it.
         self.failed: WireError | None = None
         self._buffer = bytearray()
         self._needed = PREFIX.size
@@ -145,14 +145,14 @@ class Decoder:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[tuple[FromWorker, bytes]]:
-        """Take bytes, return the frames that are complete now.
+        """Take bytes; return the frames that are complete now.
 
-        Raises `WireError` for anything that is not a frame of ours; after that the decoder
-        is of no more use. What was good before it is returned first, and `failed` says so.
+        Raises `WireError` for bytes that are no frame; after that the decoder is of no more use.
+        If frames come before such bytes, they are returned, and the error is in `failed`.
         """
         if self.failed is not None:
             raise self.failed
-        # A large frame comes in many reads, and is looked at again only when all of it is here.
+        # A large frame comes in many reads, and is parsed once, when all of it is here.
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:

@@ -1,14 +1,14 @@
-"""This module is one worker: its table of states, init, invoke, freeze, kill.
+"""One worker: init, invoke, freeze, thaw, stop, kill.
 
-Theory of operation: `live` is a worker's whole life in one coroutine, owned by the pool: it
-leases a cgroup and a /tmp, has the zygote fork, waits for the end and returns what it leased.
+Theory of operation: `live` is a worker's whole life in one coroutine, which the pool owns: it
+leases a cgroup and a /tmp, has the zygote fork, waits for the end and gives back what it leased.
 Everything in between is driven by callbacks of the event loop (a frame, a deadline, a pidfd),
 because a warm invocation must not cost a task switch. An invocation belongs to the worker and
-not to who waits for it: a caller who leaves does not stop the function, as on Lambda.
+not to its caller: a caller that leaves does not stop the function, as on Lambda.
 
 Rule 1: liveness is the pidfd, never an EOF. A grandchild may hold every pipe open.
 
-Rule 2: whatever ends an invocation goes through `_complete`, once.
+Rule 2: an invocation ends in `_complete`, once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from miniλ import billing, failures, journal
-from miniλ.errors import LambdaError, ResourceConflict, ServiceError, SupervisorClosed
+from miniλ.errors import LambdaError, ServiceError, SupervisorClosed
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.model import MB, Invoked, Response
-from miniλ.worker import log_pipe, wire
+from miniλ.runtimes import environment
+from miniλ.worker import launch, log_pipe, verdicts, wire
 from miniλ.worker.answer_stream import MAX_STREAM, AnswerStream
 from miniλ.worker.channel import Channel
 from miniλ.worker.equipment import (
@@ -32,11 +33,12 @@ from miniλ.worker.equipment import (
     NO_CONTEXT,
     PROCESSES,
     Equipment,
-    InitResult,
     InvocationContext,
     WorkerGone,
+    check_code,
 )
-from miniλ.worker.lifecycle import TRANSITIONS
+from miniλ.worker.init_phase import InitPhase, InitResult
+from miniλ.worker.lifecycle import TRANSITIONS, Story
 from miniλ.worker.process_tree import BURIAL_TIMEOUT, ProcessTree
 
 if TYPE_CHECKING:
@@ -49,15 +51,15 @@ if TYPE_CHECKING:
     from miniλ.worker.tmp_dirs import TmpDir
     from miniλ.worker.zygote import Exit
 
-    # Future, init phase that was waited for, seconds spent and log before.
+    # Future; the init phase that the caller waited for; seconds and log of a repeated one.
     _Call: TypeAlias = tuple[asyncio.Future[Response], "InitResult | None", float, bytes]
 
-# After the answer pipe breaks the exit status is on its way: it says more than the break.
+# Seconds from a broken answer pipe to its report: the exit status may come, and says more.
 BROKEN_GRACE = 0.2
-# A worker whose last invocation was as short as this is woken on the supervisor's own core, which
-# saves 30 us. Were the handler to work for long, the loop would wait for a tick of the kernel's.
+# Seconds. A worker whose last invocation was shorter is woken on the supervisor's own core, which
+# saves 30 us. During a longer one the event loop would wait there until the kernel's next tick.
 SHORT = 0.001
-# The peak of the memory is read at most this often: many short invocations have one.
+# The memory's peak is read once in this many seconds at most, and not for each short invocation.
 MEASURE_SECONDS = 0.001
 
 
@@ -67,45 +69,12 @@ class Worker:
     # Not a dict: with more than 30 attributes CPython looks each of them up by its hash.
     # fmt: off
     __slots__ = (
-        "_affinity",
-        "_call",
-        "_channel",
-        "_cpus",
-        "_deadline",
-        "_early",
-        "_group",
-        "_init_timeout",
-        "_log",
-        "_loop",
-        "_measured",
-        "_memory_limit",
-        "_oom_kills",
-        "_phase",
-        "_record",
-        "_released",
-        "_request_id",
-        "_stream",
-        "_timer",
-        "_tree",
-        "book",
-        "ended_by",
-        "equipment",
-        "function",
-        "idle_since",
-        "initialised",
-        "invocations",
-        "keeps_tmp",
-        "limits",
-        "outlived",
-        "peak",
-        "pid",
-        "reported_rss",
-        "share",
-        "started",
-        "state",
-        "story",
-        "tmp_dir",
-        "worker_id",
+        "_affinity", "_call", "_channel", "_cpus", "_deadline", "_early", "_group", "_init", "_log",
+        "_loop", "_measured", "_memory_limit", "_on_over", "_oom_kills", "_record", "_request_id",
+        "_stream", "_timer", "_tree", "book", "concurrency", "ended_by", "equipment", "function",
+        "idle_since", "initialised", "initialization", "invocations", "keeps_tmp", "limits",
+        "log_stream", "peak", "pid", "reported_rss", "started", "state", "story", "tmp_dir",
+        "unkillable", "worker_id",
     )
     # fmt: on
 
@@ -113,45 +82,52 @@ class Worker:
         self,
         equipment: Equipment,
         function: FunctionConfiguration,
-        released: Callable[[Worker], None],
+        on_over: Callable[[Worker], None],
         init_timeout: float,
-        phase: str = "init",
+        *,
+        initialization: str = environment.ON_DEMAND,
+        repeats_init: bool = False,
     ) -> None:
-        """Make a worker that has not started. `phase` is "invoke" for an init that is repeated.
+        """Make a worker that has not started.
 
-        `released` is called when an invocation is over, in the turn before its caller goes on.
+        `on_over` is called when an invocation is over, in the turn before its caller goes on.
+        `repeats_init` is for one that repeats, inside an invocation, an init phase that failed.
         """
         self.equipment = equipment
         self.function = function
         self._record = equipment.journal.record
-        self._released = released
+        self._on_over = on_over
         self.book = billing.BOOKS[equipment.settings.price_book]
-        self._init_timeout = init_timeout
-        self._phase = phase
         # The instance's id leads, so that what a dead supervisor left can be found by it.
         self.worker_id = equipment.instance + os.urandom(16).hex()[: 32 - len(equipment.instance)]
+        # Decided here, once: the function's context and the logbook have the same name.
+        self.log_stream = environment.log_stream(function, self.worker_id, time.time())
+        self.initialization = initialization
         self.state: State = "starting"
-        self.story: list[str] = []
+        self.story = Story()
         self.invocations = 0
         self.idle_since = 0.0
         self.pid = 0
-        # What the worker says of itself, and what the poll saw of its tree: in bytes.
+        # In bytes: what the worker reports of itself, and the highest that was measured from here.
         self.reported_rss = 0
         self.peak = 0
-        # Set by whoever ends the worker: what the next failure of it is to say.
+        # Why the supervisor ended the worker, "" if it did not; its next failure says so.
         self.ended_by = ""
         self.keeps_tmp = False
-        # What its invocation takes from: see `shares`. The pool sets it.
-        self.share: Concurrency
+        # The limit that its invocation counts in. The pool sets it.
+        self.concurrency: Concurrency
         # Its own /tmp. The pool sets it before the start if one survived a crash.
         self.tmp_dir: TmpDir | None = None
         self.limits = equipment.limits_of(function)
         self._loop = asyncio.get_running_loop()
-        self.initialised: asyncio.Future[InitResult] = self._loop.create_future()
+        self._init = InitPhase(
+            self.worker_id, function.name, self._record, init_timeout, is_repeated=repeats_init
+        )
+        self.initialised = self._init.result
         self._tree = ProcessTree(self, self._record)
         # Done when a process has outlived its SIGKILL: in D state, on a file system that hangs.
-        # `live` waits for its end all the same; whoever else waits for this worker may stop.
-        self.outlived = self._tree.outlived
+        # `live` waits for its end all the same; all others that wait for this worker may stop.
+        self.unkillable = self._tree.unkillable
         # The invocation in flight: see `invoke`.
         self._call: _Call | None = None
         self._request_id = ""
@@ -164,7 +140,7 @@ class Worker:
         self._affinity = equipment.affinity
         self._memory_limit = function.memory_size * MB
         self._group = self._tree.group
-        # A worker may be quicker than the zygote's word that it exists: what it says first.
+        # Frames that came before the zygote's report of the fork: a worker may be that quick.
         self._early: list[tuple[wire.FromWorker, bytes]] = []
 
     def __repr__(self) -> str:
@@ -172,19 +148,22 @@ class Worker:
         return f"<Worker {name} {self.state}, {self.invocations} invocations>"
 
     def _move(self, fact: str) -> None:
-        try:
-            self.state = TRANSITIONS[self.state][fact]
-        except KeyError:
-            msg = f"{self!r} cannot be {fact}; its story: {' '.join(self.story)}"
-            raise AssertionError(msg) from None
-        self.story.append(fact)
+        state = TRANSITIONS[self.state].get(fact)
+        if state is None:
+            raise self._impossible(fact)
+        self.story.add(fact, self.invocations, in_flight=self.state == "busy")
+        self.state = state
+
+    def _impossible(self, fact: str) -> AssertionError:
+        story = self.story.text(self.invocations, in_flight=self.state == "busy")
+        return AssertionError(f"{self!r} cannot be {fact}; its story: {story}")
 
     # Life
 
     async def live(self) -> None:
-        """Be a worker from the fork to the last process. Raises LambdaError if it cannot start.
+        """Run the worker, from its fork to the end of its last process.
 
-        An init phase that fails is not an error: `initialised` says how it went.
+        How its init phase went is `initialised`: a result, or the error that kept it from starting.
         """
         try:
             async with contextlib.AsyncExitStack() as undo:
@@ -202,94 +181,78 @@ class Worker:
             self.cannot_start(exc)
 
     def cannot_start(self, error: LambdaError) -> None:
-        """Tell who waits for the init phase that there is none."""
+        """Raise an error in what waits for the init phase, or record it if that is over."""
         if self.initialised.done():
             self._record(journal.Trouble(what=f"{self!r}: {error}"))
         else:
-            self.initialised.set_exception(error)
-            self.initialised.exception()  # asyncio is content; who waits hears it as well
+            self._init.cannot_start(error)
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
         function, equipment = self.function, self.equipment
-        if not os.path.isdir(function.code_path):  # noqa: ASYNC240 - one stat, on a local disk
-            msg = (
-                f"The code of function {function.name} is gone from {function.code_path}: "
-                "it was deleted while in use. Deploy it again with update_function_code"
-            )
-            raise ResourceConflict(msg)
-        zygote = equipment.zygotes.running(function.runtime)
-        if zygote is None:
-            zygote = await equipment.zygotes.get(function.runtime)
+        check_code(function)
+        zygote = await equipment.zygotes.get(function.runtime)
         group = self._group = self._tree.group = equipment.hierarchy.lease(self.worker_id)
         undo.callback(equipment.hierarchy.give_back, group)
         self._oom_kills = group.oom_kills()
         group.limit(self._memory_limit, PROCESSES)
-        # The init phase has all the CPU there is; the quota comes when the worker is ready.
-        # An init that is repeated is inside an invocation, and has the invocation's share.
-        group.throttle(None if self._phase == "init" else self._cpus)
+        # The init phase has no CPU quota: that comes when the worker is ready. A repeated one is
+        # part of an invocation, and has the invocation's quota.
+        group.throttle(self._cpus if self._init.is_repeated else None)
         if self.tmp_dir is None:
-            # What an app imports its functions from may be readable for the app's user only.
+            # The modules that an app's function is imported from may be the app's user's to read.
             own_user = not function.python_path
             self.tmp_dir = await equipment.tmp_dirs.lease(
                 self.worker_id, function.ephemeral_storage, own_user=own_user
             )
-        undo.push_async_callback(self._return_tmp_dir)
+        undo.push_async_callback(self._give_back_tmp_dir)
 
-        request, our_request = os.pipe2(os.O_CLOEXEC)
-        our_answer, answer = os.pipe2(os.O_CLOEXEC)
-        our_log, log = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = launch.pipes()
         self._channel = Channel(
-            self._loop, our_request, our_answer, self._on_frame, self._on_broken
+            self._loop, ours.request, ours.answer, self._on_frame, self._on_broken
         )
         undo.callback(self._channel.close)
-        self._log = log_pipe.LogPipe(self._loop, our_log, equipment.settings.log_bytes)
+        self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
         undo.callback(self._log.close)
-        # The init phase is the worker's: what it is given is ours to have ready.
-        started = time.monotonic()
-        # Written before the worker exists: it finds its name when it first looks.
+        # From here on, and not from the lease on: leasing is not the function's time.
+        self._init.begin()
+        self.started = time.monotonic()
+        # Written before the worker exists: it finds its function at its first read.
         self._channel.send(
-            equipment.introduction(function, self.worker_id, zygote.program, self.tmp_dir.path)
-        )
-        given = [request, answer, log]
-        try:
-            volume = self.tmp_dir.open_mount() if equipment.choice.isolation.namespaces else None
-            if volume is not None:
-                given.append(volume)
-            sandbox = self.equipment.sandbox(
-                function, self.worker_id, group.key, self.tmp_dir.path, self.tmp_dir.user
+            equipment.init_frame(
+                function,
+                program=zygote.program,
+                tmp_dir=self.tmp_dir.path,
+                stream=self.log_stream,
+                initialization=self.initialization,
             )
-            forked = await zygote.fork(sandbox, given)
-        finally:
-            for descriptor in given:
-                os.close(descriptor)
+        )
+        forked = await launch.fork(
+            zygote, equipment, function, self.worker_id, group.key, self.tmp_dir, theirs
+        )
         self.pid = forked.pid
         self._tree.take(forked.pid, forked.pidfd, self._on_exit)
         forked.exited.add_done_callback(self._on_reaped)
-        self.started = started
         undo.callback(self._tree.close)
         # Last in, first out: the processes go before what they used.
         undo.push_async_callback(self._bury, forked.exited)
         equipment.journal.record(
             journal.WorkerStarted(worker_id=self.worker_id, function=function.name, pid=forked.pid)
         )
-        self._timer = self._loop.call_at(
-            self._loop.time() + self._init_timeout - (time.monotonic() - started),
-            self._init_late,
-        )
+        self._timer = self._loop.call_later(self._init.seconds_left(), self._on_init_timeout)
         for frame in self._early:
             self._on_frame(*frame)
 
     async def _bury(self, exited: asyncio.Future[Exit | None]) -> None:
-        """See to it that no process is left, and say how the first one ended.
+        """Wait until no process of the worker is left, and record how the first one ended.
 
-        What does not die while the supervisor closes is left: it has its SIGKILL.
+        A process that SIGKILL does not end is left behind if the supervisor closes.
         """
         tree = self._tree
         if self.state != "gone" and not tree.gone.done():
-            # We are here before the process is: cancelled, or a step after the fork failed.
+            # The process still runs: `live` was cancelled, or a step after the fork failed.
             self.kill("the supervisor closed")
             await tree.first_ended()
-        tree.look_away()
+        tree.unregister()
         self._cancel_timer()
         exit_: Exit | None = None
         if tree.gone.done():
@@ -297,24 +260,24 @@ class Worker:
                 exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
         # An answer that was written before the exit counts.
         self._channel.receive()
-        cause = "the zygote died" if exit_ is None else failures.describe_status(exit_.status)
         oom = self._group.oom_kills() > self._oom_kills
         if self.state != "gone":
             self._move("exited")
         if not self.initialised.done():
-            kind, text = self._verdict(exit_)
-            self._init_failed("error", failures.failure_body(kind, f"Error: {text}"), kind)
+            kind, text = verdicts.of_exit(exit_, self.ended_by)
+            self._fail_init("error", failures.failure_body(kind, f"Error: {text}"), kind)
         if self._call is not None:
-            self._complete_exited(exit_, oom=oom)
+            self.keeps_tmp = True
+            self._complete(*verdicts.exited(self._request_id, exit_, self.ended_by, oom=oom))
         if await tree.end():
-            self._record(
-                journal.WorkerExited(
-                    worker_id=self.worker_id, function=self.function.name, cause=cause
-                )
+            cause = "the zygote died" if exit_ is None else failures.describe_status(exit_.status)
+            fact = journal.WorkerExited(
+                worker_id=self.worker_id, function=self.function.name, cause=cause
             )
+            self._record(fact)
 
-    async def _return_tmp_dir(self) -> None:
-        """Remove the /tmp, unless a replacement is to find it (Lambda keeps it after a crash)."""
+    async def _give_back_tmp_dir(self) -> None:
+        """Give the /tmp back, unless a replacement inherits it (Lambda keeps it after a crash)."""
         if self.keeps_tmp or self.tmp_dir is None:
             return
         try:
@@ -328,41 +291,37 @@ class Worker:
             self._timer.cancel()
             self._timer = None
 
-    # InitResult phase
+    # Init phase
 
-    def _on_ready(self) -> None:
-        self._cancel_timer()
-        function = self.function
-        self._group.throttle(self._cpus)
-        self._move("ready")
-        seconds = time.monotonic() - self.started
-        log = self._log.drain()
-        self._record(
-            journal.WorkerReady(
-                worker_id=self.worker_id, function=function.name, init_seconds=seconds
-            )
-        )
-        self.initialised.set_result(InitResult("", seconds, log))
+    def _on_init_frame(self, head: wire.FromWorker, payload: bytes) -> bool:
+        """Take a frame of the init phase; return whether it may come there."""
+        if not self.pid:
+            self._early.append((head, payload))
+        elif isinstance(head, wire.ReadyFrame):
+            self._cancel_timer()
+            self._group.throttle(self._cpus)
+            self._move("ready")
+            self._init.succeed(self._log.drain())
+        elif isinstance(head, wire.FailureFrame) and not self.initialised.done():
+            self.kill("the init phase failed")
+            self._fail_init("error", payload, failures.parse_failure(payload).error_type)
+        else:
+            return False
+        return True
 
-    def _init_failed(self, status: str, body: bytes, error_type: str) -> None:
-        self.keeps_tmp = True
-        seconds = time.monotonic() - self.started
-        log = self._log.drain()
-        log += failures.init_report(seconds, self._phase, status, error_type)
-        self._record(
-            journal.InitFailed(worker_id=self.worker_id, function=self.function.name, status=status)
-        )
-        self.initialised.set_result(InitResult(status, seconds, log, body, error_type))
-
-    def _init_late(self) -> None:
+    def _on_init_timeout(self) -> None:
         self.kill("the init phase was late")
-        self._init_failed("timeout", b"", "Sandbox.Timedout")
+        self._fail_init("timeout", b"", "Sandbox.Timedout")
 
-    def _verdict(self, exit_: Exit | None) -> tuple[str, str]:
-        """Return errorType and message for how the first process ended."""
-        if self.ended_by:  # by us, who closed: no doing of the function
-            return "Sandbox.Failure", f"The sandbox was lost: {self.ended_by}"
-        return failures.exited(None if exit_ is None else exit_.status)
+    def _fail_init(self, status: str, payload: bytes, error_type: str) -> None:
+        self.keeps_tmp = True
+        self._init.fail(status, payload, error_type, self._log.drain())
+
+    def record_failed_init(self, response: Response) -> None:
+        """Record and log an invocation that ended in its repeated init phase: it was never sent."""
+        self._record(response.invoked)
+        if self.equipment.keep_log is not None:
+            self.equipment.keep_log(response, self.log_stream, time.time())
 
     # Invoke phase
 
@@ -379,17 +338,20 @@ class Worker:
         """Send an invocation; return the future of its response, which always comes.
 
         `stream` takes the pieces of an answer that comes in pieces. `init` is the init phase that
-        the caller waited for; `spent` and `log` are what a repeated one has used of the timeout,
-        and printed. Raises `WorkerGone` if another worker has to run it.
+        the caller waited for. `spent` and `log` are of a repeated init phase: the seconds that it
+        used of the timeout, and its log. Raises `WorkerGone` if another worker has to run it.
         """
         if self.state == "frozen":
             self.thaw()
-        # `_move` without a call, here and where it answers: twice for every invocation.
-        self.state = TRANSITIONS[self.state]["invoked"]
+        # `_move` without a call, here and in `_on_frame`: both are on the path of each invocation.
+        try:
+            self.state = TRANSITIONS[self.state]["invoked"]
+        except KeyError:
+            raise self._impossible("invoked") from None
         self.invocations += 1
-        # Not where others run meanwhile: they would all be on one core.
-        is_short = self.idle_since - self.started < SHORT and self.share.used == 1
-        pinned = is_short and self._affinity.hold(self.pid)
+        # Only while no other invocation of its limit runs: they would all be on one core.
+        is_short = self.idle_since - self.started < SHORT and self.concurrency.used == 1
+        pinned = is_short and self._affinity.pin(self.pid)
         future: asyncio.Future[Response] = self._loop.create_future()
         self._call = (future, init, spent, log)
         self._request_id = request_id
@@ -399,7 +361,7 @@ class Worker:
         timeout = self.function.timeout - spent
         self._deadline = now + timeout
         if self._timer is None:
-            self._timer = self._loop.call_later(timeout, self._watch_deadline)
+            self._timer = self._loop.call_later(timeout, self._check_deadline)
         deadline_ms = int((time.time() + timeout) * 1000)
         self._stream = stream
         if context is NO_CONTEXT and stream is None:
@@ -418,20 +380,20 @@ class Worker:
             if stream is not None:
                 stream.attach(self._channel.pause, self._channel.resume)
         if not self._channel.send(wire.encode(head, payload)):
-            # It died, or closed its pipe, while it was idle: nobody has seen this invocation.
+            # It died, or closed its pipe, while it was idle: it has not read this invocation.
             self._call = None
             self.kill("the worker does not read any more")
-            self._released(self)
+            self._on_over(self)
             raise WorkerGone
-        if is_short and self._affinity.may_look():
-            self._channel.receive()  # on our core it ran while we wrote, and has answered
+        if is_short and self._affinity.may_poll():
+            self._channel.receive()  # on the same core it ran during the write, and has answered
             if self._call is not None:
-                # Or it is next: were we to sleep, we would be woken on another core.
+                # Or it runs next. The loop's sleep would end on another core; a yield does not.
                 os.sched_yield()
                 self._channel.receive()
         return future
 
-    def _on_frame(self, head: wire.FromWorker, body: bytes) -> None:
+    def _on_frame(self, head: wire.FromWorker, payload: bytes) -> None:
         if self.state == "busy" and (
             type(head) is wire.ResponseFrame or type(head) is wire.FailureFrame
         ):
@@ -450,124 +412,90 @@ class Worker:
                     if self._call is None:
                         return
                 self.state = TRANSITIONS[self.state]["answered"]
-                self._complete(body, FAILED if type(head) is wire.FailureFrame else ANSWERED, peak)
+                outcome = FAILED if type(head) is wire.FailureFrame else ANSWERED
+                self._complete(payload, outcome, peak)
                 return
         elif self.state == "starting":
-            if self._on_first(head, body):
+            if self._on_init_frame(head, payload):
                 return
-        elif isinstance(head, wire.ChunkFrame) and self._takes(head.id):
-            assert self._stream is not None
-            if not self._stream.put(body, head.content_type):
-                self._too_large()
+        elif self._call is not None and isinstance(head, wire.ChunkFrame):
+            if self._stream is None or head.id != self._request_id:
+                self._on_violation("the worker sent a chunk that it may not send")
+            elif not self._stream.put(payload, head.content_type):
+                self._cut_off("its answer is too large", *verdicts.too_large(MAX_STREAM))
             return
-        if self.state in ("stopping", "gone"):
-            return
-        self._violated(f"the worker sent a {type(head).__name__} that nobody waits for")
-
-    def _takes(self, request_id: str) -> bool:
-        """Return whether a piece of an answer is of one that may come in pieces."""
-        return self.state == "busy" and self._stream is not None and request_id == self._request_id
-
-    def _on_first(self, head: wire.FromWorker, body: bytes) -> bool:
-        """Take what ends the init phase; return whether that is what it was."""
-        if not self.pid:
-            self._early.append((head, body))
-        elif isinstance(head, wire.ReadyFrame):
-            self._on_ready()
-        elif isinstance(head, wire.FailureFrame) and not self.initialised.done():
-            self.kill("the init phase failed")
-            self._init_failed("error", body, failures.parse_failure(body).error_type)
-        else:
-            return False
-        return True
+        self._on_violation(f"the worker sent a {type(head).__name__} out of turn")
 
     def _on_broken(self, what: str) -> None:
-        """The pipes are of no more use. If the worker is exiting, its exit status says more."""
+        """End the worker: its pipes are of no more use. Not at once if its exit may say more."""
         if "sent" in what and self.pid:
-            self._violated(what)
+            self._on_violation(what)
         else:
-            self._loop.call_later(BROKEN_GRACE, self._still_broken, what)
+            self._loop.call_later(BROKEN_GRACE, self._on_still_broken, what)
 
-    def _still_broken(self, what: str) -> None:
+    def _on_still_broken(self, what: str) -> None:
         # On a host that is short of memory the loop may see the exit later than this.
         if not self._tree.has_exited():
-            self._violated(what)
+            self._on_violation(what)
 
-    def _violated(self, what: str) -> None:
+    def _on_violation(self, what: str) -> None:
+        """End the worker: what it sent is not what `workers/PROTOCOL.md` allows now."""
         if self.state in ("stopping", "gone"):
             return
         self.kill(what)
         if not self.initialised.done():
-            body = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
-            self._init_failed("error", body, "Runtime.TruncatedResponse")
+            payload = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
+            self._fail_init("error", payload, "Runtime.TruncatedResponse")
         if self._call is not None:
             self.keeps_tmp = True
-            self._fail("Runtime.TruncatedResponse", what)
+            self._complete(*verdicts.truncated(self._request_id, what))
 
-    def _too_large(self) -> None:
-        self.kill("its answer is too large")
-        self.keeps_tmp = True
-        text = f"Response payload size exceeded maximum allowed payload size ({MAX_STREAM} bytes)."
-        self._complete(failures.failure_body("Function.ResponseSizeTooLarge", text), FAILED, 0)
+    def _check_deadline(self) -> None:
+        """End the invocation in flight if its deadline has come, else set the timer again.
 
-    def _watch_deadline(self) -> None:
-        """See whether the deadline has come: a timer stays, and if it came too early, is set again.
-
-        To set and cancel one for each invocation would cost more.
+        One timer serves many invocations: one for each would cost more.
         """
         self._timer = None
         if self._call is None:
             return
         left = self._deadline - time.monotonic()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._watch_deadline)
+            self._timer = self._loop.call_later(left, self._check_deadline)
         else:
-            self._late()
-
-    def _late(self) -> None:
-        """The deadline of an invocation has come."""
-        timeout = self.function.timeout
-        self.kill("timed out")
-        self.keeps_tmp = True
-        self._complete(*failures.late(self._request_id, timeout, time.time()), 0)
+            end = failures.late(self._request_id, self.function.timeout, time.time())
+            self._cut_off("timed out", *end)
 
     def check_oom(self) -> None:
         """End the worker if the kernel killed one of its processes for memory.
 
-        A handler may wait for such a child for ever, and v1 kills no more than the one.
+        Its handler may wait for that process for ever, and cgroup v1 kills no other.
         """
         if self._call is not None and self._group.oom_kills() > self._oom_kills:
-            self.kill("out of memory")
-            self._complete_exited(None, oom=True)
+            self._cut_off("out of memory", *verdicts.out_of_memory(self._request_id))
 
     def fail_for_memory(self, used: int) -> None:
-        """The poll found the tree above its memory size, where no cgroup holds it."""
-        if self._call is None:
-            return
-        self.kill(f"out of memory: {used // MB} MB")
-        self._complete_exited(None, oom=True)
+        """End the worker: the limit poll found its tree above its memory size."""
+        if self._call is not None:
+            end = verdicts.out_of_memory(self._request_id)
+            self._cut_off(f"out of memory: {used // MB} MB", *end)
 
     def fail_for_tmp(self, used: int) -> None:
-        """The poll found /tmp above its size, where no file system holds it."""
-        if self._call is None:
-            return
-        what = f"/tmp holds {used // MB} MB of {self.function.ephemeral_storage} MB"  # noqa: S108
-        self.kill(what)
-        self._fail("Runtime.ExitError", f"Runtime exited with error: signal: killed ({what})")
+        """End the worker: the limit poll found its /tmp above its size. No replacement gets it."""
+        if self._call is not None:
+            size = self.function.ephemeral_storage
+            what = f"/tmp holds {used // MB} MB of {size} MB"  # noqa: S108 - a message
+            self._cut_off(what, *verdicts.tmp_full(self._request_id, what), keeps_tmp=False)
 
-    def _complete_exited(self, exit_: Exit | None, *, oom: bool) -> None:
-        self.keeps_tmp = True
-        if oom:
-            text = "Runtime exited with error: signal: killed"
-            self._fail("Runtime.ExitError", text, note="Runtime.OutOfMemory\n")
-        else:
-            self._fail(*self._verdict(exit_))
+    def _cut_off(
+        self, reason: str, payload: bytes, outcome: Outcome, *, keeps_tmp: bool = True
+    ) -> None:
+        """End the worker, and with it the invocation in flight."""
+        self.kill(reason)
+        self.keeps_tmp = keeps_tmp
+        self._complete(payload, outcome)
 
-    def _fail(self, error_type: str, text: str, note: str = "") -> None:
-        self._complete(*failures.broken(self._request_id, error_type, text, note), 0)
-
-    def _complete(self, body: bytes, outcome: Outcome, peak: int) -> None:
-        """End the invocation: the one place where it does. A `peak` of 0 is looked up."""
+    def _complete(self, payload: bytes, outcome: Outcome, peak: int = 0) -> None:
+        """End the invocation in flight, here only. A `peak` of 0 is read from the cgroup."""
         assert self._call is not None
         future, init, spent, before = self._call
         self._call = None
@@ -598,13 +526,13 @@ class Worker:
         keep = self.equipment.keep_log
         if keep is not None or not future.done():
             init_log = before if init is None else init.log
-            response = Response(body, invoked, log, init_log, function.version)
+            response = Response(payload, invoked, log, init_log, function.version)
             if keep is not None:
-                keep(response, time.time())
+                keep(response, self.log_stream, time.time())
             if not future.done():
                 future.set_result(response)
-        # Last, so that who waited for the worker, and is answered at once, comes after.
-        self._released(self)
+        # Last: an invocation that waits for this worker may begin, and be answered, in this call.
+        self._on_over(self)
 
     # Freeze, thaw, end
 
@@ -615,20 +543,20 @@ class Worker:
         self._record(journal.WorkerFrozen(worker_id=self.worker_id))
 
     def thaw(self) -> None:
-        """Schedule it again."""
+        """Schedule the worker again."""
         self._move("thawed")
         self._group.thaw()
         self._record(journal.WorkerThawed(worker_id=self.worker_id))
 
     def stop(self, reason: str) -> None:
-        """End the worker politely: SIGTERM, and SIGKILL after the grace. Idle workers only."""
+        """End an idle worker politely: SIGTERM, and SIGKILL after the grace period."""
         if self.state in ("stopping", "gone"):
             return
         if self.state == "frozen":
             self._group.thaw()
         self._end(reason)
         self._tree.signal(signal.SIGTERM)
-        # An interpreter that was about to block in read(2) would see the signal only after it.
+        # An interpreter that was about to block in read(2) sees the signal when the read returns.
         self._channel.send(wire.NOTHING)
         self._timer = self._loop.call_later(self.equipment.settings.shutdown_grace, self._tree.kill)
 
@@ -646,14 +574,14 @@ class Worker:
         self._record(journal.WorkerStopped(worker_id=self.worker_id, reason=reason))
 
     def _on_reaped(self, exited: asyncio.Future[Exit | None]) -> None:
-        """The zygote says how the worker ended; None is a zygote that died, and will not reap.
+        """End the worker if its zygote died; for other exits the pidfd is enough.
 
-        The kernel kills its workers with it, but one that cgroup v1 has frozen is not dead until
-        somebody thaws it.
+        The kernel kills the workers of a dead zygote, but one that cgroup v1 has frozen is dead
+        only when it is thawed. `kill` does that.
         """
         if not exited.cancelled() and exited.result() is None:
             self.kill("its zygote died")
 
     def _on_exit(self) -> None:
         if self.state in ("idle", "frozen"):
-            self._move("exited")  # at once: the pool must not hand out a dead worker
+            self._move("exited")  # at once: the pool must not lease a dead worker

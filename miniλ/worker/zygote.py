@@ -1,10 +1,11 @@
-"""This module is the supervisor's handle on a zygote; `sandbox.zygote_main` is the other end.
+"""The supervisor's handle on a zygote; `sandbox.zygote_main` is the other end.
 
 The supervisor itself never forks: it has threads, an event loop and megabytes of pages, and it
-may be somebody's app. A zygote is started by posix_spawn, forks on request, and reports.
+may be an app that embeds miniλ. A zygote is started by posix_spawn, forks on request, and reports.
 
-Who ends it: `close`, by closing the socket; the kernel, when we die. When it dies its workers
-die with it (PDEATHSIG), their exits are reported as None, and the next `get` starts another.
+A zygote ends by `close`, which closes the socket, or when the supervisor's pidfd tells it that the
+supervisor has died. When it dies its workers die with it (PDEATHSIG), their exits are reported as
+None, and the next `get` starts another.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from miniλ.journal import Journal
     from miniλ.sandbox import Isolation, Sandbox
 
+# The longest message, and the longest read of stderr.
 MESSAGE = 65536
 START_TIMEOUT = 20.0
 FORK_TIMEOUT = 30.0
@@ -54,7 +56,7 @@ class Forked(NamedTuple):
 
 
 class _NotThis(Exception):
-    """The program is not the runtime that we need, or does not start."""
+    """The program is not the runtime that is wanted, or does not start."""
 
 
 class Zygote:
@@ -90,9 +92,9 @@ class Zygote:
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
         except (TimeoutError, ServiceError) as exc:
-            said = zygote._said()
+            reason = zygote._last_line()
             await zygote.close()
-            msg = f"{program}: {said or 'it did not start'}"
+            msg = f"{program}: {reason or 'it did not start'}"
             raise _NotThis(msg) from exc
         except BaseException:
             await zygote.close()
@@ -106,9 +108,10 @@ class Zygote:
     async def fork(self, sandbox: Sandbox, descriptors: list[int]) -> Forked:
         """Fork a worker. `descriptors`: its request, answer and log pipes, and a mount if any.
 
-        The mount is of its /tmp, where that is a volume. Close yours.
+        The mount is of its /tmp, where that is a volume. The zygote gets copies: the caller closes
+        its own.
 
-        Raises `ServiceError` where the kernel refuses a process, or the zygote dies.
+        Raises `ServiceError` if the kernel refuses a process, or the zygote dies.
         """
         if self.dead.done():
             msg = "the zygote died"
@@ -119,11 +122,11 @@ class Zygote:
         if len(self._unsent) == 1:
             self._send()
         try:
-            # In a burst the zygote takes them one by one; a stopped one takes none.
+            # In a burst the zygote forks one after the other; a stopped zygote forks none.
             async with asyncio.timeout(FORK_TIMEOUT):
                 return await future
         except asyncio.CancelledError:
-            # Forked in the same moment: nobody else knows of it.
+            # The fork was reported just before the cancel: its only owner is here.
             if future.done() and not future.cancelled() and future.exception() is None:
                 _abandon(future.result().pidfd)
             raise
@@ -134,7 +137,7 @@ class Zygote:
             self._forks.pop(sandbox.worker_id, None)
 
     def release(self, path: str) -> None:
-        """Let go of a /tmp that nobody will use again, if it was mounted there."""
+        """Unmount a /tmp that will not be used again, if the zygote mounted one there."""
         if not self.dead.done():
             release = {"release": catalog.in_utf8(path)}
             self._unsent.append((msgspec.json.encode(release), []))
@@ -142,7 +145,7 @@ class Zygote:
                 self._send()
 
     def _send(self) -> None:
-        """Send what is unsent, as far as the socket takes it; the rest when it is writable."""
+        """Send what the socket takes now; the rest follows when it is writable."""
         while self._unsent:
             message, descriptors = self._unsent[0]
             try:
@@ -176,7 +179,7 @@ class Zygote:
                 self._exits[pid] = exited
                 future = self._forks.get(worker_id)
                 if future is None or future.done():
-                    # Its starter gave up meanwhile: nobody else would end it.
+                    # `fork` has timed out or was cancelled: the worker has no owner.
                     _abandon(descriptors[0])
                 else:
                     os.set_inheritable(descriptors[0], False)  # noqa: FBT003
@@ -208,13 +211,13 @@ class Zygote:
             if not future.done():
                 future.set_exception(error)
         if self._ready.done() and not self._ready.cancelled():
-            self._ready.exception()  # whoever started us may have left: it is no news
+            self._ready.exception()  # else asyncio complains if `start` was cancelled
         for exited in self._exits.values():
             if not exited.done():
                 exited.set_result(None)
         self._exits.clear()
 
-    def _said(self) -> str:
+    def _last_line(self) -> str:
         """Return the last line that the zygote wrote to stderr."""
         with contextlib.suppress(OSError):
             lines = os.read(self._errors, MESSAGE).decode(errors="replace").split("\n")
@@ -222,9 +225,9 @@ class Zygote:
         return ""
 
     async def close(self) -> None:
-        """End the zygote and whatever it still has: it kills its workers when we hang up."""
+        """End the zygote: it kills its workers when the socket closes."""
         self._died()
-        # Not close alone: a process that the app forked may hold a copy of our end.
+        # Not close alone: a process that the app forked may hold a copy of this end.
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
@@ -250,14 +253,14 @@ def _in_utf8(sandbox: Sandbox) -> dict[str, object]:
 
 
 def _abandon(pidfd: int) -> None:
-    """Kill a worker that nobody waits for any more; the zygote reaps it."""
+    """Kill a worker without an owner; the zygote reaps it."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.close(pidfd)
 
 
 async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wait, one bound
-    """Wait until the process of a pidfd has ended; return whether it has."""
+    """Wait until the process of a pidfd has ended, at most `timeout`; return whether it has."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -277,24 +280,24 @@ async def _ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - one wa
 
 
 def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, socket.socket, int]:
-    """Start a zygote; return its pid, our end of its socket and its stderr to read.
+    """Start a zygote; return its pid, the supervisor's end of its socket and its stderr to read.
 
-    It is marked as this instance's: a program that is no zygote, and stays, is found by that when
-    we are dead. Workers write their own ids over it.
+    It is marked as this instance's, so that the next supervisor can find and end what is left of
+    this one, also a program that is no zygote. Workers write their own ids over the mark.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     errors, their_errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    # In an app that closed its standard descriptors ours may have their numbers, and the
-    # file actions below would overwrite one before it is copied.
+    # In an app that closed its standard descriptors these may have numbers below 4, and a file
+    # action below would overwrite one before it is copied.
     control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     complaints = fcntl.fcntl(their_errors, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     main = catalog.sandbox_program("start.py")
     isolation = isolation._replace(root=catalog.in_utf8(isolation.root))
     arguments: list[str | bytes] = [
         program,
-        "-I",  # nothing from the environment or the current directory
+        "-I",  # no import path from the environment or the current directory
         "-S",  # no site-packages: a function brings its own
-        "-u",  # every print is written at once: a crash loses no last words
+        "-u",  # every print is written at once, and a crash loses none
         main,
         # Bytes: the zygote's locale is UTF-8, and this process's may be another.
         msgspec.json.encode(
@@ -306,7 +309,7 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
             }
         ),
     ]
-    # Nothing of ours: the zygote's environment is what a worker could read of its own past.
+    # None of the supervisor's secrets: a worker can read the environment that its zygote had.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_CTYPE": "C.UTF-8",
@@ -343,7 +346,7 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
 
 
 class Zygotes:
-    """The zygotes of one supervisor: one for each runtime, started when first needed."""
+    """The zygotes of one supervisor: one for each runtime, started when it is first needed."""
 
     def __init__(self, facts: Journal, isolation: Isolation, instance: str) -> None:
         self._journal = facts
@@ -360,7 +363,10 @@ class Zygotes:
         return None if zygote is None or zygote.dead.done() else zygote
 
     async def get(self, runtime: str) -> Zygote:
-        """Return the zygote of this runtime, started if need be; raises `RuntimeMissing`."""
+        """Return the zygote of this runtime, which it starts if none lives.
+
+        Raises `RuntimeMissing`.
+        """
         zygote = self.running(runtime)
         if zygote is not None:
             return zygote
@@ -372,12 +378,12 @@ class Zygotes:
 
     async def _start(self, runtime: str) -> Zygote:
         known = self._programs.get(runtime)
-        tried = []
+        failures = []
         for program in [known] if known else catalog.candidates(runtime):
             try:
                 zygote = await Zygote.start(runtime, program, self._isolation, self._instance)
             except _NotThis as exc:
-                tried.append(str(exc))
+                failures.append(str(exc))
                 continue
             self._programs[runtime] = program
             self._running[runtime] = zygote
@@ -386,17 +392,17 @@ class Zygotes:
             return zygote
         here = await asyncio.to_thread(catalog.here_text)
         msg = f"Runtime {runtime} is not on this machine; here: {here}. Put {runtime} on PATH"
-        raise RuntimeMissing("; ".join([msg, *tried]))
+        raise RuntimeMissing("; ".join([msg, *failures]))
 
     def release(self, path: str) -> None:
-        """Let go of a /tmp that nobody will use again."""
+        """Have every zygote unmount a /tmp that will not be used again."""
         for zygote in self._running.values():
             zygote.release(path)
 
     def _bury(self, zygote: Zygote, _dead: asyncio.Future[None]) -> None:
-        """A zygote died by itself: close our side of it."""
+        """Close the supervisor's side of a zygote that died."""
         if self._running.get(zygote.runtime) is not zygote:
-            return  # closed by us
+            return  # by `close`, which waits for it
         del self._running[zygote.runtime]
         self._journal.record(journal.ZygoteDied(runtime=zygote.runtime, pid=zygote.pid))
         self._burials.start(zygote.close())

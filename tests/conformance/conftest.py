@@ -75,8 +75,8 @@ def ask(deploy: Callable[[str], Path]) -> Ask:
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function from the name of a handler in tests/functions to its directory.
 
-    Where it has a requirements.txt its packages are beside it, installed once per session.
-    If pip cannot have them the test is skipped, with pip's last word.
+    If it has a requirements.txt its packages are beside it, installed once per session.
+    If pip cannot install them the test is skipped, with the last line of pip's error.
     """
     built: dict[str, Path | str] = {}
 
@@ -92,7 +92,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 def _with_packages(source: Path, scratch: Path) -> Path | str:
-    """Return a code directory that has a handler's packages, or why there is none."""
+    """Return a code directory with a handler's packages, or why pip did not make one."""
     requirements = source / "requirements.txt"
     if not requirements.exists():
         return source
@@ -110,7 +110,7 @@ def _with_packages(source: Path, scratch: Path) -> Path | str:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
-    """Yield each Python runtime that is here, and skip the others by name."""
+    """Return each Python runtime of this machine; others are skipped by name."""
     name: str = request.param
     if name != OWN and not _is_here(name):
         pytest.skip(f"{name} is not on PATH")
@@ -119,7 +119,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @functools.cache
 def _is_here(name: str) -> bool:
-    """Tell whether a program of that name runs: a version manager's stub may not."""
+    """Return whether a program of that name runs: a version manager's stub may not."""
     for directory in os.get_exec_path():
         path = shutil.which(name, path=directory)
         if (

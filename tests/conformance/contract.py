@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 NBSP = "\u00a0"
 
-# Returns what the event, a Python expression, comes to.
+# Returns the value of the event, a Python expression.
 EVALUATE = """
     import decimal, os, sys
 
@@ -45,13 +45,13 @@ DIVIDE = """
 
 
 def failure_of(response: Response) -> Failure:
-    """Return the failure of an invocation that has to have failed."""
+    """Return the failure of an invocation, which must have failed."""
     assert response.failure is not None
     return response.failure
 
 
 def printed(response: Response) -> str:
-    """Return what stands between the START and the END line."""
+    """Return the log between the START and the END line."""
     return response.log.split(" Version: $LATEST\n", 1)[1].rsplit("END RequestId: ", 1)[0]
 
 

@@ -52,7 +52,7 @@ def test_an_answer_is_encoded_as_awss_client_does(ask: Ask, expression: str) -> 
 
 
 def test_nan_reaches_the_embedding_app(ask: Ask) -> None:
-    """Response.payload decodes what JSON does not have but Python's client sends."""
+    """Response.payload decodes NaN and Infinity, which Python's client sends and JSON lacks."""
     [response] = ask(EVALUATE, "[float('nan'), float('inf')]")
     nan, infinity = response.payload
     assert math.isnan(nan)
@@ -74,7 +74,7 @@ UNENCODABLE = {
 
 @pytest.mark.parametrize("expression", UNENCODABLE)
 def test_an_answer_that_is_not_json_is_a_marshal_error(ask: Ask, expression: str) -> None:
-    """Runtime.MarshalError says what was wrong, and the worker goes on."""
+    """Runtime.MarshalError with the cause, and the worker goes on."""
     bad, well = ask(EVALUATE, expression, "6 * 7")
     failure = failure_of(bad)
     assert failure.error_type == "Runtime.MarshalError"

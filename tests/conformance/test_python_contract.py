@@ -1,7 +1,7 @@
 """The Python contract as a client sees it: context, environment, what stays in a worker.
 
-Where AWS's developer guide is silent, AWS's own client for Python (awslambdaric) is what a
-handler was written against, here and in the other files of the contract.
+Sources: AWS's developer guide and, where that is silent, AWS's own client for Python
+(awslambdaric), here and in the other files of the contract.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ def test_the_context_carries_what_the_caller_says(ask: Ask) -> None:
 
 
 def test_a_client_context_may_say_little(deploy: Deploy) -> None:
-    """What the caller left out is None; the next invocation sees nothing of the last."""
+    """Options that the caller left out are None, also after an invocation that had them."""
     source = """
         def handler(event, context):
-            said = context.client_context
-            return None if said is None else [said.client, said.custom, said.env]
+            client = context.client_context
+            return None if client is None else [client.client, client.custom, client.env]
         """
 
     async def scenario(code: Path) -> list[Any]:
@@ -144,7 +144,7 @@ def test_a_client_context_may_say_little(deploy: Deploy) -> None:
 
 
 def test_the_environment_is_lambdas(ask: Ask, runtime: str) -> None:
-    """Every variable of the developer guide that means something here, with its value."""
+    """Every variable of the developer guide that applies here, with its value."""
     source = """
         import os
 
@@ -178,14 +178,14 @@ def test_the_environment_is_lambdas(ask: Ask, runtime: str) -> None:
         assert os.path.isabs(variables[name])
     assert "/usr/bin" in variables["PATH"].split(":")
     assert variables["LAMBDA_TASK_ROOT"] in variables["LD_LIBRARY_PATH"].split(":")
-    # There is no runtime API to call: the worker is spoken to by pipe.
+    # There is no runtime API to call: frames come by pipe.
     assert "AWS_LAMBDA_RUNTIME_API" not in variables
 
 
 def test_the_supervisors_environment_is_not_the_functions(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the embedding app's environment reaches a function, not even its keys."""
+    """No variable of the embedding app's environment reaches a function, AWS keys included."""
     monkeypatch.setenv("APP_DATABASE_PASSWORD", "hunter2")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("PYTHONPATH", "hunter2")
@@ -216,7 +216,7 @@ def test_the_code_directory_is_where_a_function_lives(ask: Ask, runtime: str) ->
 
 
 def test_the_supervisors_packages_are_not_the_functions(ask: Ask) -> None:
-    """A function sees the standard library and its own packages, never ours."""
+    """A function imports the standard library and its own packages, and none of miniλ's."""
     source = """
         import importlib.util
 
@@ -228,7 +228,7 @@ def test_the_supervisors_packages_are_not_the_functions(ask: Ask) -> None:
 
 
 def test_a_function_gets_its_own_copy_of_any_name(ask: Ask, deploy: Deploy) -> None:
-    """Modules that bear names of ours, and stay in the zygote, are the function's own."""
+    """Modules with names of miniλ's, which the zygote has loaded, are the function's own."""
     deploy("OWNER = 'function'", "miniλ/__init__.py")
     deploy("OWNER = 'function'", "bootstrap.py")
     code = deploy("""
@@ -253,7 +253,7 @@ def test_a_handler_may_live_in_a_folder(ask: Ask, deploy: Deploy) -> None:
 
 
 def test_globals_stay_while_the_worker_lives(ask: Ask, runtime: str) -> None:
-    """A counter counts over invocations, and starts anew after the worker is gone."""
+    """A counter counts over invocations, and starts anew in the next worker."""
     source = """
         import os
 
@@ -326,7 +326,7 @@ def test_two_workers_draw_different_random_numbers(deploy: Deploy, tmp_path: Pat
 
 
 def test_a_handler_that_closes_stdout_still_answers(ask: Ask) -> None:
-    """A function may break its own output; it loses its log, and no more."""
+    """A function that breaks its own output loses its log, and no more."""
     source = """
         import os, sys
 

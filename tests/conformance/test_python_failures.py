@@ -147,7 +147,7 @@ def test_an_exception_without_words_is_still_a_failure(ask: Ask) -> None:
 
 
 def test_a_very_long_message_is_cut(ask: Ask) -> None:
-    """Of a message of 1 MB the beginning stays, and its length is said."""
+    """Of a message of 1 MB the beginning stays, with its length."""
     source = """
         def handler(event, context):
             raise ValueError("begin" + "x" * (1024 * 1024 - 5))
@@ -161,7 +161,7 @@ def test_a_very_long_message_is_cut(ask: Ask) -> None:
 
 
 def test_a_very_long_trace_does_not_cost_the_failure(ask: Ask) -> None:
-    """Whatever a trace's length, the failure arrives with its type; the worker lives."""
+    """A failure with a trace of any length arrives with its type; the worker lives."""
     source = """
         import sys
 
@@ -223,7 +223,7 @@ EXITS = {
 
 @pytest.mark.parametrize("way", EXITS)
 def test_a_handler_that_exits_is_a_runtime_exit_error(ask: Ask, way: str) -> None:
-    """Payload, log and report say how the worker went; the next invocation has another."""
+    """Payload, log and report have the worker's exit; the next invocation has another worker."""
     gone, well = ask(EVALUATE, way, "6 * 7")
     reason = f"RequestId: {gone.request_id} Error: {EXITS[way]}"
     assert json.loads(gone.body) == {

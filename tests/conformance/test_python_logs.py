@@ -1,4 +1,4 @@
-"""What a Python function's log looks like: Lambda's lines, and those of `logging`."""
+"""The log of a Python function: Lambda's lines, and those of `logging`."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_record_with_a_trace_ends_its_line(ask: Ask) -> None:
 
 
 def test_context_log_prints_as_it_is(ask: Ask) -> None:
-    """context.log adds no line's end."""
+    """context.log adds no newline."""
     source = r"""
         def handler(event, context):
             context.log("one, ")

@@ -89,7 +89,7 @@ def http_body(response: Response) -> Any:
 def test_powertools_logger_knows_the_request_and_the_cold_start(
     ask: Ask, functions: Functions
 ) -> None:
-    """Logger's lines carry our request id, our function, and cold_start true only once."""
+    """Logger's lines carry the request id, the function, and cold_start true only once."""
     event = http_event("GET", "/orders/1")
     responses = ask(functions("powertools"), event, event, memory_size=256)
     lines = []
@@ -192,7 +192,7 @@ def test_a_function_gets_its_own_msgspec_and_we_keep_ours(ask: Ask, functions: F
     """A package that the supervisor uses too is the function's own, in its version."""
     code = functions("own_msgspec")
     [installed] = [
-        found.version for found in distributions(path=[str(code)]) if found.name == "msgspec"
+        package.version for package in distributions(path=[str(code)]) if package.name == "msgspec"
     ]
     before = (msgspec.__version__, msgspec.__file__)
     [response] = ask(code, {"x": 1, "y": 2})
@@ -240,8 +240,8 @@ def test_logging_works_without_configuration(ask: Ask, functions: Functions) -> 
     [response] = ask(functions("logging_app"), {})
     assert response.payload == {"level": "WARNING"}
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-    found = re.findall(rf"^\[(\w+)\]\t{stamp}\t(\S+)\t(.*)$", response.log, re.MULTILINE)
-    assert found == [
+    records = re.findall(rf"^\[(\w+)\]\t{stamp}\t(\S+)\t(.*)$", response.log, re.MULTILINE)
+    assert records == [
         ("WARNING", response.request_id, "order 7 is late"),
         ("ERROR", response.request_id, "order 7 is lost"),
         ("ERROR", response.request_id, "no such order"),
@@ -251,7 +251,7 @@ def test_logging_works_without_configuration(ask: Ask, functions: Functions) -> 
 
 
 def test_a_handler_sets_the_level_of_its_log(ask: Ask, functions: Functions) -> None:
-    """The root logger is the handler's to set; a worker keeps what an invocation set."""
+    """The handler may set the root logger; a worker keeps what an invocation set."""
     first, second, third = ask(functions("logging_app"), {"level": "INFO"}, {}, {"level": "DEBUG"})
     for response in (first, second):
         assert f"\t{response.request_id}\torder 7 is here\n" in response.log
@@ -285,7 +285,7 @@ def pages_sum(mb: int) -> int:
 
 
 def test_reported_memory_follows_what_is_used(ask: Ask, functions: Functions) -> None:
-    """Max Memory Used is what the worker held at its most, not what it was promised."""
+    """Max Memory Used is the peak of the worker, and not its memory size."""
     small, large = ask(functions("memory_load"), {"mb": 1}, {"mb": 100}, memory_size=512)
     for response, mb in ((small, 1), (large, 100)):
         assert response.payload == {"bytes": mb * MB, "checksum": pages_sum(mb)}

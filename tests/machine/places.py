@@ -137,7 +137,7 @@ class Place:
         finally:
             await supervisor.delete_function("subject")
             # A worker has ended when its tasks have; the limit poll goes on for the neighbour.
-            tasks = asyncio.all_tasks() - before - {supervisor._pool._watcher}
+            tasks = asyncio.all_tasks() - before - {supervisor._pool._limit_poll}
             await asyncio.wait(tasks - {asyncio.current_task()})
         assert supervisor.journal.story(journal.Trouble) == []
 

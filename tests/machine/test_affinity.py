@@ -1,7 +1,7 @@
 """A short invocation wakes its worker on the supervisor's core, and its handler does not see it.
 
-Where a process may run is read from /proc/PID/status while the process is stopped: it has been
-woken, and has not run yet.
+The affinity of a process is read while the process is stopped: it has been pinned, and has not run
+yet.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ HANDLER = """
 pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="there is one core here")
 
 
-class Asked:
+class Subject:
     """A supervisor with one function, and its workers' processes."""
 
     def __init__(self, supervisor: miniλ.Supervisor) -> None:
         self.supervisor = supervisor
 
     async def short(self) -> Response:
-        """Invoke until an invocation was as short as the warm ones are."""
+        """Invoke until an invocation was shorter than 1 ms; return its response."""
         while True:
-            response = await self.supervisor.invoke("asked", None)
+            response = await self.supervisor.invoke("subject", None)
             assert not response.is_failure, response.body
             if response.report.duration_ms < SHORT_MS:
                 return response
@@ -68,10 +68,10 @@ class Asked:
         return started.pid
 
     async def woken(self, pid: int, event: Any) -> tuple[list[int], Response]:
-        """Invoke a worker that is stopped; return where it may run when it wakes, and answers."""
+        """Invoke a worker that is stopped; return its affinity when it wakes, and its response."""
         os.kill(pid, signal.SIGSTOP)
         try:
-            pending = asyncio.ensure_future(self.supervisor.invoke("asked", event))
+            pending = asyncio.ensure_future(self.supervisor.invoke("subject", event))
             await asyncio.sleep(0)  # a turn: the frame is written
             cores = sorted(os.sched_getaffinity(pid))
         finally:
@@ -80,74 +80,74 @@ class Asked:
 
 
 @pytest.fixture
-def run_asked(function_directory: Callable[..., Path]) -> Callable[..., None]:
-    """Return what runs a scenario with an `Asked`."""
-    code = function_directory("asked", app=textwrap.dedent(HANDLER))
+def run_subject(function_directory: Callable[..., Path]) -> Callable[..., None]:
+    """Return a runner of scenarios with a `Subject`."""
+    code = function_directory("subject", app=textwrap.dedent(HANDLER))
 
-    async def play(scenario: Callable[[Asked], Awaitable[None]]) -> None:
+    async def play(scenario: Callable[[Subject], Awaitable[None]]) -> None:
         async with miniλ.Supervisor() as supervisor:
-            await supervisor.create_function("asked", code, "app.handler", memory_size=1769)
-            await scenario(Asked(supervisor))
+            await supervisor.create_function("subject", code, "app.handler", memory_size=1769)
+            await scenario(Subject(supervisor))
 
-    def run(scenario: Callable[[Asked], Awaitable[None]]) -> None:
+    def run(scenario: Callable[[Subject], Awaitable[None]]) -> None:
         asyncio.run(play(scenario))
 
     return run
 
 
-def test_a_short_one_wakes_here_and_has_every_core(run_asked: Callable[..., None]) -> None:
-    """The worker is held to one core for the wake-up; handler and children have all of them."""
+def test_a_short_invocation_wakes_here_and_has_every_core(run_subject: Callable[..., None]) -> None:
+    """The worker is pinned to one core for the wake-up; handler and children have all cores."""
 
-    async def scenario(asked: Asked) -> None:
-        before = await asked.short()
-        pid = await asked.pid(before.report.worker_id)
-        cores, response = await asked.woken(pid, "look")
+    async def scenario(subject: Subject) -> None:
+        before = await subject.short()
+        pid = await subject.pid(before.report.worker_id)
+        cores, response = await subject.woken(pid, "look")
 
         assert len(cores) == 1
         assert response.payload == [ALL, ALL]
         assert response.report.worker_id == before.report.worker_id
 
-    run_asked(scenario)
+    run_subject(scenario)
 
 
-def test_what_works_for_longer_is_left_to_the_kernel(run_asked: Callable[..., None]) -> None:
-    """A worker whose last invocation took long is not held: it would keep the loop waiting."""
+def test_a_longer_invocation_is_left_to_the_kernel(run_subject: Callable[..., None]) -> None:
+    """A worker whose last invocation took 5 ms is not pinned: the loop would wait for it."""
 
-    async def scenario(asked: Asked) -> None:
-        before = await asked.supervisor.invoke("asked", "work")
-        pid = await asked.pid(before.report.worker_id)
-        cores, _ = await asked.woken(pid, "look")
+    async def scenario(subject: Subject) -> None:
+        before = await subject.supervisor.invoke("subject", "work")
+        pid = await subject.pid(before.report.worker_id)
+        cores, _ = await subject.woken(pid, "look")
 
         assert cores == ALL
 
-    run_asked(scenario)
+    run_subject(scenario)
 
 
-def test_where_others_run_nobody_is_held(run_asked: Callable[..., None]) -> None:
-    """Invocations at once are not put on one core."""
+def test_while_others_run_no_worker_is_pinned(run_subject: Callable[..., None]) -> None:
+    """Concurrent invocations are not put on one core."""
 
-    async def scenario(asked: Asked) -> None:
-        before = await asked.short()
-        busy = asyncio.ensure_future(asked.supervisor.invoke("asked", "wait"))
-        await asyncio.sleep(0)  # it has the worker that was idle
-        other = await asked.short()
-        pid = await asked.pid(other.report.worker_id)
-        cores, _ = await asked.woken(pid, "look")
+    async def scenario(subject: Subject) -> None:
+        before = await subject.short()
+        busy = asyncio.ensure_future(subject.supervisor.invoke("subject", "wait"))
+        await asyncio.sleep(0)  # it takes the worker that was idle
+        other = await subject.short()
+        pid = await subject.pid(other.report.worker_id)
+        cores, _ = await subject.woken(pid, "look")
         # It waits in its own directory, which is not hidden here.
-        function = asked.supervisor.get_function("asked")
+        function = subject.supervisor.get_function("subject")
         (Path(function.code_path) / "go").touch()
 
         assert cores == ALL
         assert (await busy).report.worker_id == before.report.worker_id
 
-    run_asked(scenario)
+    run_subject(scenario)
 
 
-def test_answers_that_are_there_at_once_let_others_run(run_asked: Callable[..., None]) -> None:
-    """One who invokes in a row does not keep the loop for himself."""
+def test_answers_that_are_there_at_once_let_others_run(run_subject: Callable[..., None]) -> None:
+    """A caller that invokes in a row leaves turns of the event loop to other tasks."""
 
-    async def scenario(asked: Asked) -> None:
-        await asked.short()
+    async def scenario(subject: Subject) -> None:
+        await subject.short()
         turns = 0
         rounds = 10 * IN_A_ROW
 
@@ -159,39 +159,39 @@ def test_answers_that_are_there_at_once_let_others_run(run_asked: Callable[..., 
 
         task = asyncio.ensure_future(other())
         for _ in range(rounds):
-            await asked.supervisor.invoke("asked", None)
+            await subject.supervisor.invoke("subject", None)
         task.cancel()
 
         assert turns >= rounds // (IN_A_ROW + 1)
 
-    run_asked(scenario)
+    run_subject(scenario)
 
 
 def test_with_one_core_there_is_nothing_to_choose() -> None:
-    """A supervisor that has one core holds nobody; one that has more does."""
-    held: list[bool] = []
+    """A supervisor with one core pins no worker; one with more does."""
+    pins: list[bool] = []
     once = threading.Event()
 
     def confined() -> None:
         own = threading.get_native_id()
         os.sched_setaffinity(own, ALL[:1])
-        held.append(Affinity().hold(own))
+        pins.append(Affinity().pin(own))
         os.sched_setaffinity(own, ALL)
-        held.append(Affinity().hold(own))
-        held.append(len(os.sched_getaffinity(own)) == 1)
+        pins.append(Affinity().pin(own))
+        pins.append(len(os.sched_getaffinity(own)) == 1)
         once.set()
 
     threading.Thread(target=confined).start()
     once.wait()
 
-    assert held == [False, True, True]
+    assert pins == [False, True, True]
 
 
-def test_who_is_gone_is_not_held() -> None:
-    """A process that has been reaped cannot be held, and that is no error."""
+def test_a_process_that_is_gone_is_not_pinned() -> None:
+    """A process that has been reaped cannot be pinned, and that is no error."""
     pid = os.fork()
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
 
-    assert not Affinity().hold(pid)
+    assert not Affinity().pin(pid)

@@ -1,4 +1,4 @@
-"""Concurrency: one invocation at a time per worker, shares, throttles, queues."""
+"""Concurrency: one invocation at a time per worker, limits, throttles, queues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import miniλ
 from miniλ import journal
-from miniλ.pool.pool import default_concurrency
+from miniλ.pool.capacity import default_concurrency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ def test_who_waits_is_served_in_order(run_bench: Callable[..., None]) -> None:
 
 
 def test_waiting_ends_after_its_time(run_bench: Callable[..., None]) -> None:
-    """Who has waited long enough is throttled after all."""
+    """An invocation that has waited for its `wait` is throttled."""
 
     async def scenario(bench: Bench) -> None:
         running = asyncio.create_task(bench.supervisor.invoke("subject"))
@@ -104,7 +104,7 @@ def test_waiting_ends_after_its_time(run_bench: Callable[..., None]) -> None:
 
 
 def test_the_queue_is_bounded(run_bench: Callable[..., None]) -> None:
-    """Beyond `queue_size` nobody may wait."""
+    """Beyond `queue_size` an invocation is throttled at once."""
 
     async def scenario(bench: Bench) -> None:
         answers = await asyncio.gather(
@@ -117,8 +117,32 @@ def test_the_queue_is_bounded(run_bench: Callable[..., None]) -> None:
     run_bench("time.sleep(0.1)", scenario, {"queue_size": 2}, reserved_concurrency=1)
 
 
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_waiting_invocation_follows_its_functions_reservation(
+    run_bench: Callable[..., None], limit: int | None
+) -> None:
+    """It begins as soon as the reservation is removed or raised."""
+
+    async def scenario(bench: Bench) -> None:
+        running = asyncio.create_task(bench.supervisor.invoke("subject", "sleep"))
+        await bench.supervisor.journal.until(
+            journal.WorkerReady, lambda fact: fact.function == "subject"
+        )
+        waiting = asyncio.create_task(bench.supervisor.invoke("subject", "fine", wait=60))
+        await asyncio.sleep(0)
+        await bench.supervisor.functions.reserve("subject", limit)
+        async with asyncio.timeout(10):
+            response = await waiting
+
+        assert response.payload == "fine"
+        assert not running.done()
+        running.cancel()
+
+    run_bench("time.sleep(600)", scenario, timeout=900, reserved_concurrency=1)
+
+
 def test_a_function_cannot_have_more_than_the_host(run_bench: Callable[..., None]) -> None:
-    """The total bounds functions without a share; a reserved share is kept free for its own."""
+    """The total bounds unreserved functions; reserved concurrency is kept free for its function."""
 
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.update_function_configuration("neighbour", reserved_concurrency=1)
@@ -153,7 +177,7 @@ def test_idle_workers_make_room_for_others(run_bench: Callable[..., None]) -> No
 
 
 def test_a_shared_cold_start(run_bench: Callable[..., None]) -> None:
-    """Who waits for a worker takes the first that is free: no more workers start than callers."""
+    """A waiting invocation takes the first idle worker: no more workers start than callers."""
 
     async def scenario(bench: Bench) -> None:
         await asyncio.gather(*(bench.supervisor.invoke("subject", wait=30) for _ in range(20)))
@@ -179,5 +203,5 @@ def test_reserving_more_than_there_is_is_refused(run_bench: Callable[..., None])
 
 
 def test_the_default_concurrency_follows_from_ram() -> None:
-    """Between 8 and 1,000, whatever the host."""
+    """Between 8 and 1,000, on every host."""
     assert 8 <= default_concurrency() <= 1000

@@ -18,7 +18,7 @@ import pytest
 from miniλ import journal
 from miniλ.model import Failure
 
-from .conftest import holds, is_running
+from .conftest import is_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("body", FORGERIES.values(), ids=FORGERIES)
 def test_forged_frames_end_the_worker(run_bench: Callable[..., None], body: str) -> None:
-    """What is no frame, or not of the invocation in flight, is refused at its head (A7-A9)."""
+    """Bytes that are no frame, or of another invocation, are refused at their head (A7-A9)."""
 
     async def scenario(bench: Bench) -> None:
         before = psutil.Process().memory_info().rss
@@ -119,7 +119,7 @@ def test_forged_frames_end_the_worker(run_bench: Callable[..., None], body: str)
 
 
 def test_a_second_answer_ends_the_worker(run_bench: Callable[..., None]) -> None:
-    """The first answer counts; the second, which nobody waits for, ends the worker (A8)."""
+    """The first answer counts; the second, out of turn, ends the worker (A8)."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()
@@ -170,7 +170,9 @@ def test_an_answer_byte_by_byte_is_an_answer(run_bench: Callable[..., None]) -> 
     run_bench(body, scenario)
 
 
-def test_a_worker_that_never_reads_holds_nobody_up(run_bench: Callable[..., None]) -> None:
+def test_a_worker_that_never_reads_does_not_block_the_supervisor(
+    run_bench: Callable[..., None],
+) -> None:
     """6 MB for a worker that is stopped do not block the supervisor: it times out (A11)."""
 
     async def scenario(bench: Bench) -> None:
@@ -179,7 +181,7 @@ def test_a_worker_that_never_reads_holds_nobody_up(run_bench: Callable[..., None
         started = await bench.supervisor.journal.until(
             journal.WorkerStarted, lambda fact: fact.function == "subject"
         )
-        # The kernel tells nobody but its parent.
+        # The kernel reports the stop to its parent only: polled here.
         while psutil.Process(started.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -240,7 +242,7 @@ def test_odd_output_is_kept_as_it_is(run_bench: Callable[..., None]) -> None:
     run_bench("os.write(1, b'\\xff\\x00\\x1b[31mred\\r\\n')\nreturn 'printed'", scenario)
 
 
-def test_what_is_printed_after_the_answer_is_nobodys(
+def test_what_is_printed_between_invocations_is_in_no_log(
     run_bench: Callable[..., None], tmp_path: Path
 ) -> None:
     """A thread that prints between two invocations prints into neither's log (A13)."""
@@ -286,7 +288,7 @@ TIMEOUTS = {
 
 @pytest.mark.parametrize("body", TIMEOUTS.values(), ids=TIMEOUTS)
 def test_a_timeout_is_answered_at_its_deadline(run_bench: Callable[..., None], body: str) -> None:
-    """Within 100 ms of the deadline, whatever the handler does against it (A14, A15)."""
+    """Within 100 ms of the deadline, also if the handler resists it (A14, A15)."""
 
     async def scenario(bench: Bench) -> None:
         await bench.works()
@@ -305,7 +307,7 @@ def test_a_timeout_is_answered_at_its_deadline(run_bench: Callable[..., None], b
 
 
 def test_the_whole_tree_ends_with_a_timeout(run_bench: Callable[..., None], tmp_path: Path) -> None:
-    """A timeout kills children too, those that called setsid and are nobody's included (A15)."""
+    """A timeout kills children too, also orphans that called setsid (A15)."""
     path = tmp_path / "daemon"
 
     async def scenario(bench: Bench) -> None:
@@ -369,37 +371,6 @@ def test_death_is_seen_although_a_grandchild_holds_the_pipes(
     run_bench(DAEMON + "os._exit(5)", scenario, timeout=30)
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["while True: pass", "for _ in range(64): threading.Thread(target=spin).start()"],
-)
-def test_a_spinning_handler_gets_its_share(
-    run_bench: Callable[..., None], level: str, body: str
-) -> None:
-    """128 MB are 7.2% of a CPU, with 1 thread or 64: asserted from the process's CPU time (A16)."""
-
-    async def scenario(bench: Bench) -> None:
-        await bench.works()
-        response = await bench.abuse()
-        cpu = [line.removeprefix("cpu ") for line in response.log.splitlines() if "cpu " in line]
-        used, elapsed = map(float, cpu[0].split())
-
-        assert used / elapsed <= 0.0724 * 1.5
-
-    source = (
-        "start, began = time.monotonic(), time.process_time()\n"
-        "def spin():\n"
-        "    while time.monotonic() - start < 3: pass\n"
-        + body.replace("while True: pass", "spin()")
-        + "\nspin()\n"
-        "print('cpu', time.process_time() - began, time.monotonic() - start)\n"
-        "os._exit(0)\n"
-    )
-    if not holds(level, "cpu"):
-        pytest.skip(f"cgroup {level} does not hold the CPU here: nice is soft")
-    run_bench(source, scenario, timeout=20)
-
-
 INITS = {
     "an error": ("raise ImportError('no such thing')", "Runtime.ImportModuleError"),
     "an exception": ("1 / 0", "ZeroDivisionError"),
@@ -459,7 +430,7 @@ def test_a_late_init_is_repeated_inside_the_timeout(
 def test_a_slow_init_succeeds_on_the_second_try(
     run_bench: Callable[..., None], function_directory: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """What is late once need not be wedged for ever: the repeated init answers (A19)."""
+    """An init phase that was late once may succeed when it is repeated: it answers (A19)."""
     flag = tmp_path / "flag"
 
     async def scenario(bench: Bench) -> None:
@@ -481,88 +452,6 @@ def test_a_slow_init_succeeds_on_the_second_try(
         assert not again.report.cold
 
     run_bench("return 1", scenario, {"init_timeout": 0.5})
-
-
-def test_private_memory_without_end_is_a_memory_error(
-    run_bench: Callable[..., None],
-) -> None:
-    """10 GB of private memory: Python gets a clean MemoryError, and goes on (A24)."""
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-
-        assert response.failure is not None
-        assert response.failure.error_type == "MemoryError"
-        await bench.works()
-
-    run_bench("return len(bytearray(10 << 30))", scenario)
-
-
-EATERS = {
-    "private, in small steps": "kept = []\nwhile True: kept.append(bytearray(1 << 20))",
-    "shared": (
-        "import mmap\nkept = []\n"
-        "while True:\n    kept.append(mmap.mmap(-1, 1 << 24)); kept[-1].write(b'x' * (1 << 24))"
-    ),
-    "in 20 children": (
-        "for _ in range(20):\n"
-        "    if os.fork() == 0:\n"
-        "        kept = bytearray(b'x') * (60 << 20)\n"
-        "        time.sleep(60)\n"
-        "time.sleep(60)"
-    ),
-}
-
-
-@pytest.mark.parametrize("body", EATERS.values(), ids=EATERS)
-def test_memory_without_end_ends_the_worker(
-    run_bench: Callable[..., None], level: str, body: str
-) -> None:
-    """Touched memory, private, shared or in children, ends at the limit and is told apart (A24)."""
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-
-        assert response.failure is not None
-        if response.failure.error_type != "MemoryError":
-            assert response.failure.error_type == "Runtime.ExitError"
-            assert response.failure.error_message.endswith("signal: killed")
-            assert "Runtime.OutOfMemory" in response.log
-        if holds(level, "memory"):
-            assert response.report.max_memory_used_mb <= 128
-        await bench.works()
-
-    run_bench(body, scenario, timeout=30)
-
-
-def test_a_child_out_of_memory_fails_the_invocation(
-    run_bench: Callable[..., None], level: str
-) -> None:
-    """A handler that survives its child's OOM kill and answers has failed all the same (A25)."""
-    if not holds(level, "memory"):
-        pytest.skip(f"cgroup {level} has no memory controller here: nobody kills one process")
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-
-        assert response.failure is not None
-        assert response.failure.error_type == "Runtime.ExitError"
-        assert "Runtime.OutOfMemory" in response.log
-        await bench.gone(response)
-        await bench.works()
-
-    # The child is made the likelier victim, as any handler may make it.
-    body = (
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    open('/proc/self/oom_score_adj', 'w').write('1000')\n"
-        "    import mmap\n"
-        "    kept = []\n"
-        "    while True: kept.append(mmap.mmap(-1, 1 << 24)); kept[-1].write(b'x' * (1 << 24))\n"
-        "os.waitpid(child, 0)\n"
-        "return 'survived'"
-    )
-    run_bench(body, scenario, timeout=30)
 
 
 def test_tmp_survives_a_crash_and_globals_do_not(run_bench: Callable[..., None]) -> None:
@@ -587,128 +476,6 @@ def test_tmp_survives_a_crash_and_globals_do_not(run_bench: Callable[..., None])
     run_bench(body, scenario, timeout=1)
 
 
-def test_a_full_tmp_ends_its_worker_only(run_bench: Callable[..., None]) -> None:
-    """More than its size in /tmp is refused, or seen and ended; a large file too (A26)."""
-
-    async def scenario(bench: Bench) -> None:
-        many = await bench.abuse("many")
-        assert many.failure is not None
-        if bench.supervisor.limits["tmp"].startswith("hard"):
-            assert "No space left on device" in many.failure.error_message
-            return
-        assert "/tmp holds" in many.failure.error_message
-        await bench.gone(many)
-
-        one = await bench.abuse("one")
-        assert one.payload == "File too large"
-
-    body = (
-        "tmp = os.environ['TMPDIR']\n"
-        "if event == 'one':\n"
-        "    with open(tmp + '/one', 'wb') as file:\n"
-        "        try:\n            file.truncate(600 << 20)\n"
-        "        except OSError as exc: return exc.strerror\n"
-        "for n in range(600):\n"
-        "    with open(f'{tmp}/{n}', 'wb') as file: os.posix_fallocate(file.fileno(), 0, 1 << 20)\n"
-        "time.sleep(60)"
-    )
-    # Where /tmp is a tmpfs it counts as memory, and is to be full first.
-    run_bench(body, scenario, timeout=30, memory_size=1024)
-
-
-def test_limits_are_what_lambda_has(run_bench: Callable[..., None]) -> None:
-    """1,024 descriptors, no core files, a private /tmp of mode 0700; asserted from inside."""
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-
-        assert response.payload == {
-            "descriptors": [1024, 1024],
-            "core": [0, 0],
-            "open": ["0", "1", "2", "3", "4"],
-            "tmp": 0o700,
-            "opened": 1024 - 5,
-        }
-
-    body = (
-        "import resource\n"
-        "opened = []\n"
-        "try:\n    while True: opened.append(os.dup(0))\n"
-        "except OSError: pass\n"
-        "for fd in opened: os.close(fd)\n"
-        "fds = '/proc/self/fd/'\n"
-        "listing = [n for n in os.listdir(fds) if os.path.exists(fds + n)]\n"
-        "return {\n"
-        "    'descriptors': resource.getrlimit(resource.RLIMIT_NOFILE),\n"
-        "    'core': resource.getrlimit(resource.RLIMIT_CORE),\n"
-        "    'open': sorted(listing),\n"
-        "    'tmp': os.stat(os.environ['TMPDIR']).st_mode & 0o777,\n"
-        "    'opened': len(opened),\n"
-        "}"
-    )
-    run_bench(body, scenario)
-
-
-def test_a_fork_bomb_meets_the_process_limit(run_bench: Callable[..., None], level: str) -> None:
-    """1,024 processes and no more; the worker's end is the end of all of them (A22)."""
-    if not holds(level, "processes"):
-        pytest.skip(f"cgroup {level} has no pids controller here, and root has no RLIMIT_NPROC")
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-
-        assert response.payload == 1023
-        await bench.supervisor.delete_function("subject")
-        await bench.gone(response)
-
-    body = (
-        "count = 0\n"
-        "try:\n"
-        "    while True:\n"
-        "        if os.fork() == 0:\n"
-        "            os.setsid()\n"
-        "            signal.pause()\n"
-        "        count += 1\n"
-        "except OSError: return count"
-    )
-    run_bench(body, scenario, timeout=60, memory_size=2048)
-
-
-def test_an_idle_worker_uses_no_cpu(run_bench: Callable[..., None], level: str) -> None:
-    """A thread that goes on after the answer is frozen, and resumes with the next (A38)."""
-    if level == "none":
-        pytest.skip("SIGSTOP is asserted by the worker's state, below")
-
-    async def scenario(bench: Bench) -> None:
-        response = await bench.abuse()
-        worker_id = response.report.worker_id
-        await bench.supervisor.journal.until(
-            journal.WorkerFrozen, lambda fact: fact.worker_id == worker_id
-        )
-        process = psutil.Process(response.payload)
-        before = process.cpu_times()
-        await asyncio.to_thread(_one_second_of_cpu)
-        after = process.cpu_times()
-
-        assert after.user + after.system - before.user - before.system <= 0.03
-        again = await bench.supervisor.invoke("subject")
-        assert again.payload == response.payload
-
-    body = (
-        "def spin():\n    while True: pass\n"
-        "threading.Thread(target=spin, daemon=True).start()\n"
-        "return os.getpid()"
-    )
-    run_bench(body, scenario)
-
-
-def _one_second_of_cpu() -> None:
-    """Let half a second of our own CPU time pass: the worker could have used as much."""
-    end = time.thread_time() + 0.5
-    while time.thread_time() < end:
-        pass
-
-
 def test_warm_state_is_a_workers_own(run_bench: Callable[..., None]) -> None:
     """Globals stay in one worker; an update of code or configuration never shares them (A39)."""
 
@@ -724,7 +491,7 @@ def test_warm_state_is_a_workers_own(run_bench: Callable[..., None]) -> None:
 
 
 def test_damage_ends_with_its_worker(run_bench: Callable[..., None]) -> None:
-    """A handler that patches json, chdirs and closes its output hurts nobody else (A37)."""
+    """A handler that patches json, chdirs and closes its output hurts no other function (A37)."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()
@@ -745,7 +512,7 @@ def test_damage_ends_with_its_worker(run_bench: Callable[..., None]) -> None:
 
 
 def test_the_process_is_ours(run_bench: Callable[..., None]) -> None:
-    """The control for all of the above: the handler runs in another process, as who it should."""
+    """The control for all of the above: the handler runs in another process, as its own user."""
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()

@@ -1,4 +1,4 @@
-"""Who stops what: the supervisor closes, is killed, its zygote is killed, its workers idle out."""
+"""The ends of a worker: its supervisor closes or is killed, its zygote is killed, it is idle."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import miniλ
 from miniλ import journal, model
 from miniλ.sandbox import hierarchies
 from miniλ.settings import Settings
+from miniλ.worker.equipment import NO_CONTEXT
 
 from .conftest import OPEN, skip_without, sweep
 
@@ -59,7 +60,7 @@ def test_a_killed_zygote_costs_the_invocations_in_flight(
 def test_a_zygote_killed_while_workers_are_idle_is_not_noticed(
     run_bench: Callable[..., None],
 ) -> None:
-    """An idle worker that died with its zygote is not handed out (C57)."""
+    """An idle worker that died with its zygote is not leased (C57)."""
 
     async def scenario(bench: Bench) -> None:
         first = await bench.supervisor.invoke("subject", "fine")
@@ -73,7 +74,7 @@ def test_a_zygote_killed_while_workers_are_idle_is_not_noticed(
 
 
 def test_a_frozen_worker_goes_with_its_zygote(run_bench: Callable[..., None]) -> None:
-    """A SIGKILL waits for the thaw in cgroup v1: whoever is frozen does not outlive its zygote."""
+    """A SIGKILL waits for the thaw in cgroup v1: a frozen worker does not outlive its zygote."""
 
     async def scenario(bench: Bench) -> None:
         first = await bench.supervisor.invoke("subject", "fine")
@@ -88,14 +89,14 @@ def test_a_frozen_worker_goes_with_its_zygote(run_bench: Callable[..., None]) ->
 
 
 def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., None]) -> None:
-    """An invocation that nobody has seen is run by another worker, not failed."""
+    """An invocation that the dead worker has not read is run by another worker, not failed."""
 
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.invoke("subject", "fine")
         started = await bench.supervisor.journal.until(journal.WorkerStarted)
         pidfd = os.pidfd_open(started.pid)
         os.kill(started.pid, signal.SIGKILL)
-        # Seen by us, and not by the supervisor, which has had no turn.
+        # Seen here, and not by the supervisor, which has had no turn of the loop.
         select.select([pidfd], [], [])
         os.close(pidfd)
         response = await bench.supervisor.invoke("subject", "fine")
@@ -109,7 +110,7 @@ def test_a_worker_that_died_while_idle_costs_nothing(run_bench: Callable[..., No
 def test_workers_of_a_deleted_function_end_when_they_are_ready(
     run_bench: Callable[..., None], function_directory: Callable[..., Path]
 ) -> None:
-    """Who became ready after the function was deleted, and for nobody, does not stay idle."""
+    """A worker that is ready after its function was deleted, without a waiter, does not stay."""
     source = "import os, time\ntime.sleep(os.urandom(1)[0] / 500)\ndef handler(e, c): return e\n"
 
     async def scenario(bench: Bench) -> None:
@@ -214,7 +215,7 @@ class Holder:
         return [p for place in hierarchies.places().values() for p in Path(place).glob(mine)]
 
     def is_locked(self) -> bool:
-        """Say whether a worker or its daemon lives: it holds the lock."""
+        """Return whether a worker or its daemon lives: it holds the lock."""
         with self.lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,7 +224,7 @@ class Holder:
         return False
 
     def wait_unlocked(self) -> None:
-        """Wait until nobody holds the lock any more: flock(2) itself waits."""
+        """Wait until no process holds the lock: flock(2) itself waits."""
         with self.lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
 
@@ -324,7 +325,7 @@ asyncio.run(main(*sys.argv[1:]))
 def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
     function_directory: Callable[..., Path], tmp_path: Path, victims: str
 ) -> None:
-    """Not even the end of its pid namespace kills whom cgroup v1 has frozen: it is thawed.
+    """Not even the end of its pid namespace kills a worker that cgroup v1 has frozen: it is thawed.
 
     By its zygote; by the next supervisor, where that was killed too.
     """
@@ -383,6 +384,51 @@ def test_two_supervisors_cannot_share_a_state(tmp_path: Path) -> None:
                 await miniλ.Supervisor(tmp_path / "state").__aenter__()
 
     asyncio.run(scenario())
+
+
+def test_a_transition_that_must_not_be_tells_the_story(run_bench: Callable[..., None]) -> None:
+    """The last facts of a worker that was frozen often, invocations included, and no more."""
+
+    async def scenario(bench: Bench) -> None:
+        supervisor = bench.supervisor
+        await bench.works()
+        (worker,) = (w for w in supervisor._pool._workers.values() if w.function.name == "subject")
+        for _ in range(20):
+            worker.freeze()
+            await bench.works()
+            await bench.works()
+
+        with pytest.raises(AssertionError, match=r"cannot be ready; its story: \.\.\. ") as got:
+            worker._move("ready")
+        assert str(got.value).endswith(" frozen thawed answered*2" * 7)
+        pending = asyncio.create_task(supervisor.invoke("subject", "sleep"))
+        await asyncio.sleep(0)
+        with pytest.raises(AssertionError, match=r"cannot be invoked; its story: .* invoked$"):
+            worker.invoke("id", b"", NO_CONTEXT)
+        assert (await pending).payload == "fine"
+
+    run_bench("time.sleep(0.1)\nreturn 'fine'", scenario, {"freeze_after": 60.0})
+
+
+def test_a_worker_is_frozen_after_each_invocation(run_bench: Callable[..., None]) -> None:
+    """50 ms after each, also if the pool has something else to do later: memory, an old /tmp."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.abuse("die")  # its /tmp is kept for 10 minutes
+        times: list[float] = []
+        for _ in range(4):
+            response = await bench.supervisor.invoke("subject", "fine")
+
+            def is_next(fact: journal.WorkerFrozen, own: str = response.report.worker_id) -> bool:
+                return fact.worker_id == own and fact.at not in times
+
+            async with asyncio.timeout(5):
+                fact = await bench.supervisor.journal.until(journal.WorkerFrozen, is_next)
+            times.append(fact.at)
+
+        assert times == sorted(times)
+
+    run_bench("os.abort()", scenario)
 
 
 def test_keep_alive_ends_idle_workers(run_bench: Callable[..., None]) -> None:
@@ -517,7 +563,7 @@ def test_closing_gives_running_invocations_their_grace(
 def test_closing_ends_a_repeated_init_that_has_no_worker(
     function_directory: Callable[..., Path],
 ) -> None:
-    """Where the zygote does not answer there is none; its caller hears it, and is not cancelled."""
+    """The zygote does not answer: the caller gets SupervisorClosed, and is not cancelled."""
     code = function_directory("late", app="while True: pass")
 
     async def scenario() -> None:

@@ -1,78 +1,78 @@
-"""Tests of concurrency: what is reserved, what is left for the others, what is given back."""
+"""Tests of concurrency: reserved, unreserved, and given back."""
 
 from __future__ import annotations
 
 from miniλ.concurrency import UNRESERVED, AccountConcurrency, Concurrency
 
 
-def reserved(shares: AccountConcurrency, name: str, limit: int | None = None) -> Concurrency:
-    """Reserve so much for a function; return the share that it takes from now."""
-    shares.reserve(name, limit)
-    return shares.of(name)
+def reserve(account: AccountConcurrency, name: str, limit: int | None = None) -> Concurrency:
+    """Reserve concurrency for a function; return the limit that it counts in now."""
+    account.reserve(name, limit)
+    return account.of(name)
 
 
-def test_who_reserves_nothing_shares_everything() -> None:
-    """All functions without a reservation take from one share, the capacity."""
-    shares = AccountConcurrency(10)
+def test_functions_without_a_reservation_have_one_limit() -> None:
+    """Together they have the whole capacity."""
+    account = AccountConcurrency(10)
 
-    assert reserved(shares, "a") is reserved(shares, "b")
-    assert {UNRESERVED: 10} == shares.free()
+    assert reserve(account, "a") is reserve(account, "b")
+    assert {UNRESERVED: 10} == account.free()
 
 
-def test_a_reservation_is_taken_from_the_others() -> None:
-    """What one function reserves is its own, and the rest is what is left."""
-    shares = AccountConcurrency(10)
+def test_a_reservation_lowers_the_unreserved_limit() -> None:
+    """What one function reserves is its own, and the rest is unreserved."""
+    account = AccountConcurrency(10)
 
-    own = reserved(shares, "a", 3)
+    own = reserve(account, "a", 3)
 
     assert own.limit == 3
-    assert {UNRESERVED: 7, "a": 3} == shares.free()
+    assert {UNRESERVED: 7, "a": 3} == account.free()
 
 
 def test_an_update_keeps_count_of_what_runs() -> None:
-    """A reservation that changes counts the invocations that took from it before."""
-    shares = AccountConcurrency(10)
-    reserved(shares, "a", 3).used = 2
+    """A reservation that changes still counts the invocations that it counted."""
+    account = AccountConcurrency(10)
+    reserve(account, "a", 3).used = 2
 
-    assert reserved(shares, "a", 4).used == 2
-    assert {UNRESERVED: 6, "a": 2} == shares.free()
+    assert reserve(account, "a", 4).used == 2
+    assert {UNRESERVED: 6, "a": 2} == account.free()
 
 
 def test_a_function_made_again_counts_what_still_runs() -> None:
     """Deleted and created anew, a function with 1 reserved still has only 1 running."""
-    shares = AccountConcurrency(10)
-    reserved(shares, "a", 1).used = 1
+    account = AccountConcurrency(10)
+    reserve(account, "a", 1).used = 1
 
-    shares.withdraw("a")
+    account.withdraw("a")
 
-    assert {UNRESERVED: 10} == shares.free()
-    assert reserved(shares, "a", 1).used == 1
+    assert {UNRESERVED: 10} == account.free()
+    assert reserve(account, "a", 1).used == 1
 
 
-def test_giving_up_a_reservation_gives_it_back() -> None:
-    """The function takes from what all have, and what it had reserved is part of that again."""
-    shares = AccountConcurrency(10)
-    own = reserved(shares, "a", 3)
+def test_a_removed_reservation_is_unreserved_again() -> None:
+    """The function counts in the unreserved limit, which has the whole capacity."""
+    account = AccountConcurrency(10)
+    own = reserve(account, "a", 3)
 
-    rest = reserved(shares, "a")
+    rest = reserve(account, "a")
 
     assert rest is not own
     assert own.limit == 0
     assert rest.limit == 10
 
 
-def test_one_must_stay_for_the_others() -> None:
-    """Reservable is what others have not reserved, but one."""
-    shares = AccountConcurrency(10)
-    reserved(shares, "a", 3)
+def test_one_stays_unreserved() -> None:
+    """Reservable is what others have not reserved, less 1."""
+    account = AccountConcurrency(10)
+    reserve(account, "a", 3)
 
-    assert shares.reservable("b") == 6
-    assert shares.reservable("a") == 9
+    assert account.reservable("b") == 6
+    assert account.reservable("a") == 9
 
 
 def test_reservations_beyond_the_capacity_leave_nothing() -> None:
-    """A registry that was made on a larger host leaves others nothing, and never less."""
-    shares = AccountConcurrency(2)
-    reserved(shares, "a", 3)
+    """With the registry of a larger host the unreserved limit is 0, and not negative."""
+    account = AccountConcurrency(2)
+    reserve(account, "a", 3)
 
-    assert shares.free()[UNRESERVED] == 0
+    assert account.free()[UNRESERVED] == 0

@@ -1,15 +1,15 @@
-"""This module is the Python worker: it loads one handler and runs invocations, one at a time.
+"""The Python worker: it loads one handler and runs invocations, one at a time.
 
-Rule 1: standard library only, from Python 3.9, and nothing of asyncio: a function brings its
-own packages, and gets its own. This file is imported once, in the zygote, so what it imports
-is shared by every worker.
+Rule 1: standard library only, from Python 3.9 on, and without asyncio: a function imports its own
+packages, and none of miniλ's. This file is imported once, in the zygote, so every worker shares the
+memory of what it imports.
 
 Rule 2: seven functions, under the same names in the worker of every language: `main`,
 `read_frame`, `write_frame`, `load_handler`, `make_context`, `run_handler`, `describe_failure`.
 The wire is in ../PROTOCOL.md.
 
 Rule 3: what a client sees (error shapes, log lines, JSON) is what AWS's own client for Python
-makes of it; the names of its behaviours are kept so that they can be looked up there.
+sends: github.com/aws/aws-lambda-python-runtime-interface-client.
 """
 
 from __future__ import annotations
@@ -33,50 +33,50 @@ PIECE = 65536
 
 # 6 MB and 100 bytes: what Lambda's runtime API lets a function answer.
 MAX_RESPONSE = 6 * 1024 * 1024 + 100
-# A piece of a streamed answer is sent in frames of so much.
+# The most that one frame of a streamed answer carries.
 CHUNK = 256 * 1024
-# What an answer is that begins with status and headers, as Lambda's client for Node.js says it.
+# The Content-Type of an answer that begins with status and headers, as Node.js clients send it.
 PRELUDE = "application/vnd.awslambda.http-integration-response"
-# What the head of every invoke has: type, id, deadline_ms.
+# The number of fields in the head of every invoke: type, id, deadline_ms.
 ALWAYS = 3
-# A failure's message (characters) and trace (frames) are for people: beyond this they are cut.
+# A failure's message (characters) and trace (frames) are cut beyond this: people read them.
 MAX_MESSAGE = 256 * 1024
 MAX_FRAMES = 2000
 
-# Kept from the start, so that a handler that patches them breaks only itself.
+# Bound at the start, so that a handler that patches the modules does not break its worker.
 _read, _write = os.read, os.write
 _dumps, _loads = json.dumps, json.loads
 _usage = resource.getrusage
 _here = os.path.dirname(__file__)
-_let_go = os.sched_setaffinity
+_set_affinity = os.sched_setaffinity
 _pack, _unpack = PREFIX.pack, PREFIX.unpack_from
 _quote = json.encoder.encode_basestring_ascii
 
 
 def prepare() -> None:
-    """Do, once and in the zygote, what every worker would do: what it writes here, they share."""
+    """Do once, in the zygote, what every worker would do: they share the memory of its results."""
     for stream in (sys.stdout, sys.stderr):
-        # Half a character in a message must not cost the message.
+        # A lone surrogate in a message must not cost the message.
         stream.reconfigure(errors="backslashreplace")
     logging.Formatter.converter = time.gmtime
     logging.getLogger().addHandler(_log_handler)
     os.environ.clear()
-    # A function's code is compiled as it is imported, and the first `compile` of a process makes
-    # the types of the syntax tree: 200 kB and a millisecond.
+    # Code without a .pyc is compiled at its import, and the first `compile` of a process makes the
+    # types of the syntax tree: 200 kB and a millisecond.
     compile("", "", "exec")
 
 
 def stand_by() -> None:
-    """Do what is the same for every function, before it is known which: ahead of `main`.
+    """Run a handler once, before `main` and before it is known which function this worker is of.
 
-    It is a rehearsal: a fork copies a page when it is first written to, and a copy costs
-    microseconds. Loading and running a handler once, ahead, takes them off the cold start.
+    After a fork the kernel copies each page that is written to, which costs microseconds. This
+    rehearsal writes to the pages ahead of the cold start.
     """
     here, path = os.getcwd(), list(sys.path)
     _settle(_here, "", {"TZ": ":UTC", "LANG": "en_US.UTF-8"})
     head = {"type": "invoke", "id": "", "deadline_ms": 0}
     run_handler(load_handler("rehearsal.handler"), head, b'{"stand": ["by", 1.5, null]}')
-    # Nothing of it stays.
+    # The function must find no trace of the rehearsal.
     del sys.modules["rehearsal"]
     sys.path[:] = path
     os.environ.clear()
@@ -97,8 +97,8 @@ def main() -> int:
     _settle(head["task_root"], head["arn"], _decode(environment), head.get("layers", ""))
     try:
         handler = load_handler(head["handler"])
-    except _Fault as fault:
-        return _fail_init(describe_failure(fault.type, fault.message, fault.trace))
+    except _Failure as exc:
+        return _fail_init(describe_failure(exc.type, exc.message, exc.trace))
     except Exception as exc:  # noqa: BLE001 - the module's own code raised: that is its failure
         return _fail_init(_describe_exception(exc))
     if _is_child:
@@ -111,7 +111,7 @@ def main() -> int:
 
 
 def _mark_child() -> None:
-    """Know that this is a process that the function forked: if it comes back, it leaves."""
+    """Remember that this is a child that the handler forked: it exits when the handler returns."""
     global _is_child  # noqa: PLW0603 - one process
     _is_child = True
 
@@ -119,20 +119,20 @@ def _mark_child() -> None:
 _is_child = False
 
 
-# A worker that was held to one core to be woken goes back to what it had.
+# The affinity at the start, for a worker that was pinned to be woken.
 _cores = os.sched_getaffinity(0)
 
 
-def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever callable it is
+def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - any callable
     """Run one invocation after the other until the end of the pipe."""
     while True:
         frame = read_frame()
         if frame is None:
             return
-        head, body = frame
+        head, payload = frame
         if head.pop("pinned", False):
-            _let_go(0, _cores)
-        kind, answer = run_handler(handler, head, body)
+            _set_affinity(0, _cores)
+        kind, answer = run_handler(handler, head, payload)
         if _is_child:
             os._exit(0)
         try:
@@ -140,7 +140,7 @@ def _serve(handler, *, measures: bool) -> None:  # noqa: ANN001 - whatever calla
             sys.stderr.flush()
         except Exception:  # noqa: BLE001 - closed or replaced by the handler
             _flush()
-        # By hand: an encoder for an object of two strings would cost more than the rest of it.
+        # By hand: a JSON encoder costs more than the rest of this function.
         text = f'{{"type": "{kind}", "id": {_quote(head["id"])}'
         if measures:
             text += f', "max_rss_kb": {_usage(resource.RUSAGE_SELF).ru_maxrss}'
@@ -171,8 +171,8 @@ def read_frame() -> tuple[dict, bytes] | None:
             missing -= len(piece)
         data = b"".join(pieces)
     if not head_length:
-        return read_frame()  # a frame that says nothing: we were woken to see a signal
-    # The head is our supervisor's: one JSON object, whole and without white space.
+        return read_frame()  # an empty frame only ends read(2), for a signal to be handled
+    # The head is the supervisor's: one JSON object, whole and without white space around it.
     return _scan(data[PREFIX.size : body_start].decode(), 0)[0], data[body_start:]
 
 
@@ -185,8 +185,8 @@ def write_frame(head: str, body: bytes = b"") -> None:
         written += _write(ANSWER_FD, memoryview(data)[written:])
 
 
-# JSON. `json.loads` and `JSONEncoder.encode` make their C scanner and encoder ready anew for
-# each call, which costs more than the work on a small document: here they are made once.
+# JSON. `json.loads` and `JSONEncoder.encode` set up their C scanner and encoder for each call: that
+# costs more than the work on a small document. Here they are set up once.
 
 _scan = json.JSONDecoder().scan_once
 
@@ -199,7 +199,7 @@ def _decode(data: bytes):  # noqa: ANN202 - any JSON
         if end == len(text):
             return value
     except (StopIteration, ValueError):
-        pass  # white space around it, another encoding, or no JSON: json.loads tells
+        pass  # white space around it, another encoding, or no JSON: json.loads decides
     return _loads(data)
 
 
@@ -217,7 +217,7 @@ def _encoder(*, ascii_only: bool):  # noqa: ANN202 - a function from an object t
         try:
             return "".join(encode(value, 0))
         except BaseException:
-            markers.clear()  # what it was in the middle of would look circular next time
+            markers.clear()  # else objects that it was encoding look circular next time
             raise
 
     return encode_once
@@ -227,8 +227,8 @@ def _encoder(*, ascii_only: bool):  # noqa: ANN202 - a function from an object t
 
 
 def _settle(task_root: str, arn: str, environment: dict[str, str], layers: str = "") -> None:
-    """Take on the function's identity: environment, directory, import path, logging."""
-    # Not `update`: it asks abstract classes, and each page that they write to is copied.
+    """Become the function's: environment, directory, import path, logging."""
+    # Not `update`: its isinstance checks write to abstract classes' caches, and pages are copied.
     for name, value in environment.items():
         os.environ[name] = value
     time.tzset()
@@ -250,44 +250,44 @@ def _layers_path(layers: str) -> list[str]:
 
 
 def _reseed() -> None:
-    """Part from what fork shares: a random state that the zygote may have loaded."""
+    """Seed anew what a fork copies: the random state of modules that the zygote has loaded."""
     for name in ("random", "numpy.random"):
         module = sys.modules.get(name)
         if module is not None:
             module.seed()
 
 
-class _Fault(Exception):
-    """The handler cannot be loaded, or its event or answer is not what it must be."""
+class _Failure(Exception):
+    """The handler cannot be loaded, or its event or answer cannot be converted."""
 
     def __init__(self, type_: str, message: str, trace: list[str] | None = None) -> None:
         super().__init__(message)
         self.type, self.message, self.trace = type_, message, trace or []
 
 
-def load_handler(name: str):  # noqa: ANN201 - whatever callable the function brings
-    """Import the handler's module and return the handler; raises _Fault as AWS names it."""
+def load_handler(name: str):  # noqa: ANN201 - any callable
+    """Import the handler's module and return the handler; raises _Failure as AWS names it."""
     module_name, dot, function = name.rpartition(".")
     if not dot:
         message = f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)"
-        raise _Fault("Runtime.MalformedHandlerName", message)
+        raise _Failure("Runtime.MalformedHandlerName", message)
     if module_name.split(".")[0] in sys.builtin_module_names:
         message = f"Cannot use built-in module {module_name} as a handler module"
-        raise _Fault("Runtime.BuiltInModuleConflict", message)
+        raise _Failure("Runtime.BuiltInModuleConflict", message)
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except ImportError as exc:
         message = f"Unable to import module '{module_name}': {exc}"
-        raise _Fault("Runtime.ImportModuleError", message) from None
+        raise _Failure("Runtime.ImportModuleError", message) from None
     except SyntaxError as exc:
         trace = [f'  File "{exc.filename}" Line {exc.lineno}\n    {exc.text}']
         message = f"Syntax error in module '{module_name}': {exc}"
-        raise _Fault("Runtime.UserCodeSyntaxError", message, trace) from None
+        raise _Failure("Runtime.UserCodeSyntaxError", message, trace) from None
     try:
         return getattr(module, function)
     except AttributeError:
         message = f"Handler '{function}' missing on module '{module_name}'"
-        raise _Fault("Runtime.HandlerNotFound", message) from None
+        raise _Failure("Runtime.HandlerNotFound", message) from None
 
 
 def _fail_init(failure: dict) -> int:
@@ -300,8 +300,8 @@ def _fail_init(failure: dict) -> int:
 # Invoke phase
 
 
-def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa: ANN001
-    """Run one invocation; return ("response" or "failure", the body of the answer)."""
+def run_handler(handler, head: dict, payload: bytes) -> tuple[str, bytes]:  # noqa: ANN001
+    """Run one invocation; return ("response" or "failure", the payload of the answer)."""
     global _request_id  # noqa: PLW0603 - one invocation at a time
     request_id = _request_id = head["id"]
     if "trace_id" in head or _traced:
@@ -309,22 +309,22 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
     try:
         context = make_context(head)
         try:
-            event = _decode(body)
-        except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
-            raise _Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {exc}") from None
+            event = _decode(payload)
+        except Exception as exc:  # noqa: BLE001 - whichever it is, Lambda names it so
+            raise _Failure("Runtime.UnmarshalError", f"Unable to unmarshal input: {exc}") from None
         result = handler(event, context)
         if "stream" in head and hasattr(result, "send"):
             answer = _stream(result, request_id)
         else:
             answer = result if isinstance(result, bytes) else _to_json(result)
-    except _Fault as fault:
-        failure = describe_failure(fault.type, fault.message, fault.trace, request_id)
+    except _Failure as exc:
+        failure = describe_failure(exc.type, exc.message, exc.trace, request_id)
     except Exception as exc:  # noqa: BLE001 - the handler raised: that is the answer
         failure = _describe_exception(exc, request_id)
     else:
         if len(answer) <= MAX_RESPONSE:
             return "response", answer
-        # Lambda itself refuses this answer, not the client: no requestId, no trace.
+        # Lambda itself refuses this answer, not its client: no requestId, no trace.
         message = (
             f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
         )
@@ -335,10 +335,11 @@ def run_handler(handler, head: dict, body: bytes) -> tuple[str, bytes]:  # noqa:
 
 
 def _stream(pieces, request_id: str) -> bytes:  # noqa: ANN001 - a generator
-    """Send what a generator yields as it comes; return what is left for the answer: nothing.
+    """Send what a generator yields as it comes; return the rest of the answer, which is empty.
 
-    Lambda streams for Node.js and its own runtime API; a Python handler that yields is ours. For a
-    function URL the first piece may be a dict with statusCode, headers and cookies.
+    Lambda streams from Node.js and custom runtimes only: a Python handler that yields is an
+    extension of miniλ. For a function URL the first piece may be a dict with statusCode, headers
+    and cookies.
     """
     head = f'{{"type": "chunk", "id": {_quote(request_id)}}}'
     is_first = True
@@ -371,7 +372,7 @@ def _set_trace_id(trace_id: str | None) -> None:
 _request_id = ""
 _traced = False
 _decimals_seen = False
-# A decimal travels through the encoder as a string with a mark that no answer can guess.
+# A decimal passes the encoder as a string that begins with a random mark, which is removed after.
 _mark = ""
 
 
@@ -384,12 +385,12 @@ def _to_json(result: object) -> bytes:
             text = re.sub(f'"{_mark}([^"]*)"', r"\1", text)
         # A lone surrogate, which only ensure_ascii=False lets through, has no UTF-8.
         return text.encode()
-    except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
-        raise _Fault("Runtime.MarshalError", f"Unable to marshal response: {exc}") from None
+    except Exception as exc:  # noqa: BLE001 - whichever it is, Lambda names it so
+        raise _Failure("Runtime.MarshalError", f"Unable to marshal response: {exc}") from None
 
 
 def _encode_decimal(value: object) -> object:
-    """Encode decimal.Decimal as the number it is, digit by digit; refuse anything else."""
+    """Encode a decimal.Decimal as a number with all its digits; raise TypeError for all else."""
     global _decimals_seen, _mark  # noqa: PLW0603 - see _to_json
     decimal = sys.modules.get("decimal")
     if decimal is None or not isinstance(value, decimal.Decimal):
@@ -427,7 +428,7 @@ def _describe_exception(exc: BaseException, request_id: str = "") -> dict[str, o
     cut = len(frames) - MAX_FRAMES
     if cut > 0:
         del frames[MAX_FRAMES // 2 : MAX_FRAMES // 2 + cut]
-    # As tuples: AWS's client formats them so, without the markers of Python 3.11 and newer.
+    # As tuples, as AWS's client does: without the ^^^^ markers of Python 3.11 and newer.
     trace = traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in frames])
     if cut > 0:
         trace.insert(MAX_FRAMES // 2, f"  ... {cut} more frames\n")
@@ -449,7 +450,7 @@ class CognitoIdentity:
 
 
 class Client:
-    """`context.client_context.client`: what a mobile SDK says of itself."""
+    """`context.client_context.client`: the app that a mobile SDK is in."""
 
     def __init__(self, values: dict) -> None:
         for name in (
@@ -473,7 +474,7 @@ class ClientContext:
 
 
 class LambdaContext:
-    """`context`: what is the same for every invocation is set on the class, in the init phase.
+    """`context`. Attributes that are the same for every invocation are set on the class, by init.
 
     Source: AWS Lambda developer guide, "Lambda context object in Python".
     """
@@ -494,7 +495,7 @@ class LambdaContext:
                 self.identity = _parse("Cognito Identity", head["identity"], CognitoIdentity)
 
     def __getattr__(self, name: str) -> object:
-        """Make the identity when it is first asked for: few have one, and fewer look."""
+        """Make the identity when it is first read: few invocations have one or read it."""
         if name == "identity":
             self.identity = CognitoIdentity()
             return self.identity
@@ -506,7 +507,7 @@ class LambdaContext:
         return max(0, self._deadline_ms - int(time.time() * 1000))
 
     def log(self, message: object) -> None:
-        """Print without a line's end, as AWS's does."""
+        """Print without a newline, as AWS's does."""
         sys.stdout.write(str(message))
         sys.stdout.flush()
 
@@ -547,9 +548,9 @@ def _name_function(environment: dict[str, str], arn: str) -> None:
 def _parse(what: str, text: str, type_):  # noqa: ANN001, ANN202 - one of the classes above
     try:
         return type_(_loads(text))
-    except Exception as exc:  # noqa: BLE001 - told as Lambda tells it
+    except Exception as exc:  # noqa: BLE001 - whichever it is, Lambda names it so
         message = f"Unable to parse {what} JSON: {exc}"
-        raise _Fault("Runtime.LambdaContextUnmarshalError", message) from None
+        raise _Failure("Runtime.LambdaContextUnmarshalError", message) from None
 
 
 # Logging
@@ -561,7 +562,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         record.aws_request_id = _request_id
         text = self.format(record)
-        # A trace comes after the format's own line end: it needs one too.
+        # A trace comes after the newline that the format ends in, and needs its own.
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
@@ -601,7 +602,7 @@ _log_handler.setFormatter(
 
 
 def _set_up_logging(environment: dict[str, str]) -> None:
-    """Follow the function's choice of log format and level."""
+    """Set the log format and level that the function is configured with."""
     global _json_log  # noqa: PLW0603 - one process is one function
     _json_log = environment.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
     if _json_log:
@@ -630,12 +631,12 @@ def _log_failure(failure: dict) -> None:
         text = "\r".join(lines)
     try:
         sys.stdout.write(text + "\n")
-    except Exception:  # noqa: BLE001 - a handler may have closed stdout: it loses its log, no more
+    except Exception:  # noqa: BLE001 - a handler that closed stdout loses its log, and no more
         return
 
 
 def _flush() -> None:
-    """Hand over what was printed before the answer is: a log is complete when its answer is."""
+    """Write out what was printed, before the answer: a log is complete when its answer is."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""This module is the handler that every worker runs once, ahead of its own: see `stand_by`."""
+"""The handler that every worker runs once before its function's own: see `stand_by`."""
 
 
 def handler(event, _context):  # noqa: ANN001, ANN201 - as handlers are

@@ -1,4 +1,4 @@
-"""Tests of streams: pieces arrive in order, a slow taker holds the pipe, and nobody else."""
+"""Tests of answer streams: pieces arrive in order, a slow reader pauses the pipe."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from miniλ.worker.answer_stream import AnswerStream
 
 
 class Pipe:
-    """A pipe that knows whether it is held."""
+    """A pipe that records whether it is paused."""
 
     def __init__(self, stream: AnswerStream) -> None:
-        self.held = False
+        self.paused = False
         stream.attach(self._pause, self._resume)
 
     def _pause(self) -> None:
-        assert not self.held
-        self.held = True
+        assert not self.paused
+        self.paused = True
 
     def _resume(self) -> None:
-        assert self.held
-        self.held = False
+        assert self.paused
+        self.paused = False
 
 
 async def taken(stream: AnswerStream) -> list[bytes]:
-    """Take all pieces."""
+    """Return all pieces."""
     return [piece async for piece in stream]
 
 
 def test_pieces_come_in_order_and_end() -> None:
-    """Who waits before the first piece gets all of them, and then the end."""
+    """A reader that waits before the first piece gets all of them, and then the end."""
 
     async def main() -> None:
         stream = AnswerStream()
@@ -65,7 +65,7 @@ def test_it_begins_with_a_piece_or_with_the_end() -> None:
 
 
 def test_a_slow_taker_holds_the_pipe() -> None:
-    """Beyond what may wait the pipe is held; it is let go when half of that is taken."""
+    """Above `WAITING` bytes the pipe is paused; it is resumed when half of them are taken."""
 
     async def main() -> None:
         stream = AnswerStream()
@@ -73,31 +73,31 @@ def test_a_slow_taker_holds_the_pipe() -> None:
         half = b"x" * (answer_stream.WAITING // 2)
         stream.put(half)
         stream.put(half)
-        assert not pipe.held
+        assert not pipe.paused
         stream.put(b"x")
-        assert pipe.held
+        assert pipe.paused
 
         taker = aiter(stream)
         await anext(taker)
-        assert pipe.held
+        assert pipe.paused
         await anext(taker)
-        assert not pipe.held
+        assert not pipe.paused
 
     asyncio.run(main())
 
 
 def test_a_taker_that_left_holds_nothing() -> None:
-    """The pipe is let go, and what still comes is thrown away."""
+    """The pipe is resumed, and pieces that still come are dropped."""
 
     async def main() -> None:
         stream = AnswerStream()
         pipe = Pipe(stream)
         stream.put(b"x" * (answer_stream.WAITING + 1))
-        assert pipe.held
+        assert pipe.paused
         stream.drop()
-        assert not pipe.held
+        assert not pipe.paused
         stream.put(b"x" * (answer_stream.WAITING + 1))
-        assert not pipe.held
+        assert not pipe.paused
         stream.end()
 
         assert [] == await taken(stream)
@@ -106,7 +106,7 @@ def test_a_taker_that_left_holds_nothing() -> None:
 
 
 def test_a_stream_has_an_end() -> None:
-    """Above 200 MB in all a piece is refused, also where nobody takes them."""
+    """Above 200 MB in all a piece is refused, also without a reader."""
     stream = AnswerStream()
     stream.drop()
     piece = b"x" * (answer_stream.MAX_STREAM // 4)

@@ -23,7 +23,7 @@ from miniλ.worker.log_pipe import LogPipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# On a machine that is busy with other things, slow is no finding.
+# On a busy machine a slow example is no failure.
 SLOW = [HealthCheck.too_slow]
 
 NOTE = re.compile(rb"\n\[minilambda: (\d+) bytes of log left out\]\n")
@@ -54,7 +54,7 @@ def write_from_thread(writer: int, text: bytes) -> asyncio.Task[None]:
 
 
 def parts(text: bytes) -> tuple[bytes, int, bytes]:
-    """Return what is before the note, how much was left out, and what is after it."""
+    """Return the text before the note, the number of bytes left out, and the text after it."""
     first, dropped, last = NOTE.split(text)
     return first, int(dropped), last
 
@@ -98,7 +98,7 @@ def test_a_silent_function_has_an_empty_log() -> None:
 
 
 def test_a_pipe_is_read_while_the_function_runs() -> None:
-    """Who prints ten times what a pipe holds is not stuck: the loop reads meanwhile."""
+    """A worker that prints ten times what a pipe holds is not stuck: the loop reads meanwhile."""
 
     async def scenario() -> None:
         text = bytes(range(256)) * 4 * 640
@@ -111,7 +111,7 @@ def test_a_pipe_is_read_while_the_function_runs() -> None:
 
 
 def test_beyond_the_limit_the_first_and_the_last_half_stay() -> None:
-    """The middle is counted, and said to be missing."""
+    """The middle is counted, and a note in the log has the number."""
 
     async def scenario() -> None:
         with opened_log_pipe(10) as (pipe, writer):
@@ -158,7 +158,7 @@ def test_what_was_left_out_is_forgotten_with_the_drain() -> None:
     limit=st.integers(2, 60),
 )
 def test_every_byte_is_kept_or_counted(pieces: list[bytes], limit: int) -> None:
-    """In whatever pieces it comes: the first half, a number, the last half."""
+    """In pieces of any size: the first half, a number, the last half."""
 
     async def scenario() -> bytes:
         with opened_log_pipe(limit) as (pipe, writer):
@@ -197,7 +197,7 @@ def test_a_function_that_prints_without_end_costs_no_memory() -> None:
 
 
 def test_one_drain_reads_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that prints faster than we read does not hold the loop."""
+    """A worker that prints faster than it is read does not hold the loop."""
     monkeypatch.setattr(log_pipe, "DRAIN", 2 * log_pipe.PIECE)
 
     async def scenario() -> None:
@@ -233,7 +233,7 @@ def test_the_smallest_limit_of_the_settings_keeps_just_that() -> None:
 
 
 def test_the_end_of_a_pipe_is_no_error() -> None:
-    """The last writer has left: what it wrote is there, and nothing spins."""
+    """The last writer has left: its text is read, and the loop does not spin."""
 
     async def scenario() -> None:
         with opened_log_pipe(1024) as (pipe, writer):
@@ -254,14 +254,14 @@ def test_a_grandchild_may_hold_the_pipe_open() -> None:
 
     async def scenario() -> None:
         with opened_log_pipe(1024) as (pipe, writer):
-            held = os.dup(writer)
+            copy = os.dup(writer)
             try:
                 os.write(writer, b"bye")
                 os.close(writer)
 
                 assert pipe.drain() == b"bye"
             finally:
-                os.close(held)
+                os.close(copy)
 
     asyncio.run(scenario())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miniλ.worker import wire
 
-# On a machine that is busy with other things, slow is no finding.
+# On a busy machine a slow example is no failure.
 SLOW = [HealthCheck.too_slow]
 
 quick = settings(deadline=None, database=None, max_examples=100, suppress_health_check=SLOW)
@@ -61,7 +61,7 @@ def test_init_names_the_handler_and_the_task_root() -> None:
 
 
 def test_what_nobody_set_is_not_sent_with_an_invocation() -> None:
-    """An invoke frame holds no nulls: the warm path sends what is there."""
+    """An invoke frame holds no nulls: the warm path sends only fields that are set."""
     plain = wire.InvokeFrame(id="r1", deadline_ms=5)
     named = wire.InvokeFrame(id="r1", deadline_ms=5, arn="arn:x:live")
 
@@ -137,7 +137,7 @@ def test_nothing_is_no_frame() -> None:
 @settings(deadline=None, database=None, max_examples=150, suppress_health_check=SLOW)
 @given(pieces=st.lists(st.binary(max_size=80), max_size=6))
 def test_any_bytes_are_frames_or_a_wire_error(pieces: list[bytes]) -> None:
-    """Whatever a worker writes is accepted or raises WireError, and nothing else."""
+    """Any bytes of a worker are accepted or raise WireError, and no other error."""
     decoder = wire.Decoder()
     try:
         for piece in pieces:
@@ -215,7 +215,7 @@ def test_any_json_is_a_head_or_a_wire_error(document: object, kind: object) -> N
 def test_a_length_beyond_the_limits_is_refused_before_anything_is_allocated(
     head_length: int, body_length: int
 ) -> None:
-    """A worker that claims 4 GB costs us eight bytes, and hears what it claimed."""
+    """A worker that claims 4 GB costs eight bytes; the error has the claim."""
     decoder = wire.Decoder()
     prefix = wire.PREFIX.pack(head_length, body_length)
     tracemalloc.start()
@@ -289,7 +289,7 @@ def test_six_megabytes_arrive_in_the_pieces_of_a_pipe() -> None:
     ],
 )
 def test_a_head_that_is_none_of_ours_is_a_wire_error(head: bytes) -> None:
-    """No JSON, no object, no type of ours, or a field of another type: all one error."""
+    """No JSON, no object, an unknown type, or a field of another type: all one error."""
     with pytest.raises(wire.WireError, match="a head that is none of ours"):
         decode(raw(head))
 
@@ -303,7 +303,7 @@ def test_bad_utf_8_in_a_head_is_a_wire_error(text: bytes) -> None:
 
 @pytest.mark.parametrize("nested", [b"[", b'{"a":'])
 def test_a_head_of_brackets_is_a_wire_error(nested: bytes) -> None:
-    """64 kB of brackets exhaust the parser's recursion, and nothing of ours."""
+    """64 kB of brackets exhaust the parser's recursion: that is a WireError."""
     head = b'{"type":"ready","x":' + nested * 12_000
 
     with pytest.raises(wire.WireError, match="a head that is none of ours"):
@@ -311,7 +311,7 @@ def test_a_head_of_brackets_is_a_wire_error(nested: bytes) -> None:
 
 
 def test_a_number_of_sixty_thousand_digits_is_a_wire_error() -> None:
-    """A number too long for Python to print again is none that we could report."""
+    """A number too long for Python to print is a WireError."""
     head = b'{"type":"response","id":"r1","max_rss_kb":' + b"9" * 60_000 + b"}"
 
     with pytest.raises(wire.WireError, match="a head that is none of ours"):

@@ -51,7 +51,8 @@ def note(
         failed=False,
         book=BOOKS["2025"],
     )
-    book.note(Response(b"null", invoked, printed.encode()), at)
+    stream = f"2026/01/31/[$LATEST]{worker}"
+    book.note(Response(b"null", invoked, printed.encode()), stream, at)
 
 
 def ask(book: Logbook, operation: str, body: bytes | None = None, **parameters: Any) -> Any:
