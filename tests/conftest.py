@@ -10,6 +10,7 @@ beginning.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -26,9 +27,21 @@ if TYPE_CHECKING:
 
     Belongings = dict[str, frozenset[object]]
 
+pytest_plugins = ["miniλ.testing"]
 TESTS = Path(__file__).resolve().parent
-# Processes that run files side by side when the whole suite is run.
+# Processes that run files side by side, when all tests or all unit tests are run.
 WORKERS = 2
+# Proofs walk all moments of a crash, or hundreds of trees and archives: `.ci/run proofs`, or
+# `pytest -m proof`. The rest of their subject is tested by examples beside them.
+PROOFS = {
+    "test_a_crash_at_any_moment_leaves_no_half_package",
+    "test_the_kernel_agrees",
+    "test_we_read_what_zipfile_reads",
+    "test_a_zip_with_wrong_bytes_is_unpacked_or_refused",
+    "test_the_size_fits_and_one_megabyte_more_does_not",
+    "test_a_power_cut_at_any_moment_loses_no_event_that_was_accepted",
+    "test_kill_9_loses_no_event_that_was_accepted",
+}
 
 
 def _children() -> Iterator[str]:
@@ -91,9 +104,17 @@ def left_since(before: Belongings) -> Belongings:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run files side by side where the whole suite is run; a part starts sooner in one process."""
-    whole = {Path(argument).resolve() for argument in config.args} <= {TESTS, TESTS.parent}
-    return WORKERS if whole else 0
+    """Run files side by side where all tests are run; a few start sooner in one process."""
+    requested = {Path(argument).resolve() for argument in config.args}
+    return WORKERS if requested <= {TESTS.parent, TESTS, TESTS / "unit"} else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the proofs, which `-m "not proof"` in pyproject.toml leaves out."""
+    for item in items:
+        if getattr(item, "originalname", item.name) in PROOFS:
+            item.add_marker("proof")
 
 
 def pytest_sessionstart() -> None:
@@ -106,7 +127,14 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Walk only what tests make from here on: modules and tests are no garbage."""
+    """Walk only what tests make from here on: modules and tests are no garbage.
+
+    libuv opens a pipe for signals with the first loop of a process, and keeps it.
+    """
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415 - not on every architecture
+
+        uvloop.new_event_loop().close()
     gc.collect()
     gc.freeze()
 
