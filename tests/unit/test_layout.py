@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PROOFS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "miniλ"
 UNIT = ROOT / "tests" / "unit"
 MAX_LINES = 600
-# Not of a module but of the project: its prose, its layout, its page, its imports.
+# Subjects of these are the whole project: its prose, its layout, its README, its imports.
 OF_THE_PROJECT = {"test_layout", "test_lazy_import", "test_prose", "test_readme"}
 FILES = sorted(
     path
@@ -48,6 +50,15 @@ def test_a_unit_test_is_in_the_room_of_its_subject(test: Path) -> None:
     by_name = {name for name in modules if subject == name or subject.startswith(f"{name}_")}
 
     assert by_name | (modules & in_docstring), f"names no module of {room}"
+
+
+def test_a_proof_is_a_test() -> None:
+    """Each name in tests/conftest.py's PROOFS is a function of a test file."""
+    sources = [path.read_text(encoding="utf-8") for path in FILES if path.stem.startswith("test_")]
+
+    assert set() == {
+        name for name in PROOFS if not any(f"def {name}(" in source for source in sources)
+    }
 
 
 def test_a_class_name_is_one_class() -> None:
