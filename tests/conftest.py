@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -24,7 +25,7 @@ import pytest
 from miniλ.sandbox import hierarchies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     Belongings = dict[str, frozenset[object]]
 
@@ -44,6 +45,9 @@ PROOFS = {
     "test_a_power_cut_at_any_moment_loses_no_event_that_was_accepted",
     "test_kill_9_loses_no_event_that_was_accepted",
 }
+# A test whose name begins so opens thousands of sockets; a usual shell allows 1,024 descriptors.
+NEEDS_DESCRIPTORS = "test_thousands_of"
+DESCRIPTORS = 8192
 
 
 def _children() -> Iterator[str]:
@@ -131,6 +135,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(item, "originalname", item.name) in PROOFS:
             item.add_marker("proof")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Raise the soft limit of descriptors, in this process only, for a test that needs it."""
+    if not item.name.startswith(NEEDS_DESCRIPTORS):
+        return (yield)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def pytest_sessionstart() -> None:
