@@ -316,7 +316,7 @@ async def main():
     await ask(queue.add(event))
     await ask(queue.claim([1]))
     await ask(queue.remove(1))
-    print(json.dumps(results))
+    print(json.dumps(results), flush=True)
     os._exit(0)  # nothing is written when it is closed
 
 asyncio.run(main())

@@ -1,0 +1,1 @@
+from miniλ.testing import *
