@@ -17,7 +17,7 @@ has assigned. A deny list would otherwise fail open with every new kernel.
 
 Theory of operation: the verdicts over all numbers make some eighty runs of neighbours with the
 same verdict. The program is a binary tree over these runs, so a call is decided by six or seven
-comparisons instead of seventy. Kernels from 5.11 on remember which numbers are allowed whatever
+comparisons instead of seventy. Kernels from 5.11 on remember which numbers are allowed with all
 their arguments, and skip the program for them. A filter cannot be taken off, and fork and exec
 inherit it.
 """

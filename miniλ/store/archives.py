@@ -64,7 +64,7 @@ _PATCH = 1 << 5
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
 
-class _Entry(NamedTuple):
+class _ZipEntry(NamedTuple):
     name: str  # as a relative path: no "." in it, no slash at its end
     kind: int  # S_IFDIR, S_IFREG or S_IFLNK
     executable: bool
@@ -117,7 +117,7 @@ def _damaged(what: str = "") -> InvalidParameterValue:
 # The directory of the archive
 
 
-def _read_entries(descriptor: int) -> list[_Entry]:
+def _read_entries(descriptor: int) -> list[_ZipEntry]:
     """Return the entries in the order of their data."""
     count, start, central, shift = _central_directory(descriptor)
     headers = []
@@ -223,7 +223,9 @@ def _data_start(descriptor: int, offset: int, raw: bytes) -> int:
     return offset + len(local) + int(header[10])
 
 
-def _entry(raw: bytes, header: tuple[int, ...], compressed: int, size: int, start: int) -> _Entry:
+def _entry(
+    raw: bytes, header: tuple[int, ...], compressed: int, size: int, start: int
+) -> _ZipEntry:
     flags, method, checksum, attributes = header[3], header[4], header[7], header[15]
     name = _checked_name(raw)
     if flags & (_ENCRYPTED | _PATCH):
@@ -242,7 +244,7 @@ def _entry(raw: bytes, header: tuple[int, ...], compressed: int, size: int, star
         raise InvalidParameterValue(msg)
     if kind == stat.S_IFDIR and size:
         raise _damaged(f"{_shown(raw)} is a directory that has content")
-    return _Entry(name, kind, bool(mode & 0o111), method, checksum, compressed, size, start)
+    return _ZipEntry(name, kind, bool(mode & 0o111), method, checksum, compressed, size, start)
 
 
 def _checked_name(raw: bytes) -> str:
@@ -273,7 +275,7 @@ def _shown(raw: bytes) -> str:
     return repr(raw[:100].decode(errors="backslashreplace"))
 
 
-def _check_places(entries: list[_Entry]) -> dict[str, bool]:
+def _check_places(entries: list[_ZipEntry]) -> dict[str, bool]:
     """Return all directories, parents first; refuse two entries in one place.
 
     Names that differ only in their Unicode normal form are one place, since file systems disagree
@@ -313,14 +315,14 @@ def _take(name: str, taken: dict[str, str]) -> None:
 # The content of entries
 
 
-def _write(descriptor: int, entry: _Entry, place: str) -> None:
+def _write(descriptor: int, entry: _ZipEntry, place: str) -> None:
     with open(place, "xb") as file:
         # No other bits: an archive may ask for setuid.
         os.fchmod(file.fileno(), 0o755 if entry.executable else 0o644)
         file.writelines(_content(descriptor, entry))
 
 
-def _link_text(descriptor: int, entry: _Entry) -> str:
+def _link_text(descriptor: int, entry: _ZipEntry) -> str:
     if entry.size > MAX_PATH:
         msg = f"The archive holds a link of more than {MAX_PATH} bytes: {entry.name!r}"
         raise InvalidParameterValue(msg)
@@ -335,7 +337,7 @@ def _link_text(descriptor: int, entry: _Entry) -> str:
     return text
 
 
-def _content(descriptor: int, entry: _Entry) -> Iterator[bytes]:
+def _content(descriptor: int, entry: _ZipEntry) -> Iterator[bytes]:
     """Yield the content of an entry; raises as soon as it differs from what the entry declares."""
     # Zero bytes are no deflated stream, but some programs write an empty file like this.
     deflated = entry.method == _DEFLATED and entry.compressed > 0

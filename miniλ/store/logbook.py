@@ -95,7 +95,7 @@ class LogStream(msgspec.Struct, frozen=True):
     ingested: int
 
 
-class _Entry(msgspec.Struct, frozen=True, gc=False):
+class _LogEntry(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a response, without its payload, which may be 6 MB. Seconds since 1970.
 
     No event of this invocation is earlier than `after`.
@@ -117,7 +117,7 @@ class Logbook:
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self.dropped = 0  # invocations, since the start
         self._directory = None if directory is None else Path(directory)
-        self._entries: deque[_Entry] = deque()
+        self._entries: deque[_LogEntry] = deque()
         self._bytes = 0
         # By stream: when its latest invocation was answered.
         self._latest: dict[str, float] = {}
@@ -148,7 +148,7 @@ class Logbook:
         self._latest[stream] = at
         self._number += 1
         self._entries.append(
-            _Entry(
+            _LogEntry(
                 self._number,
                 stream,
                 after,
@@ -234,7 +234,7 @@ class Logbook:
         """
         wanted = None if streams is None else frozenset(streams)
 
-        def choose(entries: list[_Entry]) -> list[LogEvent]:
+        def choose(entries: list[_LogEntry]) -> list[LogEvent]:
             events = self._read(group, entries)
             if wanted is not None and not wanted <= {event.stream for event in events}:
                 msg = "The specified log stream does not exist."
@@ -261,7 +261,7 @@ class Logbook:
         # A thread cannot be cancelled: the next caller waits until this one's work is done.
         return await asyncio.shield(asyncio.create_task(alone()))
 
-    async def _reading(self, read: Callable[[list[_Entry]], T]) -> T:
+    async def _reading(self, read: Callable[[list[_LogEntry]], T]) -> T:
         async def work() -> T:
             # `flush` reports a full disk. A reader gets what is on it, and the rest from memory.
             with contextlib.suppress(ServiceError):
@@ -289,7 +289,7 @@ class Logbook:
             )
             raise ServiceError(msg) from error
 
-    def _read(self, group: str, entries: list[_Entry]) -> list[LogEvent]:
+    def _read(self, group: str, entries: list[_LogEntry]) -> list[LogEvent]:
         """Return all events of a group, in order. In a thread."""
         events: list[LogEvent] = []
         match = _GROUP.fullmatch(group)
@@ -317,7 +317,7 @@ def position(timestamp: int) -> int:
 # Invocations to events
 
 
-def _events(entry: _Entry) -> Iterator[LogEvent]:
+def _events(entry: _LogEntry) -> Iterator[LogEvent]:
     r"""Yield the lines of an invocation. Only "\n" ends one: a traceback is folded with "\r".
 
     When each line was printed is unknown. START and the lines after it have the time of the
@@ -355,11 +355,13 @@ def _streams(events: list[LogEvent]) -> list[LogStream]:
 # Files
 
 
-def _append(directory: Path, entries: Iterable[_Entry]) -> tuple[list[_Entry], OSError | None]:
+def _append(
+    directory: Path, entries: Iterable[_LogEntry]
+) -> tuple[list[_LogEntry], OSError | None]:
     """Append invocations to their functions' files; return those that failed, and the error."""
     error: OSError | None = None
-    rest: list[_Entry] = []
-    by_function: defaultdict[str, list[_Entry]] = defaultdict(list)
+    rest: list[_LogEntry] = []
+    by_function: defaultdict[str, list[_LogEntry]] = defaultdict(list)
     for entry in entries:
         by_function[entry.invoked.function].append(entry)
     for function, own in by_function.items():
@@ -376,7 +378,7 @@ def _append(directory: Path, entries: Iterable[_Entry]) -> tuple[list[_Entry], O
     return rest, error
 
 
-def _pieces(entries: list[_Entry]) -> Iterator[tuple[int, bytes]]:
+def _pieces(entries: list[_LogEntry]) -> Iterator[tuple[int, bytes]]:
     """Yield how many invocations a piece has, and its lines."""
     count, lines = 0, bytearray()
     for entry in entries:
@@ -431,7 +433,7 @@ def _load(path: Path) -> Iterator[LogEvent]:
                 yield _decode(line)
 
 
-def _groups(directory: Path | None, entries: list[_Entry]) -> list[LogGroup]:
+def _groups(directory: Path | None, entries: list[_LogEntry]) -> list[LogGroup]:
     """Return the groups of the directory's files and of what is only in memory. In a thread."""
     created: dict[str, int] = {}
     stored: defaultdict[str, int] = defaultdict(int)

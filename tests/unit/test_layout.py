@@ -21,7 +21,14 @@ PACKAGE = ROOT / "miniλ"
 UNIT = ROOT / "tests" / "unit"
 MAX_LINES = 600
 # Subjects of these are the whole project: its prose, its layout, its README, its imports.
-OF_THE_PROJECT = {"test_layout", "test_lazy_import", "test_prose", "test_readme"}
+OF_THE_PROJECT = {
+    "test_alias",
+    "test_benchmarks",
+    "test_layout",
+    "test_lazy_import",
+    "test_prose",
+    "test_readme",
+}
 FILES = sorted(
     path
     for place in ("miniλ", "minilambda", "workers", "benchmarks", "tests", "examples")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -53,13 +54,26 @@ _pack, _unpack = PREFIX.pack, PREFIX.unpack_from
 _quote = json.encoder.encode_basestring_ascii
 
 
+def _load(name: str):  # noqa: ANN202 - a module that only exists at run time
+    """Import a file beside this one, under a name that no function imports."""
+    path = os.path.join(_here, f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"minilambda_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_logs = _load("logs")
+
+
 def prepare() -> None:
     """Do once, in the zygote, what every worker would do: they share the memory of its results."""
     for stream in (sys.stdout, sys.stderr):
         # A lone surrogate in a message must not cost the message.
         stream.reconfigure(errors="backslashreplace")
     logging.Formatter.converter = time.gmtime
-    logging.getLogger().addHandler(_log_handler)
+    logging.getLogger().addHandler(_logs.handler)
     os.environ.clear()
     # Code without a .pyc is compiled at its import, and the first `compile` of a process makes the
     # types of the syntax tree: 200 kB and a millisecond.
@@ -238,7 +252,7 @@ def _settle(task_root: str, arn: str, environment: dict[str, str], layers: str =
     sys.argv = [sys.executable]
     _reseed()
     _name_function(environment, arn)
-    _set_up_logging(environment)
+    _logs.set_up(environment)
 
 
 def _layers_path(layers: str) -> list[str]:
@@ -291,7 +305,7 @@ def load_handler(name: str):  # noqa: ANN201 - any callable
 
 
 def _fail_init(failure: dict) -> int:
-    _log_failure(failure)
+    _logs.log_failure(failure)
     _flush()
     write_frame('{"type": "failure"}', _dumps(failure).encode())
     return 1
@@ -302,8 +316,7 @@ def _fail_init(failure: dict) -> int:
 
 def run_handler(handler, head: dict, payload: bytes) -> tuple[str, bytes]:  # noqa: ANN001
     """Run one invocation; return ("response" or "failure", the payload of the answer)."""
-    global _request_id  # noqa: PLW0603 - one invocation at a time
-    request_id = _request_id = head["id"]
+    request_id = _logs.request_id = head["id"]
     if "trace_id" in head or _traced:
         _set_trace_id(head.get("trace_id"))
     try:
@@ -330,7 +343,7 @@ def run_handler(handler, head: dict, payload: bytes) -> tuple[str, bytes]:  # no
         )
         failure = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
         return "failure", _dumps(failure).encode()
-    _log_failure(failure)
+    _logs.log_failure(failure)
     return "failure", _dumps(failure).encode()
 
 
@@ -369,7 +382,6 @@ def _set_trace_id(trace_id: str | None) -> None:
         os.environ["_X_AMZN_TRACE_ID"] = trace_id
 
 
-_request_id = ""
 _traced = False
 _decimals_seen = False
 # A decimal passes the encoder as a string that begins with a random mark, which is removed after.
@@ -553,86 +565,8 @@ def _parse(what: str, text: str, type_):  # noqa: ANN001, ANN202 - one of the cl
         raise _Failure("Runtime.LambdaContextUnmarshalError", message) from None
 
 
-# Logging
-
-
-class _Handler(logging.Handler):
-    """Writes records to wherever stdout is now, with the request id of the invocation."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.aws_request_id = _request_id
-        text = self.format(record)
-        # A trace comes after the newline that the format ends in, and needs its own.
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-class _JsonFormatter(logging.Formatter):
-    """AWS_LAMBDA_LOG_FORMAT=JSON: a record is one JSON object on one line."""
-
-    own = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "message"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        plain = isinstance(record.msg, dict) and not record.args
-        line = {
-            "timestamp": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
-            "level": record.levelname,
-            "message": record.msg if plain else record.getMessage(),
-            "logger": record.name,
-        }
-        if record.exc_info and record.exc_info[0]:
-            line["stackTrace"] = traceback.format_tb(record.exc_info[2])
-            line["errorType"] = record.exc_info[0].__name__
-            line["errorMessage"] = str(record.exc_info[1])
-            line["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
-        line["requestId"] = record.aws_request_id
-        extra = {k: v for k, v in vars(record).items() if k not in self.own and k not in line}
-        return json.dumps({**line, **extra}, ensure_ascii=False, default=str) + "\n"
-
-
-_json_log = False
 # AWS sends non-ASCII characters as they are from Python 3.12 on.
 _encode = _encoder(ascii_only=sys.version_info < (3, 12))
-_log_handler = _Handler()
-_log_handler.setFormatter(
-    logging.Formatter(
-        "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n",
-        "%Y-%m-%dT%H:%M:%S",
-    )
-)
-
-
-def _set_up_logging(environment: dict[str, str]) -> None:
-    """Set the log format and level that the function is configured with."""
-    global _json_log  # noqa: PLW0603 - one process is one function
-    _json_log = environment.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-    if _json_log:
-        _log_handler.setFormatter(_JsonFormatter())
-    level = environment.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
-    level = "DEBUG" if level == "TRACE" else level
-    if level in ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL"):
-        logging.getLogger().setLevel(level)
-
-
-def _log_failure(failure: dict) -> None:
-    r"""Print a failure as AWS does: one record, its lines parted by \r, indented with NBSP."""
-    if _json_log:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        text = json.dumps({"timestamp": now, "level": "ERROR", **failure})
-    else:
-        kind, message = failure["errorType"], failure["errorMessage"]
-        lines = ["[ERROR]" + (f" {kind}" if kind else "")]
-        if message:
-            lines[0] += f": {message}" if kind else f" {message}"
-        lines.append("Traceback (most recent call last):")
-        for element in failure["stackTrace"]:
-            for line in element.splitlines() or [""]:
-                bare = line.lstrip(" ")
-                lines.append("\u00a0" * (len(line) - len(bare)) + bare)
-        text = "\r".join(lines)
-    try:
-        sys.stdout.write(text + "\n")
-    except Exception:  # noqa: BLE001 - a handler that closed stdout loses its log, and no more
-        return
 
 
 def _flush() -> None:

@@ -1,4 +1,4 @@
-"""Tests of the ledger: what functions used is added up, written, and billed."""
+"""Tests of the ledger in `registry`: what functions used is added up, written, and billed."""
 
 from __future__ import annotations
 

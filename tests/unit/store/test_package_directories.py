@@ -1,4 +1,4 @@
-"""Tests of packages: a directory is copied as it was, or not at all."""
+"""Tests of `packages`: a directory is copied as it was, or not at all."""
 
 from __future__ import annotations
 

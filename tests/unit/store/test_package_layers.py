@@ -1,4 +1,4 @@
-"""Tests of packages: layers are merged, later ones over earlier ones."""
+"""Tests of `packages`: layers are merged, later ones over earlier ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of function URL payloads: a result is an answer that HTTP can carry."""
+"""Tests of `payloads` of function URLs: a result is an answer that HTTP can carry."""
 
 from __future__ import annotations
 
