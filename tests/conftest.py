@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,6 @@ pytest_plugins = ["minilambda.testing"]
 TESTS = Path(__file__).resolve().parent
 # Processes that run files side by side, when all tests or all unit tests are run.
 WORKERS = 2
-SWEEP_SECONDS = 5.0
 # Proofs walk all moments of a crash, or hundreds of trees and archives: `.ci/run proofs`, or
 # `pytest -m proof`. The rest of their subject is tested by examples beside them.
 PROOFS = {
@@ -101,18 +99,10 @@ def belongings() -> Belongings:
 
 
 def left_since(before: Belongings) -> Belongings:
-    """Return what this process has now and did not have before, garbage aside.
-
-    A state directory is given SWEEP_SECONDS: where another supervisor of this user starts while one
-    closes, it may take the lock of the directory that is being removed, and removes it itself.
-    """
+    """Return what this process has now and did not have before, garbage aside."""
     left = _difference(before)
     if left:
         gc.collect()
-        left = _difference(before)
-    deadline = time.monotonic() + SWEEP_SECONDS
-    while left.keys() == {"states"} and time.monotonic() < deadline:
-        time.sleep(0.02)
         left = _difference(before)
     return left
 

@@ -15,21 +15,30 @@ however that process ends; a pid in a file may be another process's by now. A di
 is free is swept: processes first, then cgroups, then files. A directory whose lock is held is not
 touched. A cgroup that cannot be removed, because a process in it does not die, stays in
 instance.json for the next sweep.
+
+Temporary states of one user share a directory, and every supervisor that opens sweeps it. So a
+temporary state is made and locked, and its lock tried by a sweep, under the lock of that directory;
+and whatever removes a state removes its lock last, or a sweep would find a state without one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from miniλ.errors import ServiceError, StateInUse
 from miniλ.sandbox import cgroups, processes, tmp, volumes
 from miniλ.store import packages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -89,7 +98,7 @@ class StateDir:
             tmp.empty(str(self.tmp))
             _write(self.path, left)
         else:
-            tmp.remove(str(self.path))
+            _remove(self.path)
         # Not close alone: a process that the app forked may hold a copy of the descriptor.
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         os.close(self._lock)
@@ -107,16 +116,18 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Swee
     # The pid is for an operator who reads a list of cgroups; the random part makes it unique.
     instance = f"{os.getpid():06x}{os.urandom(3).hex()}"
     before: list[Instance] = []
+    base = None
+    reports: list[SweepReport] = []
     if path is None:
         base = _temporary_base()
         reports = [report for dead in sorted(base.iterdir()) if (report := _sweep_dead(dead))]
         directory = base / instance
     else:
         directory = Path(path).absolute()
-        reports = []
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = _lock(directory)
+        with _alone(base) if base is not None else contextlib.nullcontext():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(directory, create=True)
     except OSError as exc:
         msg = f"The state directory {directory} cannot be used: {exc}"
         raise ServiceError(msg) from exc
@@ -146,9 +157,21 @@ def _temporary_base() -> Path:
     return base
 
 
-def _lock(directory: Path) -> int | None:
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Hold the directory of all temporary states: for two system calls, so this waits for it."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(directory: Path, *, create: bool) -> int | None:
     """Return the descriptor that locks a state directory; None if another process holds it."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(directory / "lock", flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -171,18 +194,35 @@ def _holder(directory: Path) -> str:
 def _sweep_dead(directory: Path) -> SweepReport | None:
     """Sweep and remove a temporary state whose supervisor is dead."""
     try:
-        lock = _lock(directory)
+        with _alone(directory.parent):
+            lock = _lock(directory, create=False)
     except OSError:
-        return None  # its owner has removed it meanwhile
+        # Its owner is removing it, or died between two system calls: then it is empty.
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+        return None
     if lock is None:
         return None
     try:
         report, left = _sweep(directory)
         if not left:
-            tmp.remove(str(directory))
+            _remove(directory)
     finally:
         os.close(lock)
     return report
+
+
+def _remove(directory: Path) -> None:
+    """Remove a state directory, if it is still there; its lock is the last to go."""
+    with contextlib.suppress(FileNotFoundError):
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    tmp.remove(entry.path)
+                elif entry.name != "lock":
+                    os.unlink(entry.path)
+        os.unlink(directory / "lock")
+        directory.rmdir()
 
 
 def _sweep(directory: Path) -> tuple[SweepReport | None, list[Instance]]:

@@ -1,0 +1,84 @@
+"""Tests of state directories, in processes of their own that open and close at the same time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from miniλ.errors import StateInUse
+from miniλ.store import state_dir
+
+ROOT = Path(__file__).resolve().parents[3]
+# Opens and closes temporary states, each of which sweeps those of the others.
+OPENER = """
+import sys
+from miniλ.store import state_dir
+
+sys.stdin.read()
+for _ in range(40):
+    state, reports = state_dir.open_state(None)
+    state.write_down([])
+    assert not reports, reports
+    state.close()
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory of the temporary states of this test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"minilambda-{os.geteuid()}"
+
+
+def test_supervisors_that_open_and_close_at_once_do_not_meet(base: Path, tmp_path: Path) -> None:
+    """No state is swept before it is locked, or found again while it is removed."""
+    command = [sys.executable, "-X", "utf8", "-c", OPENER]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    openers = [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.close()  # all are told to begin
+        opener.stdin = None
+    ends = [(opener.communicate()[1].decode(), opener.returncode) for opener in openers]
+
+    assert [("", 0)] * 6 == ends
+    assert [] == os.listdir(base)
+
+
+def test_a_state_that_is_open_is_not_swept(base: Path) -> None:
+    """Its lock is held; the second one has a directory of its own."""
+    first, _ = state_dir.open_state(None)
+    second, reports = state_dir.open_state(None)
+
+    assert [] == reports
+    assert sorted([first.path.name, second.path.name]) == sorted(os.listdir(base))
+    second.close()
+    first.close()
+    assert [] == os.listdir(base)
+
+
+def test_an_empty_state_of_a_dead_supervisor_is_removed(base: Path) -> None:
+    """A supervisor may die between the directory and its lock."""
+    base.mkdir(mode=0o700)
+    (base / "00abcd123456").mkdir()
+    state, _ = state_dir.open_state(None)
+    state.close()
+
+    assert [] == os.listdir(base)
+
+
+def test_a_state_that_is_kept_is_one_supervisors(tmp_path: Path) -> None:
+    """The second one is refused, and told which process has it."""
+    state, _ = state_dir.open_state(tmp_path / "state")
+    state.write_down([])
+
+    with pytest.raises(StateInUse, match=f"in use by process {os.getpid()}"):
+        state_dir.open_state(tmp_path / "state")
+    state.close()
