@@ -94,7 +94,7 @@ class Functions:
         # Functions of the embedding app: they are in no registry, and end with the app.
         self._transient: dict[str, FunctionConfiguration] = {}
         # If a change cannot be written, the next supervisor of this state finishes it.
-        self._settling = Background(facts, "a change was not finished")
+        self._settling = Background(facts, "A change is not finished; the next start finishes it")
 
     async def open(self) -> None:
         """Load the registry: make functions live, finish changes, provision concurrency."""

@@ -99,7 +99,7 @@ class WorkerExited(Fact, frozen=True, gc=False):
     cause: str
 
 
-class Missing(Fact, frozen=True, gc=False):
+class MechanismMissing(Fact, frozen=True, gc=False):
     """A mechanism of the sandbox that was wanted cannot be had on this host, and why."""
 
     mechanism: str

@@ -125,7 +125,7 @@ async def _equip(
     limits = levels.limits(choice, hierarchy.limits)
     isolation.check_required(settings, limits)
     for mechanism, why in choice.missing.items():
-        facts.record(journal.Missing(mechanism=mechanism, why=why))
+        facts.record(journal.MechanismMissing(mechanism=mechanism, why=why))
     zygotes = Zygotes(facts, choice.isolation, held.instance)
     undo.push_async_callback(zygotes.close)
     users = Users() if choice.users else None

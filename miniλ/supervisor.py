@@ -175,11 +175,6 @@ class Supervisor:
         """The part of the capacity that functions without reserved concurrency share."""
         return self.functions.unreserved
 
-    # Names of parts that tests use.
-    _pool = property(lambda self: self.parts.pool)
-    _state = property(lambda self: self.parts.state)
-    _choice = property(lambda self: self.parts.equipment.choice)
-
     # Functions
 
     async def create_function(

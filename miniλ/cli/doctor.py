@@ -97,7 +97,7 @@ async def examine(settings: Settings | None = None) -> list[Check]:
             checks.append(Check(resource, level, by, proved, seen, remedy))
         checks += [
             Check("missing", "", f"{missing.mechanism}: {missing.why}")
-            for missing in supervisor.journal.story(journal.Missing)
+            for missing in supervisor.journal.story(journal.MechanismMissing)
         ]
     checks.append(Check("runtimes", "", await asyncio.to_thread(catalog.here_text)))
     return checks

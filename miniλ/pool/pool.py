@@ -68,7 +68,7 @@ class Pool:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiters: dict[int, Waiter] = {}
         self._number = 0
-        self._background = Background(equipment.journal, "in the background")
+        self._background = Background(equipment.journal, "Housekeeping of the pool")
         self._inherited = InheritedTmps(equipment.tmp_dirs, self._lives, self._background)
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None

@@ -198,7 +198,7 @@ class Logbook:
         try:
             await self.flush()
         except ServiceError as exc:
-            facts.record(journal.Trouble(what=f"logs are not written: {exc}"))
+            facts.record(journal.Trouble(what=f"Logs wait in memory for the next flush: {exc}"))
 
     async def flush(self) -> None:
         """Write to the directory what is only in memory; without a directory, do nothing.

@@ -80,7 +80,9 @@ def close_hierarchy(hierarchy: hierarchies.Hierarchy, facts: Journal) -> None:
     """Remove the cgroups of a hierarchy; those that are still busy are a fact in the journal."""
     busy = hierarchy.close()
     if busy:
-        facts.record(journal.Trouble(what=f"cgroups that will not go: {busy}"))
+        facts.record(
+            journal.Trouble(what=f"Cgroups are busy, and left to the next supervisor: {busy}")
+        )
 
 
 async def open_volumes(
@@ -104,7 +106,9 @@ async def open_volumes(
 async def _close_volumes(pool: Volumes, facts: Journal) -> None:
     busy = await asyncio.to_thread(pool.close)
     if busy:
-        facts.record(journal.Trouble(what=f"volumes that will not go: {busy}"))
+        facts.record(
+            journal.Trouble(what=f"Volumes are busy, and detached from their directories: {busy}")
+        )
         await asyncio.to_thread(volumes.sweep, pool.directory)
 
 

@@ -90,7 +90,9 @@ class ProcessTree:
         try:
             self.group.kill()
         except OSError as exc:
-            self._record(journal.Trouble(what=f"{self._worker!r}: kill: {exc}"))
+            self._record(
+                journal.Trouble(what=f"{self._worker!r} cannot be killed by its cgroup: {exc}")
+            )
 
     def _report_unkillable(self, pids: list[int]) -> None:
         """Record that processes do not die. They keep their cgroup, /tmp and user until they do."""

@@ -355,7 +355,7 @@ class Zygotes:
         self._running: dict[str, Zygote] = {}
         self._starting: dict[str, asyncio.Lock] = {}
         self._programs: dict[str, str] = {}
-        self._burials = Background(facts, "the end of a zygote")
+        self._burials = Background(facts, "A zygote could not be closed")
 
     def running(self, runtime: str) -> Zygote | None:
         """Return the zygote of this runtime if it lives."""

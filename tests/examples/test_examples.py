@@ -117,6 +117,7 @@ def _sandbox() -> str:
     code = (
         "import minilambda\n"
         "with minilambda.SyncSupervisor() as supervisor:\n"
-        "    print(supervisor._supervisor._choice.isolation.namespaces or ' no namespaces')\n"
+        "    choice = supervisor._supervisor.parts.equipment.choice\n"
+        "    print(choice.isolation.namespaces or ' no namespaces')\n"
     )
     return run("-c", code)

@@ -124,7 +124,7 @@ def is_running(pid: int) -> bool:
 def _skip_where_missing(supervisor: miniλ.Supervisor, place: str) -> None:
     """Skip where the host lacks a mechanism of this level."""
     skip_without(place)
-    choice = supervisor._choice
+    choice = supervisor.parts.equipment.choice
     needed = {level: ["namespaces"] for level in NAMESPACED} | {"landlock": ["landlock"]}
     for mechanism in needed.get(place.partition("-")[0], []):
         if mechanism in choice.missing:
@@ -155,7 +155,7 @@ def _at(request: pytest.FixtureRequest) -> Iterator[Runner | None]:
         thread = ThreadPoolExecutor(1)
         loop.get_loop().set_default_executor(thread)
         loop.run(supervisor.__aenter__())
-        state = supervisor._state.path
+        state = supervisor.parts.state.path
         try:
             _skip_where_missing(supervisor, name)
             place = Place(name, supervisor, host)

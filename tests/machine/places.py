@@ -89,7 +89,7 @@ class Place:
         )
         await self.neighbour()
         (started,) = supervisor.journal.story(journal.WorkerStarted)
-        (worker,) = supervisor._pool._workers.values()
+        (worker,) = supervisor.parts.pool._workers.values()
         assert worker.tmp_dir is not None
         abstract = f"minilambda-{uuid.uuid4().hex}"
         for address in ("\0" + abstract, str(self.host / "socket")):
@@ -137,7 +137,7 @@ class Place:
         finally:
             await supervisor.delete_function("subject")
             # A worker has ended when its tasks have; the limit poll goes on for the neighbour.
-            tasks = asyncio.all_tasks() - before - {supervisor._pool._limit_poll}
+            tasks = asyncio.all_tasks() - before - {supervisor.parts.pool._limit_poll}
             await asyncio.wait(tasks - {asyncio.current_task()})
         assert supervisor.journal.story(journal.Trouble) == []
 

@@ -218,7 +218,7 @@ def test_removal_does_not_follow_links(at: Runner) -> None:
     async def scenario() -> Path:
         async with place.subject(ESCAPES, "symlink_out.handler") as supervisor:
             await place.beside(place.event)
-            workers = supervisor._pool._workers.values()
+            workers = supervisor.parts.pool._workers.values()
             (worker,) = (one for one in workers if one.function.name == "subject")
         return Path(worker.tmp_dir.path)
 

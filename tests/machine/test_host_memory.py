@@ -61,7 +61,7 @@ def test_workers_are_the_first_to_be_killed_for_memory(run_bench: Callable[..., 
         supervisor = bench.supervisor
         zygote = (await supervisor.journal.until(journal.ZygoteStarted)).pid
         own = score(os.getpid())
-        is_fixed = may_not_lower(supervisor._choice.isolation)
+        is_fixed = may_not_lower(supervisor.parts.equipment.choice.isolation)
         first, response = await supervisor.invoke("subject", "fine"), await bench.abuse()
         started = supervisor.journal.story(journal.WorkerStarted)
 

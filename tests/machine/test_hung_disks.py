@@ -253,7 +253,7 @@ def test_workers_that_do_not_die_are_bounded(
                 assert response.failure is not None
                 assert response.failure.error_type == "Sandbox.Timedout"
             disk.ice.thaw()
-            await until(lambda: not supervisor._pool._workers)
+            await until(lambda: not supervisor.parts.pool._workers)
             await bench.works()
 
     asyncio.run(scenario())
@@ -270,7 +270,7 @@ def test_closing_does_not_wait_for_a_worker_that_does_not_die(
             supervisor = bench.supervisor
             pending = asyncio.create_task(supervisor.invoke("subject", disk.event))
             pid = await disk.hang(supervisor)
-            groups = list(supervisor._pool._equipment.hierarchy.directories)
+            groups = list(supervisor.parts.pool._equipment.hierarchy.directories)
             pidfd = os.pidfd_open(pid)
             began = time.monotonic()
             await supervisor.close()
@@ -284,9 +284,7 @@ def test_closing_does_not_wait_for_a_worker_that_does_not_die(
         assert no_thread_of_ours_hangs()
         first, *others = [fact.what for fact in supervisor.journal.story(journal.Trouble)]
         assert f"[{pid}] do not die" in first
-        assert [what.startswith("cgroups that will not go") for what in others] == [True] * bool(
-            groups
-        )
+        assert [what.startswith("Cgroups are busy") for what in others] == [True] * bool(groups)
 
         disk.ice.thaw()
         assert ended(pidfd)

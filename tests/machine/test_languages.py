@@ -228,7 +228,7 @@ def run(language: str, code: Path, place: str) -> dict[str, str]:
 
     async def scenario() -> Any:
         async with miniλ.Supervisor(settings=settings) as supervisor:
-            for mechanism, why in supervisor._choice.missing.items():
+            for mechanism, why in supervisor.parts.equipment.choice.missing.items():
                 if mechanism in ("seccomp", sandbox):
                     pytest.skip(f"{mechanism} cannot be used here: {why}")
             await supervisor.create_function(

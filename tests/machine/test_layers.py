@@ -102,8 +102,8 @@ def run(
         async def main() -> None:
             async with miniλ.Supervisor(settings=settings) as supervisor:
                 needed = "namespaces" if chosen in NAMESPACED else chosen
-                if needed in supervisor._choice.missing:
-                    why = supervisor._choice.missing[needed]
+                if needed in supervisor.parts.equipment.choice.missing:
+                    why = supervisor.parts.equipment.choice.missing[needed]
                     pytest.skip(f"no {needed} on this host: {why}")
                 code = function_directory("subject", app=HANDLER, **modules)
                 await supervisor.create_function("subject", code, "app.handler", timeout=20)

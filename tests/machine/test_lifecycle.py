@@ -149,7 +149,7 @@ async def main(code, state, lock, level):
         waiting = asyncio.create_task(supervisor.invoke("holder", {"sleep": True}))
         other = asyncio.create_task(supervisor.invoke("holder", {}))
         await other
-        print("ready", supervisor._state.path, flush=True)
+        print("ready", supervisor.parts.state.path, flush=True)
         await ended.wait()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -392,7 +392,9 @@ def test_a_transition_that_must_not_be_tells_the_story(run_bench: Callable[..., 
     async def scenario(bench: Bench) -> None:
         supervisor = bench.supervisor
         await bench.works()
-        (worker,) = (w for w in supervisor._pool._workers.values() if w.function.name == "subject")
+        (worker,) = (
+            w for w in supervisor.parts.pool._workers.values() if w.function.name == "subject"
+        )
         for _ in range(20):
             worker.freeze()
             await bench.works()

@@ -273,8 +273,8 @@ def test_tmp_has_exactly_its_size(at: Runner, function_directory: Any) -> None:
 @pytest.mark.parametrize("at", ["root"], indirect=True, scope="module")
 def test_tmp_is_not_memory(at: Runner, function_directory: Any) -> None:
     """300 MB in /tmp of a function of 128 MB are no reason to run out of memory."""
-    if at.place.supervisor._choice.missing.get("volumes"):
-        pytest.skip(f"no volumes: {at.place.supervisor._choice.missing['volumes']}")
+    if at.place.supervisor.parts.equipment.choice.missing.get("volumes"):
+        pytest.skip(f"no volumes: {at.place.supervisor.parts.equipment.choice.missing['volumes']}")
     source = (
         "def handler(event, context):\n"
         "    with open('/tmp/file', 'wb') as file:\n"

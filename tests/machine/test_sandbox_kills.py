@@ -52,8 +52,8 @@ async def main(state, sandbox, code):
                 "payload": response.payload,
                 "zygote": story(journal.ZygoteStarted)[-1].pid,
                 "worker": story(journal.WorkerStarted)[-1].pid,
-                "instance": supervisor._state.instance,
-                "missing": supervisor._choice.missing,
+                "instance": supervisor.parts.state.instance,
+                "missing": supervisor.parts.equipment.choice.missing,
                 "deaths": len(story(journal.ZygoteDied)),
             }), flush=True)
 

@@ -22,7 +22,7 @@ class Premises:
     """What a supervisor has on this machine, seen from outside, also after it is closed."""
 
     def __init__(self, supervisor: miniλ.Supervisor) -> None:
-        state = supervisor._state
+        state = supervisor.parts.state
         self.instance = state.instance
         self.path = os.path.realpath(state.path)
         document = (state.path / "instance.json").read_bytes()
