@@ -25,7 +25,7 @@ from miniλ.errors import LambdaError, ServiceError, SupervisorClosed
 from miniλ.failures import ANSWERED, FAILED
 from miniλ.model import MB, Invoked, Response
 from miniλ.runtimes import environment
-from miniλ.worker import launch, log_pipe, verdicts, wire
+from miniλ.worker import launch, log_pipe, process_tree, verdicts, wire
 from miniλ.worker.answer_stream import MAX_STREAM, AnswerStream
 from miniλ.worker.channel import Channel
 from miniλ.worker.equipment import (
@@ -39,7 +39,7 @@ from miniλ.worker.equipment import (
 )
 from miniλ.worker.init_phase import InitPhase, InitResult
 from miniλ.worker.lifecycle import TRANSITIONS, Story
-from miniλ.worker.process_tree import BURIAL_TIMEOUT, ProcessTree
+from miniλ.worker.process_tree import ProcessTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +257,7 @@ class Worker:
         exit_: Exit | None = None
         if tree.gone.done():
             with contextlib.suppress(TimeoutError):
-                exit_ = await asyncio.wait_for(asyncio.shield(exited), BURIAL_TIMEOUT)
+                exit_ = await asyncio.wait_for(asyncio.shield(exited), process_tree.BURIAL_TIMEOUT)
         # An answer that was written before the exit counts.
         self._channel.receive()
         oom = self._group.oom_kills() > self._oom_kills

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 MESSAGE = 65536
 START_TIMEOUT = 20.0
 FORK_TIMEOUT = 30.0
+# What a zygote is given to end its workers; and after that, for its own SIGKILL.
+CLOSE_TIMEOUT = 5.0
 # Descriptors below are the child's own: see the file actions in `_spawn`.
 ABOVE_STANDARD = 10
 
@@ -232,9 +234,9 @@ class Zygote:
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
         try:
-            if not await _ended(self._pidfd, 5.0):
+            if not await _ended(self._pidfd, CLOSE_TIMEOUT):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-                await _ended(self._pidfd, 5.0)
+                await _ended(self._pidfd, CLOSE_TIMEOUT)
         finally:
             os.close(self._pidfd)
             os.close(self._errors)

@@ -24,6 +24,7 @@ from miniλ import journal
 from miniλ.model import Failure
 from miniλ.sandbox import namespaces, volumes
 from miniλ.settings import Settings
+from miniλ.worker import process_tree, zygote
 
 from .conftest import CGROUPS, NEIGHBOUR, Bench, at, is_running, skip_without, start, sweep
 
@@ -37,7 +38,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # A file system that hangs
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
-SECONDS = 5.0  # how long the supervisor waits for a SIGKILL to end a process
+# How long the supervisor waits for a SIGKILL to end a process: 5 s, and here as short as a kill of
+# a healthy process never takes.
+SECONDS = 1.0
+
+
+@pytest.fixture(autouse=True)
+def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "BURIAL_TIMEOUT", SECONDS)
+    monkeypatch.setattr(zygote, "CLOSE_TIMEOUT", SECONDS)
+
 
 # Writes to a directory, or has a child do that and waits for it.
 WRITER = """

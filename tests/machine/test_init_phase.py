@@ -93,7 +93,7 @@ def test_an_invocation_that_ends_in_its_init_phase_is_logged_as_others_are(
             await supervisor.create_function("f", code, "app.handler", timeout=1)
             await supervisor.publish_version("f")
             response = await supervisor.invoke("f:1", None)
-            events = await supervisor.logbook.events("/aws/lambda/f")
+            events = await supervisor.parts.logbook.events("/aws/lambda/f")
 
             assert response.is_failure
             assert "1" == response.executed_version

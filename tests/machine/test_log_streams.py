@@ -55,10 +55,10 @@ def test_the_context_names_the_stream_that_has_the_log(
                 response = await supervisor.invoke("f:1", number)
                 group, stream = response.payload
                 places.add((group, stream))
-                events = await supervisor.logbook.events(group, streams=[stream])
+                events = await supervisor.parts.logbook.events(group, streams=[stream])
 
                 assert f"printed {number}\n" in [event.message for event in events]
             assert 1 == len(places)
-            assert [stream] == [each.name for each in await supervisor.logbook.streams(group)]
+            assert [stream] == [each.name for each in await supervisor.parts.logbook.streams(group)]
 
     asyncio.run(main())

@@ -140,7 +140,7 @@ def test_the_sandbox_holds_without_root() -> None:
     root = Path(tempfile.mkdtemp(prefix="minilambda-test-"))
     try:
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("miniλ", "workers", "tests/machine"):
+        for name in ("miniλ", "minilambda", "workers", "tests/machine"):
             shutil.copytree(ROOT / name, root / name, ignore=ignore)
         for name in ("pyproject.toml", "tests/conftest.py", "tests/__init__.py"):
             shutil.copy(ROOT / name, root / name)
