@@ -24,7 +24,7 @@ def supervisor() -> Iterator[minilambda.SyncSupervisor]:
 
 @pytest.fixture(scope="session")
 def price(supervisor: minilambda.SyncSupervisor) -> str:
-    """The name of the function under test."""
+    """Return the name of the function under test."""
     return supervisor.create_function("price", HANDLERS, "orders.price", timeout=1).name
 
 

@@ -28,7 +28,7 @@ class Background:
         *,
         expects: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> None:
-        """`what` begins the sentence of a `Trouble`: what it means that a task failed.
+        """Own no task yet; `what` begins the sentence of a `Trouble` about a task that failed.
 
         `on_end` is called after each task. Exceptions of the types in `expects` are the caller's.
         """

@@ -129,7 +129,7 @@ class NoCodeSigningConfig(ResourceNotFound):
 
 
 class NoProvisioned(ResourceNotFound):
-    """This version or alias has no provisioned concurrency."""
+    """The version or alias has no provisioned concurrency."""
 
     code = "ProvisionedConcurrencyConfigNotFoundException"
 

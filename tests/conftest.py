@@ -174,7 +174,7 @@ def nothing_survives() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_garbage_survives() -> Iterator[None]:
-    """A warning of a garbage collection belongs to the file whose garbage it is."""
+    """Collect the garbage of a file at its end: a warning about it fails in that file."""
     yield
     gc.collect()
     gc.freeze()

@@ -163,7 +163,7 @@ class Stage:
 
 @pytest.fixture(scope="module", autouse=True)
 def _uvloop_has_its_pipe() -> None:
-    """The first uvloop of a process makes a pipe for signals that stays: no leak of ours."""
+    """Make the pipe for signals that the first uvloop of a process keeps: it is no leak of ours."""
     with asyncio.Runner(loop_factory=sync.new_loop) as runner:
         runner.run(asyncio.sleep(0))
 

@@ -98,7 +98,7 @@ class Driven:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A state directory, swept after the test."""
+    """Yield the path of a state directory, which is swept after the test."""
     yield tmp_path / "state"
     opened, _ = state_dir.open_state(tmp_path / "state")
     opened.close()

@@ -379,7 +379,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A group of this host's cgroup2, without processes."""
+    """Yield a group of this host's cgroup2, without processes."""
     path = Path(f"{hierarchies.places().get('', '/nonexistent')}/minilambda-{os.getpid()}-test")
     try:
         path.mkdir()

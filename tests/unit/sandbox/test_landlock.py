@@ -234,7 +234,7 @@ def test_a_signal_reaches_no_process_outside() -> None:
 
 @pytest.fixture
 def abstract() -> Iterator[str]:
-    """A listening socket without a file; the kernel chooses its name."""
+    """Yield the name of a listening socket without a file; the kernel chooses it."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("")
         listening.listen(8)
@@ -262,7 +262,7 @@ def drop_capabilities() -> None:
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """The pid of a process of our user that is not confined and has no capabilities."""
+    """Yield the pid of a process of our user, not confined and without capabilities."""
     end, start = os.pipe()
     ready, say_ready = os.pipe()
     with warnings.catch_warnings():
