@@ -18,7 +18,7 @@ from pathlib import Path
 import boto3
 
 HANDLERS = Path(__file__).parent / "handlers"
-# Where AWS_* variables say nothing else. The server takes any key unless it has a keys file.
+# Unless AWS_* variables say otherwise. The server takes any key unless it has a keys file.
 client = boto3.client("lambda", region_name="us-east-1")
 
 # A deployment package is a .zip of the directory.

@@ -1,4 +1,4 @@
-"""Run snippets that you do not trust: no network, 128 MB, one second, nothing of this host to read.
+"""Run snippets that you have not read: no network, 128 MB, one second, no file of this host.
 
     python untrusted.py
 
@@ -32,7 +32,7 @@ async def main() -> None:
                 code = Path(directory, "app.py")
                 code.write_text(f"def handler(event, context):\n    {snippet}\n", encoding="utf-8")
                 name = f"snippet-{number}"
-                # Raises InvalidParameterValue where this host cannot take the network away.
+                # Raises InvalidParameterValue if this host cannot take the network away.
                 await supervisor.create_function(
                     name, directory, "app.handler", memory_size=128, timeout=1, network="none"
                 )

@@ -10,9 +10,9 @@ finder before the others, for which `minilambda.settings` is the module `miniλ.
 is one package, one class of each name and one copy of each module, whichever name is imported
 first (tests/unit/test_alias.py).
 
-Where the file system's encoding is not UTF-8 (a Latin-1 locale, say), Python cannot find a
-directory called `miniλ`, because the name cannot be encoded. There `import minilambda` finds it by
-the bytes of its name, and `import miniλ` works from then on.
+If the file system's encoding is not UTF-8 (a Latin-1 locale, say), Python cannot find a directory
+called `miniλ`, because the name cannot be encoded. Then `import minilambda` finds it by the bytes
+of its name, and `import miniλ` works from then on.
 
 It is a package and not a single file, because only a package can be typed (PEP 561); the files
 `*.pyi` are for type checkers, which do not run this one.
@@ -57,7 +57,7 @@ class _Alias:
 
 
 class _Finder:
-    """Finds the submodules of `minilambda`, and `miniλ` itself where Python cannot."""
+    """Finds the submodules of `minilambda`, and `miniλ` itself if Python cannot."""
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None

@@ -114,7 +114,7 @@ def _difference(before: Belongings) -> Belongings:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run files side by side where all tests are run; a few start sooner in one process."""
+    """Run files side by side if all tests are run; a few start sooner in one process."""
     requested = {Path(argument).resolve() for argument in config.args}
     return WORKERS if requested <= {TESTS.parent, TESTS, TESTS / "unit"} else 0
 
@@ -142,9 +142,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_sessionstart() -> None:
-    """Take Ctrl-C also where a shell started us in the background.
+    """Take Ctrl-C also if a shell started us in the background.
 
-    There SIGINT is ignored, and so it is in each program that a test starts and interrupts.
+    Then SIGINT is ignored, and so it is in each program that a test starts and interrupts.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -34,19 +34,19 @@ miniλ.Settings(memory_reserve="much")
 @pytest.fixture
 def programs(tmp_path: Path) -> list[Path]:
     """Return the programs to check: the blocks of the pages, each a file, and the examples."""
-    found = sorted((ROOT / "examples").glob("*.py"))
+    files = sorted((ROOT / "examples").glob("*.py"))
     if find_spec("fastapi") is None:
-        found.remove(ROOT / "examples" / "fastapi_app.py")
+        files.remove(ROOT / "examples" / "fastapi_app.py")
     for page in PAGES:
         for number, block in enumerate(_PYTHON.findall(page.read_text(encoding="utf-8"))):
             file = tmp_path / f"{page.stem.replace('-', '_').lower()}_{number}.py"
             file.write_text(block, encoding="utf-8")
-            found.append(file)
-    return found
+            files.append(file)
+    return files
 
 
 def need(checker: str) -> None:
-    """Skip where a type checker is not installed."""
+    """Skip if a type checker is not installed."""
     if find_spec(checker) is None:
         pytest.skip(f"{checker} is not on this machine: the extra `check` has it")
 
@@ -83,12 +83,12 @@ def pyright(directory: Path, *programs: Path) -> list[str]:
         check=False,
     )
     try:
-        found = json.loads(done.stdout)["generalDiagnostics"]
+        diagnostics = json.loads(done.stdout)["generalDiagnostics"]
     except ValueError:
         pytest.skip(f"pyright cannot be used here: {done.stderr.strip()[-200:]}")
     return [
         f"{each['file']}:{each['range']['start']['line'] + 1}: {each['message']}"
-        for each in found
+        for each in diagnostics
         if each["severity"] == "error"
     ]
 

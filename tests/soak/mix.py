@@ -74,7 +74,7 @@ ABUSES = {
     "eats_shared": _abuse(*OUT_OF_MEMORY, memory_size=128),
     # Its worker ends after each answer; otherwise daemons add up to the process limit.
     "leaves_children": _abuse("answered left", keep_alive=0),
-    # A tmpfs is full first; where /tmp is a directory, the limit poll ends the worker.
+    # A tmpfs is full first; if /tmp is a directory, the limit poll ends the worker.
     "fills_tmp": _abuse("answered No space left on device", "Runtime.ExitError"),
     "prints": _abuse("answered printed"),
     "garbles": _abuse("Runtime.TruncatedResponse"),

@@ -96,7 +96,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _in_use() -> dict[str, int]:
-    """Return the memory in use; malloc's only where glibc has mallinfo2 (2.33)."""
+    """Return the memory in use; malloc's only if glibc has mallinfo2 (2.33)."""
     devices = {"Python blocks": sys.getallocatedblocks()}
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def progress(text: str) -> None:
-    """Overwrite the line of a terminal; print nothing where stderr is a file."""
+    """Overwrite the line of a terminal; print nothing if stderr is a file."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{text:<100}")
         sys.stderr.flush()

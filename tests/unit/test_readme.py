@@ -25,12 +25,12 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 def named() -> list[Path]:
     """Return the files that the map of the code names; a table's paths are its room's."""
-    found = []
+    files: list[Path] = []
     rooms = list(_ROOM.finditer(ARCHITECTURE))
     for room, end in zip(rooms, [*(each.start() for each in rooms[1:]), None], strict=True):
         directory = ROOT / (room[1] or "")
-        found += [directory / path for path in _ROW.findall(ARCHITECTURE[room.end() : end])]
-    return found
+        files += [directory / path for path in _ROW.findall(ARCHITECTURE[room.end() : end])]
+    return files
 
 
 def anchor(heading: str) -> str:
@@ -98,10 +98,10 @@ def test_the_numbers_of_the_readme_are_measured() -> None:
 
 
 def test_the_words_of_the_readme_are_in_the_glossary() -> None:
-    """The twelve words have a row of the glossary each."""
+    """Each word of the README has a row of the glossary."""
     text = README.read_text(encoding="utf-8")
     glossary = (DOCS / "glossary.md").read_text(encoding="utf-8")
-    table = text.partition("\n## Twelve words\n")[2].partition("\n## ")[0]
+    table = text.partition("\n## Words\n")[2].partition("\n## ")[0]
     words = re.findall(r"^\| ([a-z, ]+) \| ", table, re.MULTILINE)[1:]
     rows = re.findall(r"^\| ([^|]+) \| ", glossary, re.MULTILINE)
     explained = {word for row in rows for word in row.split(", ")}
