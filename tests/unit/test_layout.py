@@ -1,4 +1,4 @@
-"""The layout of the project: short files, a test for each module, one name a class.
+"""The layout of the project: short files, small rooms, a test for each module, one name a class.
 
 Rule for unit tests: tests/unit/ROOM/test_X.py has its subject in miniλ/ROOM. Either miniλ/ROOM/X.py
 or the room miniλ/ROOM/X exists; or X begins with the name of one and an underscore (test_queue_disk
@@ -32,6 +32,14 @@ OF_THE_PROJECT = {
     "test_lazy_import",
     "test_prose",
     "test_readme",
+}
+# A room has about six to twelve files. These have more, for a reason.
+MAX_FILES = 12
+LARGE_ROOMS = {
+    "miniλ": "the nouns, and what wires the rooms: its order is the import contract's",
+    "miniλ/gateway": "one file for each noun of Lambda's API",
+    "miniλ/sandbox": "one file for each mechanism of Linux",
+    "miniλ/worker": "one process from start to end, whose parts know each other's invariants",
 }
 # Modules without a unit test, and the test below tests/ that covers each.
 TESTED_ELSEWHERE = {
@@ -131,6 +139,17 @@ def test_no_file_is_longer_than_600_lines() -> None:
     }
 
     assert {} == {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_a_room_has_at_most_12_files() -> None:
+    """But for the rooms in `LARGE_ROOMS`; the list is what to split."""
+    rooms = Counter(
+        str(path.parent.relative_to(ROOT))
+        for path in PACKAGE.rglob("*.py")
+        if not path.name.startswith("__")
+    )
+
+    assert sorted(LARGE_ROOMS) == sorted(room for room, files in rooms.items() if files > MAX_FILES)
 
 
 def subjects(test: Path) -> set[str]:
