@@ -48,7 +48,7 @@ moves by some percent from run to run.
   frames, a bare fork, an empty aiohttp handler, one SQLite commit.
 - **One core, free placement.** The scheduler puts a caller and its worker on one core or on two,
   and two processes on one core answer each other several times faster: the same floor takes 8 µs or
-  45. Where that matters, all processes are held on one core, and the figures with free placement
+  45. If that matters, all processes are held on one core, and the figures with free placement
   (the scheduler decides) stand beside them.
 - **Hello** is the function: it takes `{"name": "Ada"}` and returns `{"message": "Hello, Ada!"}`.
   Its worker has the memory size of two CPUs, so that the CPU quota is not what is measured.

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks import promises
 from miniλ.cli import exit_codes
 from miniλ.settings import Settings
 from miniλ.worker.lifecycle import TRANSITIONS
@@ -21,6 +22,7 @@ PAGES = [README, ROOT / "workers" / "PROTOCOL.md", *sorted(DOCS.glob("*.md"))]
 
 _ROOM = re.compile(r"^### (?:`([\w/λ]+)/`|Beside)", re.MULTILINE)
 _ROW = re.compile(r"^\| `([\w./λ]+)` \| ", re.MULTILINE)
+_FIGURE = re.compile(r"\d[\d.,]* (?:µs|ms|MB)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -97,11 +99,19 @@ def test_the_numbers_of_the_readme_are_measured() -> None:
     """A figure of the README's five numbers stands in a page of docs/, where it was measured."""
     text = README.read_text(encoding="utf-8")
     table = text.partition("\n## Five numbers\n")[2].partition("\n## ")[0]
-    figures = re.findall(r"\d[\d.,]* (?:µs|ms|MB)", table)
+    figures = _FIGURE.findall(table)
     pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
 
     assert len(figures) >= 5
-    assert [] == [figure for figure in figures if figure not in pages]
+    assert [] == sorted(set(figures) - set(_FIGURE.findall(pages)))
+
+
+def test_the_page_of_promises_has_each_promise() -> None:
+    """In the words that the benchmarks print, and docs/benchmarks.md."""
+    page = " ".join((DOCS / "promises.md").read_text(encoding="utf-8").split())
+    sentences = [*(each.text for each in promises.BOUNDS.values()), *promises.SENTENCES.values()]
+
+    assert [] == [sentence for sentence in sentences if f"**{sentence}.**" not in page]
 
 
 def test_the_words_of_the_readme_are_in_the_glossary() -> None:
