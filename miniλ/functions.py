@@ -35,10 +35,10 @@ from miniλ.model import LATEST, new_revision
 from miniλ.revisions import (
     READY,
     are_same,
+    as_version,
     check_revision,
-    numbered,
+    next_revision,
     replace,
-    revised,
     with_package,
 )
 from miniλ.runtimes import catalog
@@ -201,14 +201,14 @@ class Functions:
             raise self._missing(name, qualifier or LATEST)
         raise not_now(known.state)
 
-    def traced(self, name: str, trace_id: str | None, request_id: str) -> str:
+    def extend_trace(self, name: str, trace_id: str | None, request_id: str) -> str:
         """Return the trace id that a function gets, made from the caller's if it sent one.
 
         Raises `RecursiveInvocation` for a function that was in this chain too often.
         """
         config = self.registry.get(RECURSION, name)
         may_recur = config is not None and config["RecursiveLoop"] == "Allow"
-        return traces.followed(traces.of(trace_id, request_id), name, may_recur=may_recur)
+        return traces.extend_lineage(traces.of(trace_id, request_id), name, may_recur=may_recur)
 
     def _missing(self, name: str, qualifier: str) -> ResourceNotFound:
         model.check_name(name)
@@ -269,7 +269,7 @@ class Functions:
         async with self.changing:
             before = self._changeable(name, revision)
             package = await self._code.publish(code)
-            function = with_package(revised(before, changes or {}), package)
+            function = with_package(next_revision(before, changes or {}), package)
             if function.layers:
                 await self._code.check_unzipped(package.path, function.layers_path)
             if dry_run:
@@ -294,7 +294,7 @@ class Functions:
         """
         async with self.changing:
             before = self._changeable(name, revision)
-            function = revised(before, changes)
+            function = next_revision(before, changes)
             if check is not None:
                 check(function)
             if function.layers != before.layers:
@@ -417,7 +417,7 @@ class Functions:
         if last.version != LATEST and are_same(last, latest):
             return last, []
         number = (self.registry.get(NUMBER, name) or 0) + 1
-        version = numbered(latest, number, description)
+        version = as_version(latest, number, description)
         return version, [
             Change(FUNCTION, name, version.version, version),
             Change(NUMBER, name, "", number),

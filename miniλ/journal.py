@@ -113,7 +113,7 @@ class InvocationThrottled(Fact, frozen=True, gc=False):
     reason: str
 
 
-class EventPutBack(Fact, frozen=True, gc=False):
+class EventRetried(Fact, frozen=True, gc=False):
     """An asynchronous event is retried in `seconds`, and why."""
 
     request_id: str
@@ -122,7 +122,7 @@ class EventPutBack(Fact, frozen=True, gc=False):
     why: str
 
 
-class EventOver(Fact, frozen=True, gc=False):
+class EventEnded(Fact, frozen=True, gc=False):
     """An asynchronous event has ended: `condition` is Lambda's, or FunctionDeleted."""
 
     request_id: str
@@ -130,7 +130,7 @@ class EventOver(Fact, frozen=True, gc=False):
     condition: str
 
 
-class Swept(Fact, frozen=True, gc=False):
+class StateSwept(Fact, frozen=True, gc=False):
     """What a dead supervisor left is removed: processes killed, paths deleted."""
 
     instance: str
@@ -176,23 +176,23 @@ class Journal:
 
     def _wake(self, fact: AnyFact) -> None:
         for item in list(self._waiting):
-            wanted, future = item
-            if future.done() or wanted(fact):
+            matches, future = item
+            if future.done() or matches(fact):
                 self._waiting.remove(item)
                 if not future.done():
                     future.set_result(fact)
 
-    async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
+    async def until(self, kind: type[F], matches: Callable[[F], bool] = lambda _: True) -> F:
         """Return a fact of this kind: the oldest that is remembered, else the next to happen."""
 
-        def matches(fact: AnyFact) -> bool:
-            return isinstance(fact, kind) and wanted(fact)
+        def is_match(fact: AnyFact) -> bool:
+            return isinstance(fact, kind) and matches(fact)
 
         for fact in self.story(kind):
-            if wanted(fact):
+            if matches(fact):
                 return fact
         future: asyncio.Future[AnyFact] = asyncio.get_running_loop().create_future()
-        self._waiting.append((matches, future))
+        self._waiting.append((is_match, future))
         result = await future
         assert isinstance(result, kind)
         return result

@@ -1,8 +1,9 @@
 """The embedded API: `Supervisor`, which opens the parts, closes them, and invokes functions.
 
-It takes nothing from the app that embeds it. It runs on the loop that is there (asyncio's or
-uvloop's), installs no signal handler, and starts no threads but those that write to disk and
-those that asyncio lends. Two of them live in one process without knowing each other.
+The app keeps its own loop and signal handlers: a supervisor runs on the running loop (asyncio's or
+uvloop's) and installs no handler. Its threads are one writer for each database, and those of
+asyncio's default executor. Several supervisors may be open in one process, each in a state
+directory of its own.
 
 Constructing a Supervisor does nothing at all; `async with` opens it. So a module may make one at
 its top level and decorate functions with it: a worker that imports the module makes one too, and
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration, FunctionOptions, Response
     from miniλ.parts import Parts
     from miniλ.settings import Settings
-    from miniλ.store.registry import Registry
 
 R = TypeVar("R")
 
@@ -107,7 +107,10 @@ class Supervisor:
         await self.close()
 
     async def close(self) -> None:
-        """End every worker (2 s of grace, then kill) and remove every process, cgroup and /tmp."""
+        """End every worker and remove every process, cgroup and /tmp directory.
+
+        Workers get SIGTERM, and SIGKILL after `shutdown_grace` (2 s by default).
+        """
         undo, self._undo, self._invoker = self._undo, None, None
         if undo is not None:
             # If the caller is cancelled, closing still runs to its end: half of it would leave
@@ -151,29 +154,14 @@ class Supervisor:
         return self.parts.state.path
 
     @property
-    def registry(self) -> Registry:
-        """The resources and the ledger."""
-        return self.parts.registry
-
-    @property
     def functions(self) -> Functions:
-        """The control plane."""
+        """The control plane: versions, aliases and what else the embedded API has no method for."""
         return self.parts.functions
 
     @property
     def delivery(self) -> Delivery:
-        """Asynchronous events on their way."""
+        """The asynchronous events that have not ended, and how many there are (`count`)."""
         return self.parts.delivery
-
-    @property
-    def capacity(self) -> int:
-        """How many invocations may run at once, all functions together."""
-        return self.functions.capacity
-
-    @property
-    def unreserved(self) -> int:
-        """The part of the capacity that functions without reserved concurrency share."""
-        return self.functions.unreserved
 
     # Functions
 
@@ -333,9 +321,9 @@ class Supervisor:
             request_id = new_request_id()
         else:
             check_id("request_id", request_id)
-        begun = invoker.invoke_warm(function, payload, context, request_id)
-        if begun is not None:
-            return await begun
+        warm = invoker.invoke_warm(function, payload, context, request_id)
+        if warm is not None:
+            return await warm
         return await invoker.invoke_cold(function, payload, context, request_id, wait)
 
     async def invoke_async(

@@ -28,14 +28,14 @@ import msgspec
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.events import recovery
 from miniλ.store import database
-from miniλ.store.writer import LEAST_FREE, Ballast, Writer
+from miniλ.store.writer import MIN_FREE, Ballast, Writer
 from miniλ.worker.equipment import NO_CONTEXT, InvocationContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 # The newest records that are kept; older ones are dropped.
-MOST_RECORDS = 1000
+MAX_RECORDS = 1000
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -125,7 +125,7 @@ class EventQueue:
             try:
                 self._database = self._open()
             except sqlite3.OperationalError:
-                if ballast is None or ballast.free >= LEAST_FREE:
+                if ballast is None or ballast.free >= MIN_FREE:
                     raise
                 ballast.drop()
                 self._database = self._open()
@@ -148,12 +148,12 @@ class EventQueue:
             )
         with contextlib.ExitStack() as undo:
             try:
-                opened = undo.enter_context(contextlib.closing(self._connect()))
-                why = str(opened.execute("PRAGMA quick_check").fetchone()[0])
+                connection = undo.enter_context(contextlib.closing(self._connect()))
+                why = str(connection.execute("PRAGMA quick_check").fetchone()[0])
                 if why == "ok":
-                    self._begin(opened)
+                    self._begin(connection)
                     undo.pop_all()
-                    return opened
+                    return connection
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                     raise  # of the disk, or of file permissions: the content may be sound
@@ -161,30 +161,30 @@ class EventQueue:
             except sqlite3.DatabaseError as exc:
                 why = str(exc)
         with contextlib.ExitStack() as undo:
-            opened = undo.enter_context(contextlib.closing(self._recover(why)))
-            self._begin(opened)
+            connection = undo.enter_context(contextlib.closing(self._recover(why)))
+            self._begin(connection)
             undo.pop_all()
-            return opened
+            return connection
 
     def _connect(self) -> sqlite3.Connection:
-        opened = database.connect(self.path, self._sql, durable=self.durable)
+        connection = database.connect(self.path, self._sql, durable=self.durable)
         # An ended event's pages are not overwritten with zeros: that would write each event twice.
-        opened.execute("PRAGMA secure_delete=OFF")
-        opened.text_factory = _text
-        return opened
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.text_factory = _text
+        return connection
 
-    def _begin(self, opened: sqlite3.Connection) -> None:
+    def _begin(self, connection: sqlite3.Connection) -> None:
         """Move times into this boot, and count a crash for each event that was running."""
         # Without an id every opening counts as another boot: ages then go by the calendar.
         boot = _boot_id() or os.urandom(16).hex()
         times = {"now": now(), "wall": time.time()}
-        with opened:
-            opened.execute("BEGIN IMMEDIATE")
-            if opened.execute(self._sql["boot"]).fetchone()[0] != boot:
-                opened.execute(self._sql["move to this boot"], times)
-                opened.execute(self._sql["write boot"], (boot,))
-            opened.execute(self._sql["end the last life"], times)
-        self.backlog = opened.execute(self._sql["all"]).fetchall()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute(self._sql["boot"]).fetchone()[0] != boot:
+                connection.execute(self._sql["move to this boot"], times)
+                connection.execute(self._sql["write boot"], (boot,))
+            connection.execute(self._sql["end the last life"], times)
+        self.backlog = connection.execute(self._sql["all"]).fetchall()
 
     def _recover(self, why: str) -> sqlite3.Connection:
         """Copy the readable rows of a damaged file into a new one, and swap the two.
@@ -195,16 +195,16 @@ class EventQueue:
         new = self.path.with_name(f"{self.path.name}.new")
         _unlink(new)
         kept = 0
-        opened = database.connect(new, self._sql, durable=self.durable)
-        with contextlib.closing(opened):
-            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with opened:
-                opened.execute("BEGIN IMMEDIATE")
+        connection = database.connect(new, self._sql, durable=self.durable)
+        with contextlib.closing(connection):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
                 for row in recovery.rows(str(self.path), new, self._sql["recover"]):
                     # A damaged value may be of another type than its column.
                     with contextlib.suppress(sqlite3.IntegrityError):
-                        kept += opened.execute(self._sql["recovered"], row).rowcount
-            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                        kept += connection.execute(self._sql["recovered"], row).rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _unlink(new, "-wal", "-shm")
         os.rename(new, self._recovered)
         aside = self._swap()
@@ -307,7 +307,7 @@ class EventQueue:
             row = (*record[:4], time.time())
             connection.execute(self._sql["write record"], row)
         if records:
-            connection.execute(self._sql["drop old records"], (MOST_RECORDS,))
+            connection.execute(self._sql["drop old records"], (MAX_RECORDS,))
 
     async def records(self) -> list[Record]:
         """Return the records for targets that could not be reached, oldest first."""
@@ -337,11 +337,11 @@ def read(path: Path) -> tuple[list[PendingEvents], list[Record]]:
     """
     sql = database.statements("miniλ.events", "queue.sql")
     try:
-        with database.reading(path) as opened:
-            opened.execute("BEGIN")  # one state of the file for all three queries
-            boot = opened.execute(sql["boot"]).fetchone()[0]
-            rows = opened.execute(sql["pending"]).fetchall()
-            records = [Record(*row) for row in opened.execute(sql["records"])]
+        with database.reading(path) as connection:
+            connection.execute("BEGIN")  # one state of the file for all three queries
+            boot = connection.execute(sql["boot"]).fetchone()[0]
+            rows = connection.execute(sql["pending"]).fetchall()
+            records = [Record(*row) for row in connection.execute(sql["records"])]
     except sqlite3.Error as exc:
         msg = f"The event queue {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Failed reads after which the rest of a file is given up: a read takes microseconds.
-MOST_FAILURES = 10_000
+MAX_FAILURES = 10_000
 HEAD = 100
 
 
@@ -63,7 +63,7 @@ def _readable(path: str, select: str) -> list[tuple[Any, ...]]:
     readable: list[tuple[Any, ...]] = []
     ranges, failures = [(1, 1 << 62)], 0
     with contextlib.closing(sqlite3.connect(path)) as broken:
-        while ranges and failures < MOST_FAILURES:
+        while ranges and failures < MAX_FAILURES:
             first, last = ranges.pop()
             try:
                 readable += broken.execute(select, (first, last)).fetchall()

@@ -37,7 +37,7 @@ PATIENCE = 0.002
 
 BALLAST = 4 * MB
 # Steps that add rows are refused below this many free bytes: the ballast has to find room again.
-LEAST_FREE = 2 * BALLAST
+MIN_FREE = 2 * BALLAST
 
 # Errors of SQLite that are the step's fault and say nothing about the disk.
 STEP_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
@@ -82,7 +82,7 @@ class Ballast:
             # A file that a crash cut short has fewer blocks: it is allocated anew.
             if self.path.exists() and self.path.stat().st_blocks * 512 >= BALLAST:
                 return
-            if self.free < LEAST_FREE:
+            if self.free < MIN_FREE:
                 return
             with open(self.path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST)
@@ -265,7 +265,7 @@ class Writer:
             return None
         self._ballast.grow()
         # Each byte is written twice: to the log, and to the file.
-        needed = LEAST_FREE + 2 * sum(adds)
+        needed = MIN_FREE + 2 * sum(adds)
         free = self._ballast.free
         # Pages of deleted rows are used again, so only the log has to find room on the disk.
         if free >= needed or (free >= BALLAST and free + self._reusable() >= needed):

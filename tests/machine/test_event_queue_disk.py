@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MB = 1 << 20
 # Numbers once more, so that a slip in the package is noticed.
-BALLAST, LEAST_FREE = 4 * MB, 8 * MB
+BALLAST, MIN_FREE = 4 * MB, 8 * MB
 SIZE = 32 * MB
 
 
@@ -110,7 +110,7 @@ def test_a_full_disk_refuses_an_event(disk: Path) -> None:
         async with opened(disk) as queue:
             await queue.add(new_event())
             assert has_ballast(disk)
-            fill(disk, LEAST_FREE - 4096)
+            fill(disk, MIN_FREE - 4096)
             expected = r"cannot be queued: 7 MB are free where .*events\.db is, and 8 are needed"
             with pytest.raises(ServiceError, match=expected):
                 await queue.add(new_event())
@@ -174,7 +174,7 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
 @pytest.fixture
 def _unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the check of free space pass, as where another program fills the disk just after it."""
-    monkeypatch.setattr(writer, "LEAST_FREE", -64 * MB)
+    monkeypatch.setattr(writer, "MIN_FREE", -64 * MB)
 
 
 def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
@@ -182,7 +182,7 @@ def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
 
     async def scenario() -> None:
         async with opened(disk) as queue:
-            fill(disk, LEAST_FREE + MB)
+            fill(disk, MIN_FREE + MB)
             with pytest.raises(ServiceError, match=r"9 MB are free .* 10 are needed"):
                 await queue.add(new_event(MB))
             assert [1] == await queue.add(new_event())
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
     async def scenario() -> None:
         async with opened(disk) as queue:
             await queue.add(*(new_event() for _ in range(4)))
-            fill(disk, LEAST_FREE + MB // 2)
+            fill(disk, MIN_FREE + MB // 2)
             _, refused, claimed, _, removed = await asyncio.gather(
                 queue.claim([1]),
                 queue.add(*(new_event(MB) for _ in range(10))),
@@ -225,10 +225,10 @@ def test_what_did_not_fit_takes_no_room(disk: Path) -> None:
     async def scenario() -> None:
         async with opened(disk) as queue:
             await queue.add(new_event())
-            fill(disk, LEAST_FREE + MB // 2)
+            fill(disk, MIN_FREE + MB // 2)
             with pytest.raises(ServiceError, match="disk is full"):
                 await queue.add(*(new_event(MB) for _ in range(10)))
-            assert LEAST_FREE <= free(disk)
+            assert MIN_FREE <= free(disk)
             assert [2] == await queue.add(new_event())
 
     run(scenario)

@@ -277,7 +277,7 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
 
 def test_the_newest_records_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that cannot be reached does not fill the disk."""
-    monkeypatch.setattr(queue, "MOST_RECORDS", 3)
+    monkeypatch.setattr(queue, "MAX_RECORDS", 3)
 
     async def scenario() -> None:
         async with opened(path) as queue:
