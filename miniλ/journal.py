@@ -1,10 +1,10 @@
 """The journal: the facts that happened on this supervisor, newest last.
 
-The same facts drive billing, metrics and the tests' story. A fact is a frozen struct that is only
-formatted where it is read, so recording one costs well under a microsecond.
+The same facts drive billing and the tests. A fact is a frozen struct that is only formatted when it
+is read, so recording one costs well under a microsecond.
 
-Rule: no callbacks, hooks or plug-ins. A listener that gets every fact is named where the supervisor
-is wired; code that waits for one fact uses `until`.
+Rule: listeners are fixed at construction, in `parts.wire`; there is no registration. Code that
+waits for one fact uses `until`.
 """
 
 from __future__ import annotations

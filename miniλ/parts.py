@@ -1,6 +1,6 @@
 """Wires everything: the parts of one open supervisor, opened in the order of their dependencies.
 
-Rule: what is opened here is closed by `undo`, in the opposite order; also where a later step
+Rule: what is opened here is closed by `undo`, in the opposite order; also if a later step
 fails, or the opening is cancelled. A step on a thread cannot be cancelled, so it is waited for.
 """
 
@@ -66,7 +66,7 @@ async def wire(
 ) -> Parts:
     """Take the state directory, sweep what a dead supervisor left, and open every part."""
     state, remains = await _in_a_thread(
-        lambda: state_dir.open_state(state_path), lambda taken: taken[0].close()
+        lambda: state_dir.open_state(state_path), lambda opened: opened[0].close()
     )
     undo.push_async_callback(asyncio.to_thread, state.close)
     registry = Registry(state.registry, durable=state.kept)

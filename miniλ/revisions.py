@@ -66,7 +66,7 @@ def with_package(draft: FunctionDraft, package: Package) -> FunctionConfiguratio
 def as_version(
     latest: FunctionConfiguration, number: int, description: str | None = None
 ) -> FunctionConfiguration:
-    """Return the version that $LATEST is as this number; its description, unless it gets one."""
+    """Return $LATEST as version `number`; `description` replaces its own if given."""
     return replace(
         latest,
         version=str(number),

@@ -1,7 +1,9 @@
 """Settings: what the operator may choose. A function's own limits are in its configuration.
 
-A value comes from the last of these that has it: the default, a TOML file, a MINILAMBDA_* variable,
-an argument in Python. A value that cannot be is refused with its name and what is allowed.
+`load` takes each value from the last of these that has it: the default, a TOML file, a MINILAMBDA_*
+variable. `Supervisor(settings=...)` replaces file and variables altogether: a field that this
+`Settings` does not name has its default. A value that is not allowed is refused, with its name and
+what is allowed.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class Supervisor:
         Sizes are MB, `timeout` and `keep_alive` seconds; `network` is "share" (the host's) or
         "none"; `runtime` is by default the Python that runs this. The code is copied: later
         changes to it need `update_function_code`. Raises `InvalidParameterValue`,
-        `ResourceConflict` where the name is taken, `RuntimeMissing`.
+        `ResourceConflict` if the name is taken, `RuntimeMissing`.
         """
         functions = self._opened().functions
         draft = FunctionDraft(
@@ -342,7 +342,7 @@ class Supervisor:
         In a state directory that is kept, the event is on disk then; it runs in the background at
         least once, also if this process is killed. A function that fails is retried twice (setting
         `event_retry`). Parameters are as `invoke`'s. Raises `RequestTooLarge` above 1 MB,
-        `ServiceError` where the event cannot be written, and what `invoke` raises for parameters
+        `ServiceError` if the event cannot be written, and what `invoke` raises for parameters
         that are wrong.
         """
         parts = self._opened()

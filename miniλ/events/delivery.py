@@ -1,8 +1,9 @@
 """Delivery of asynchronous events: from accepted to ended.
 
-Theory of operation: an event is in the queue on disk from before its caller hears 202 until its end
-is written. Due events wait here by function, first in first out; as many of them run at once as the
-function has concurrency. `outcomes` decides what becomes of an event when its invocation has ended.
+Theory of operation: an event is in the queue on disk (in a state directory that is kept) before its
+caller gets 202, and until its end is written. Due events wait here by function, first in first out;
+as many of them run at once as the function has concurrency. `outcomes` decides what becomes of an
+event when its invocation has ended.
 
 Rule: what comes of an event is written in the transaction that ends it: both are on disk, or
 neither is.
@@ -48,7 +49,7 @@ MAX_SLEEP = 30.0
 # Pending events of a supervisor; above this a caller is throttled, with Lambda's reason.
 MAX_PENDING = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
-# The error type of an invocation that failed by our fault, and not by the function's.
+# The error type of an invocation that failed by the supervisor's fault, not the function's.
 OURS = "Sandbox.Failure"
 
 
@@ -84,7 +85,10 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         # `accept` raises these to its caller.
         self._tasks = Background(
-            facts, "a task of event delivery failed", self._on_task_end, expects=LambdaError
+            facts,
+            "A task of event delivery failed; its events run again after the next start",
+            self._on_task_end,
+            expects=LambdaError,
         )
         self._is_open = False
         # Set while no task runs and no event is due.
@@ -98,7 +102,7 @@ class Delivery:
     # Open and close
 
     def open(self, functions: Functions, pool: Pool, invoker: Invoker) -> None:
-        """Begin with the backlog of an earlier life; call this when all functions are loaded."""
+        """Begin with the backlog of the previous supervisor; call it when functions are loaded."""
         self._functions, self._pool, self._invoker = functions, pool, invoker
         self._outcomes = Outcomes(functions, self._journal, self._retry)
         self._is_open = True
@@ -135,10 +139,10 @@ class Delivery:
     # Accept
 
     async def accept(self, event: AsyncEvent) -> None:
-        """Accept an event: when this returns it is on disk, and runs also after a crash.
+        """Accept an event; in a state directory that is kept, it is on disk when this returns.
 
-        Raises `RequestTooLarge`, `Throttled` above MAX_PENDING, and `ServiceError` where it cannot
-        be written.
+        It then runs also after a crash. Raises `RequestTooLarge`, `Throttled` above MAX_PENDING,
+        and `ServiceError` if it cannot be written.
         """
         if not self._is_open:
             raise SupervisorClosed
@@ -209,8 +213,8 @@ class Delivery:
     def _room(self, function: str) -> int:
         """Return how many more events of a function may run."""
         # At least one: an event of a function that may not run has to get to its end.
-        taken = self._running[function] + self._unwritten[function]
-        return max(0, max(1, self._pool.concurrency(function)) - taken)
+        used = self._running[function] + self._unwritten[function]
+        return max(0, max(1, self._pool.concurrency(function)) - used)
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
@@ -252,11 +256,11 @@ class Delivery:
     # One event
 
     async def _deliver(self, queued: QueuedEvent) -> None:
-        """Run an event, and return when what becomes of it is written."""
+        """Run an event, and return when its outcome is written."""
         event = queued.event
         try:
             outcome = await self._run(queued)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
+        except Exception as exc:  # noqa: BLE001 - after a bug of ours the event is retried
             self._trouble(
                 f"event {event.request_id} of {event.function} is tried again: {exc!r}, which is a "
                 "bug; please report it"
@@ -278,7 +282,10 @@ class Delivery:
             self._begin(event.function)
 
     async def _write_later(self, queued: QueuedEvent, outcome: Retry | End) -> None:
-        """Try until it is written or we close; then the event counts a crash, and runs again."""
+        """Write an outcome, each second until it is written or delivery stops.
+
+        An event whose outcome is not written counts a crash at the next start, and runs again.
+        """
         while self._is_open:
             await asyncio.sleep(MIN_PAUSE)
             with contextlib.suppress(ServiceError):

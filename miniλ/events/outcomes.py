@@ -5,10 +5,11 @@
                                  OnFailure, and the event itself for the dead-letter queue
     no concurrency, or an        retried after 1 s, 2 s, 4 s ... at most 300 s, until it is older
     error of ours                than MaximumEventAgeInSeconds; this uses up no retry
-    the supervisor died          run again when it is back; MAX_CRASHES times
+    the supervisor died          run again after the next start; MAX_CRASHES times
 
-A record for a function is another event. A record for a service that is not here (SQS, SNS,
-EventBridge, S3) is kept by the queue, and so is an event of which nothing came.
+A destination that is a function gets its record as another event. A record for a service that
+miniλ does not have (SQS, SNS, EventBridge, S3) is kept by the queue. So is the event itself if it
+never ran to an end and has no destination: its function was deleted, or its supervisors died.
 
 Rule: these functions decide, and record trouble in the journal; `delivery` carries it out.
 
@@ -83,7 +84,7 @@ class Outcomes:
     def end_without_run(self, queued: QueuedEvent) -> End | None:
         """Return the end of an event that may not run any more, or None.
 
-        Raises `ResourceNotFound` where its function is deleted.
+        Raises `ResourceNotFound` if its function is deleted.
         """
         event = queued.event
         rules = self._rules(event)
@@ -96,7 +97,7 @@ class Outcomes:
         return None
 
     def after_response(self, queued: QueuedEvent, response: Response) -> Retry | End:
-        """Return what becomes of an event whose function ran, and answered or failed."""
+        """Return a retry or the end of an event by the response of its function."""
         rules = self._rules(queued.event)
         failure = response.failure
         if failure is None:
@@ -108,19 +109,19 @@ class Outcomes:
         return Retry(due, queued.attempts + 1, 0, failure.error_type)
 
     def retry_for_refusal(self, queued: QueuedEvent, why: str) -> Retry:
-        """Return when an event runs that could not run now, by no fault of its function."""
+        """Return when an event is due again that could not run, by no fault of its function."""
         pause = min(MAX_PAUSE, MIN_PAUSE * 2 ** min(queued.refusals, 16))
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads the retries of one cause
         now = queue.now()
         due = min(now + pause, queued.accepted + self._rules(queued.event).age)
         return Retry(max(due, now + MIN_PAUSE / 2), queued.attempts, queued.refusals + 1, why)
 
     def retry_for_close(self, queued: QueuedEvent) -> Retry:
-        """Return that an event whose supervisor closes is due at once, with its counters."""
+        """Return a retry that is due at the next start, with the same counters."""
         return Retry(queue.now(), queued.attempts, queued.refusals, "the supervisor closed")
 
     def end_of_deleted(self, queued: QueuedEvent, why: str) -> End:
-        """Return the end of an event whose function is deleted, and its destinations with it."""
+        """Return the end of an event whose function, with its destinations, is deleted."""
         event = queued.event
         self._trouble(
             f"event {event.request_id} of {event.function} does not run ({why}): it is kept as a "
@@ -153,11 +154,11 @@ class Outcomes:
             "`minilambda events`, or its destination"
         )
         end = self._end(queued, rules, "RetriesExhausted")
-        # Without a destination the event itself is kept, so that it can be looked at.
+        # Without a destination the event itself is kept, for the operator.
         return end if end.outcomes else End(end.condition, (self._record_of(event, why),))
 
     def _record_of(self, event: AsyncEvent, why: str) -> Record:
-        """Return a record of the event itself: it was accepted, and has no destination."""
+        """Return a record of an event that was accepted and reaches no destination."""
         return Record(event.request_id, "", event.payload.decode(errors="replace"), why)
 
     def _end(
@@ -202,7 +203,7 @@ class Outcomes:
     def _unreachable(
         self, event: AsyncEvent, target: str, document: bytes, error: str = ""
     ) -> Record:
-        """Return the record that the queue keeps for a target that cannot be reached from here."""
+        """Return the record that the queue keeps for a target that miniλ does not reach."""
         if error:
             self._trouble(
                 f"the record of event {event.request_id} of {event.function} cannot be sent to "

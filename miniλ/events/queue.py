@@ -1,7 +1,7 @@
 """The event queue: accepted asynchronous events on disk, until each one's end is written.
 
-Rule 1: an accepted event is on disk, and stays there until its end is written: a crash at any
-moment runs an event again rather than not at all.
+Rule 1: an accepted event is on disk, and stays there until its end is written (in a state directory
+that is kept): after a crash at any moment it runs again.
 
 Rule 2: that an event runs is written before it runs. An event that is marked as running when the
 queue is opened was running when the supervisor died, and counts a crash.
@@ -53,8 +53,8 @@ class AsyncEvent(NamedTuple):
     def columns(self) -> tuple[str | None, ...]:
         """Its texts, in the order of the table."""
         context = self.context
-        beside = context.client_context, context.identity, context.trace_id, context.arn
-        return (self.request_id, self.function, self.qualifier, *beside)
+        texts = context.client_context, context.identity, context.trace_id, context.arn
+        return (self.request_id, self.function, self.qualifier, *texts)
 
 
 class QueuedEvent(NamedTuple):
@@ -118,7 +118,8 @@ class EventQueue:
         # Number, function and due time of every event at opening; the reader takes the list away.
         self.backlog: list[tuple[int, str, float]] = []
         self._sql = database.statements("miniλ.events", "queue.sql")
-        # A recovered file that is whole, and not yet in the damaged one's place.
+        # A recovered file that is whole, and not yet in the damaged one's place. Its name stays: a
+        # supervisor of another version may have written it and died before `_swap`.
         self._recovered = path.with_name(f"{path.name}.salvaged")
         ballast = Ballast(path, "The event cannot be queued") if durable else None
         try:
@@ -229,7 +230,7 @@ class EventQueue:
     async def add(self, *events: AsyncEvent, running: bool = False) -> list[int]:
         """Accept events, due now; return their numbers, in order, when they are on disk.
 
-        `running` claims them in the same transaction. Raises `ServiceError`, also where the disk is
+        `running` claims them in the same transaction. Raises `ServiceError`, also if the disk is
         about to be full: then none is accepted.
         """
         size = sum(len(event.payload) for event in events)
@@ -360,7 +361,7 @@ def read(path: Path) -> tuple[list[PendingEvents], list[Record]]:
 
 
 def _boot_id() -> str:
-    """Return the id of this boot of the machine, "" where the kernel does not say."""
+    """Return the id of this boot of the machine, "" if the kernel has none."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -375,11 +376,11 @@ def _unlink(path: Path, *ends: str) -> None:
 
 
 def _checksum(event: AsyncEvent) -> int:
-    """Return the checksum that is kept beside an event, to notice damage."""
+    """Return the checksum of an event's row, by which `claim` notices damage."""
     texts = "\0".join(f"{each}" for each in event.columns)
     return zlib.crc32(texts.encode(errors="replace"), zlib.crc32(event.payload))
 
 
 def _text(stored: bytes) -> str:
-    """Return a text as it is on disk; a damaged one too, which its checksum gives away."""
+    """Return a text as it is on disk, damaged or not: `claim` compares the checksum."""
     return stored.decode(errors="replace")

@@ -6,7 +6,7 @@
     events.db      pending asynchronous events; events.ballast is room for their ends
     code/          packages, by sha256
     uploads/       HTTP bodies on their way in
-    logs/          what functions printed, where logs are kept
+    logs/          what functions printed, if logs are kept
     tmp/           one directory or volume for each worker's /tmp
     root/          empty: a zygote mounts the root of its workers on it, unseen from outside
 

@@ -136,6 +136,28 @@ def test_usage_that_cannot_be_written_is_owed(path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_the_timer_goes_on_after_a_bug(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is no ServiceError does not end the flushes: the next one writes the usage."""
+    monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
+    failures: list[str] = []
+    strftime = time.strftime
+
+    def fail_once(*_: object) -> None:
+        monkeypatch.setattr(time, "strftime", strftime)
+        failures.append("once")
+        raise ValueError
+
+    async def scenario() -> None:
+        async with opened(path) as kept:
+            monkeypatch.setattr(time, "strftime", fail_once)
+            kept.note(invoked())
+            async with asyncio.timeout(10):
+                await turns_until(lambda: read_usage(path, "2025") != [])
+
+    asyncio.run(scenario())
+    assert ["once"] == failures
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2])
 @pytest.mark.parametrize("fails", [False, True])
 def test_usage_is_counted_once_where_the_caller_has_gone(
