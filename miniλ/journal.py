@@ -139,7 +139,7 @@ class StateSwept(Fact, frozen=True, gc=False):
 
 
 class Trouble(Fact, frozen=True, gc=False):
-    """An error of ours that the supervisor survived, for the operator.
+    """An error of miniλ that the supervisor survived, for the operator.
 
     `what` is a sentence: what happened, to which function, worker or file, and what to do or what
     happens next.

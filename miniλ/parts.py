@@ -168,7 +168,7 @@ async def _prepare(equipment: Equipment, pool: Pool, function: FunctionDraft) ->
 
 
 def _process_limit(choice: levels.Choice, limits: dict[str, str]) -> int | None:
-    """Return the RLIMIT_NPROC of workers: the kernel counts the user's tasks, ours included."""
+    """Return the RLIMIT_NPROC of workers: the kernel counts all tasks of the user."""
     if choice.users or choice.isolation.namespaces == "user":
         return PROCESSES  # counted for each worker alone
     if limits["processes"].startswith("hard") or os.geteuid() == 0:

@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_reserve: Fraction = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse a value that cannot be, in Python too, where msgspec checks no types."""
+        """Refuse a value that is not allowed; msgspec checks no types of a call in Python."""
         for field in msgspec.structs.fields(Settings):
             value = getattr(self, field.name)
             try:

@@ -96,7 +96,7 @@ def parse(raw_query: str, headers: Iterable[tuple[str, str]]) -> Claim:
 
     Raises `AccessDenied` with AWS's codes for no signature and for an incomplete one.
     """
-    values = _joined(headers)
+    values = _join(headers)
     pairs = _pairs(raw_query)
     presigned = any(name in _PRESIGNED for name, _ in pairs)
     if "authorization" in values:
@@ -131,7 +131,7 @@ def check(
         msg = "the claim declares no hash of the body: check it after the body was read"
         raise ValueError(msg)
     _check_time(claim, int(now))
-    values = _joined(headers)
+    values = _join(headers)
     _check_headers(claim, values)
     payload_sha256 = claim.payload_sha256 or body_sha256 or ""
     own = _signature(claim, method, raw_path, raw_query, values, secret, payload_sha256)
@@ -178,7 +178,7 @@ def sign(
         added["X-Amz-Content-Sha256"] = body_sha256
     if token is not None:
         added["X-Amz-Security-Token"] = token
-    values = _joined(headers.items()) | _joined(added.items())
+    values = _join(headers.items()) | _join(added.items())
     claim = Claim(
         key_id=key_id,
         date=added["X-Amz-Date"],
@@ -386,14 +386,14 @@ def _pairs(raw_query: str) -> list[tuple[str, str]]:
     if not raw_query:
         return []
     parts = (pair.partition("=") for pair in raw_query.split("&"))
-    return [(_encoded(name), _encoded(value)) for name, _, value in parts]
+    return [(_encode(name), _encode(value)) for name, _, value in parts]
 
 
-def _encoded(text: str) -> str:
+def _encode(text: str) -> str:
     return quote(unquote_to_bytes(_bytes(text.replace("+", " "))), safe="")
 
 
-def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _join(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     values: dict[str, list[str]] = {}
     for name, value in headers:
         values.setdefault(name.lower(), []).append(" ".join(value.split()))

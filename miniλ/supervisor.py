@@ -119,7 +119,7 @@ class Supervisor:
             await to_its_end(closing)
             closing.result()
 
-    def _opened(self) -> Parts:
+    def _open_parts(self) -> Parts:
         if self._undo is None or self._parts is None:
             raise SupervisorClosed
         return self._parts
@@ -187,7 +187,7 @@ class Supervisor:
         changes to it need `update_function_code`. Raises `InvalidParameterValue`,
         `ResourceConflict` if the name is taken, `RuntimeMissing`.
         """
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         draft = FunctionDraft(
             name=name,
             handler=handler,
@@ -211,13 +211,13 @@ class Supervisor:
         self, name: str, code: str | os.PathLike[str]
     ) -> FunctionConfiguration:
         """Give a function new code. Running invocations end on the old code."""
-        return await self._opened().functions.update_code(name, code)
+        return await self._open_parts().functions.update_code(name, code)
 
     async def update_function_configuration(
         self, name: str, **changes: Unpack[ConfigurationChanges]
     ) -> FunctionConfiguration:
         """Change parameters of `create_function`; running invocations end as they began."""
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         unknown = sorted(changes.keys() - CHANGEABLE)
         if unknown:
             msg = f"Unknown: {', '.join(unknown)}; can change: {', '.join(sorted(CHANGEABLE))}"
@@ -226,34 +226,34 @@ class Supervisor:
 
     async def delete_function(self, name: str) -> None:
         """Delete a function; its workers end when they have answered."""
-        await self._opened().functions.delete(name)
+        await self._open_parts().functions.delete(name)
 
     async def publish_version(self, name: str, description: str = "") -> FunctionConfiguration:
         """Make an immutable version of a function as it is now, to invoke as `name:number`.
 
         If nothing has changed since the last version, that one is returned.
         """
-        return await self._opened().functions.publish_version(name, description=description)
+        return await self._open_parts().functions.publish_version(name, description=description)
 
     def get_function(self, name: str) -> FunctionConfiguration:
         """Return a function's configuration; raises `ResourceNotFound`."""
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         return functions.get(*names.function(name, None, functions.place))
 
     def list_functions(self) -> list[FunctionConfiguration]:
         """Return all functions by name."""
-        return self._opened().functions.all()
+        return self._open_parts().functions.all()
 
     async def provision(self, name: str, version: str, count: int) -> None:
         """Keep `count` workers of a version initialised; 0 ends its provisioned concurrency.
 
         Raises `InvalidParameterValue` for more than this host runs at once.
         """
-        self._opened().functions.provision(name, version, count)
+        self._open_parts().functions.provision(name, version, count)
 
     def provisioned(self, name: str, version: str) -> tuple[int, str]:
         """Return how many of them are initialised, and why no more are ("" while all is well)."""
-        return self._opened().functions.provisioned(name, version)
+        return self._open_parts().functions.provisioned(name, version)
 
     def function(
         self, name: str | None = None, **options: Unpack[FunctionOptions]
@@ -345,7 +345,7 @@ class Supervisor:
         `ServiceError` if the event cannot be written, and what `invoke` raises for parameters
         that are wrong.
         """
-        parts = self._opened()
+        parts = self._open_parts()
         functions = parts.functions
         if not isinstance(name, str):
             model.check_name(name)
@@ -407,7 +407,7 @@ class Supervisor:
 
     async def usage(self, book: str = "2025") -> list[billing.Usage]:
         """Return what the functions of this state directory used, billed by a price book."""
-        registry = self._opened().registry
+        registry = self._open_parts().registry
         if book not in billing.BOOKS:
             msg = f"The price book must be one of {', '.join(billing.BOOKS)}, got {book!r}"
             raise InvalidParameterValue(msg)

@@ -114,7 +114,7 @@ class SyncSupervisor:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C in a script: cancel what we waited for
+            future.cancel()  # Ctrl-C in a script: cancel the call too
             raise
 
     def create_function(

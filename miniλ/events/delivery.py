@@ -50,7 +50,7 @@ MAX_SLEEP = 30.0
 MAX_PENDING = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
 # The error type of an invocation that failed by the supervisor's fault, not the function's.
-OURS = "Sandbox.Failure"
+SANDBOX_FAILURE = "Sandbox.Failure"
 
 
 def too_large(size: int | str) -> RequestTooLarge:
@@ -260,7 +260,7 @@ class Delivery:
         event = queued.event
         try:
             outcome = await self._run(queued)
-        except Exception as exc:  # noqa: BLE001 - after a bug of ours the event is retried
+        except Exception as exc:  # noqa: BLE001 - after a bug the event is retried
             self._trouble(
                 f"event {event.request_id} of {event.function} is tried again: {exc!r}, which is a "
                 "bug; please report it"
@@ -335,8 +335,8 @@ class Delivery:
             return outcomes.end_of_deleted(queued, str(exc))
         except LambdaError as exc:
             return self._retry_for(queued, str(exc))
-        if response.invoked.error_type == OURS:
-            return self._retry_for(queued, OURS)
+        if response.invoked.error_type == SANDBOX_FAILURE:
+            return self._retry_for(queued, SANDBOX_FAILURE)
         return outcomes.after_response(queued, response)
 
     def _retry_for(self, queued: QueuedEvent, why: str) -> Retry:

@@ -4,7 +4,7 @@
     the function failed          retried after `event_retry`, then twice that; then a record for
                                  OnFailure, and the event itself for the dead-letter queue
     no concurrency, or an        retried after 1 s, 2 s, 4 s ... at most 300 s, until it is older
-    error of ours                than MaximumEventAgeInSeconds; this uses up no retry
+    error of miniλ               than MaximumEventAgeInSeconds; this uses up no retry
     the supervisor died          run again after the next start; MAX_CRASHES times
 
 A destination that is a function gets its record as another event. A record for a service that

@@ -61,8 +61,8 @@ class QueuedEvent(NamedTuple):
     """An event that is claimed to run.
 
     `accepted` is in seconds of `now()`. `attempts` counts failures of its function, `refusals` the
-    refusals since the last attempt (no concurrency, or an error of ours), `crashes` the supervisors
-    that died while it ran.
+    refusals since the last attempt (no concurrency, or an error of miniλ), `crashes` the
+    supervisors that died while it ran.
     """
 
     number: int

@@ -2,7 +2,7 @@
 
 Rule 1: in a state directory that is kept, a change is on disk before its caller gets the answer.
 
-Rule 2: what a crash leaves behind is swept by the next supervisor, and is never mistaken for sound.
+Rule 2: what a crash leaves behind is swept by the next supervisor, and is never taken for whole.
 
 Rule 3: files on disk stay readable: names of files, tables, columns and kinds are an interface
 between versions.

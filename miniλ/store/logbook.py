@@ -200,7 +200,7 @@ class Logbook:
             await self.flush()
         except ServiceError as exc:
             facts.record(journal.Trouble(what=f"Logs wait in memory for the next flush: {exc}"))
-        except Exception as exc:  # noqa: BLE001 - a bug of ours costs one batch, not all later ones
+        except Exception as exc:  # noqa: BLE001 - a bug costs one batch, not all later ones
             what = f"Logs of the last second are lost: {exc!r}, which is a bug; please report it"
             facts.record(journal.Trouble(what=what))
 

@@ -294,7 +294,7 @@ def _merge_into(code: Path, parts: Sequence[Path]) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    # chmod, since mkdir applies our umask: a worker may run as another user.
+    # chmod, since mkdir applies the umask: a worker may run as another user.
     path.mkdir()
     path.chmod(0o755)
 
