@@ -21,7 +21,7 @@ from miniλ.model import Invoked, Response
 from miniλ.store.registry import Change
 from miniλ.store.resources import EVENT_INVOKE
 from miniλ.worker.equipment import InvocationContext
-from tests.unit.store.registries import function, opened, put
+from tests.unit.store.registries import function, open_registry, put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,7 +72,7 @@ async def bench(path: Path, **changes: Any) -> AsyncIterator[Bench]:
         raise NotImplementedError
 
     nothing: Any = None
-    async with opened(path / "registry.db") as registry:
+    async with open_registry(path / "registry.db") as registry:
         await put(registry, function("f", **changes))
         await put(registry, function("other"))
         place = names.Place("us-east-1", "000000000000")

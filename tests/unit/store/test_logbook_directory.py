@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def begun(book: Logbook) -> None:
+async def begin_flush(book: Logbook) -> None:
     """Let a flush begin: it takes all entries to a thread."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -287,7 +287,7 @@ def test_a_disk_that_hangs_does_not_block_the_loop(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             flushing = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             note(book, response(b"meanwhile\n"), NOON + 10)
 
             assert not flushing.done()
@@ -319,7 +319,7 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
             note(book, response(b"2\n"), NOON)
             note(book, response(b"x" * 200_000, function="slow"), NOON)
             flushing = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             note(book, response(b"3\n"), NOON)
             note(book, response(b"4\n"), NOON)
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
@@ -347,7 +347,7 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             cancelled = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
