@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from miniλ import journal, names, traces
 from miniλ.billing import BOOKS
 from miniλ.errors import RecursiveInvocation, ResourceNotFound
-from miniλ.events import outcomes, queue
+from miniλ.events import queue
 from miniλ.events.outcomes import End, Outcomes, Retry
 from miniλ.events.queue import AsyncEvent, QueuedEvent, Record
 from miniλ.functions import Functions
@@ -36,7 +37,7 @@ FAILED = b'{"errorMessage": "no", "errorType": "ValueError", "stackTrace": []}'
 @pytest.fixture(autouse=True)
 def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "now", lambda: NOW)
-    monkeypatch.setattr(outcomes.random, "uniform", lambda _low, _high: 1.0)
+    monkeypatch.setattr(random, "uniform", lambda _low, _high: 1.0)
 
 
 class Bench:
