@@ -42,7 +42,7 @@ def send_records(endpoint: str, function: str, destination: str) -> None:
 
 async def end_of(facts: journal.Journal, request_id: str) -> str:
     """Wait until an event is over; return of which function, and how it ended."""
-    over = await facts.until(journal.EventOver, lambda fact: fact.request_id == request_id)
+    over = await facts.until(journal.EventEnded, lambda fact: fact.request_id == request_id)
     return f"{over.function} {over.condition}"
 
 
@@ -66,12 +66,12 @@ async def main(state: str) -> None:
             # Each record is an event of `archive`, which has to end as well.
             archived: set[str] = set()
 
-            def is_last(fact: journal.EventOver) -> bool:
+            def is_last(fact: journal.EventEnded) -> bool:
                 if fact.function == "archive":
                     archived.add(fact.request_id)
                 return len(archived) == 2
 
-            await supervisor.journal.until(journal.EventOver, is_last)
+            await supervisor.journal.until(journal.EventEnded, is_last)
             print("archived", len(archived))
 
 

@@ -1,7 +1,7 @@
 """The code of functions and layers, in the state directory: published, merged, checked, collected.
 
-All of it is disk work on threads. `store.packages` knows how one package comes in; here is which
-packages a function needs.
+All of it is disk work on threads. `store.packages` publishes one package; this file decides which
+ones a function needs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CodeStore:
 
 
 def _merge_layers(function: FunctionConfiguration, store: Path, *, durable: bool) -> str:
-    """Return the directory that all layers of a function are, the later over the earlier."""
+    """Return the directory with all layers of a function merged, later ones over earlier ones."""
     if not function.layers:
         return ""
     for layer in function.layers:

@@ -11,7 +11,7 @@ A function that raises, exits or times out is no error of miniλ: that is a `Fai
     ├── ResourceInUse            400  the resource is being changed or deleted
     ├── PolicyLengthExceeded     400  a resource policy above 20 KB
     ├── AccessDenied             403  the caller may not do this, or its signature is wrong
-    ├── ResourceNotFound         404  no function of that name
+    ├── ResourceNotFound         404  no such function, alias, layer, policy, mapping, log group
     │   ├── NoCodeSigningConfig  404  no code signing configuration
     │   ├── NoProvisioned        404  no provisioned concurrency of that version or alias
     │   └── UnknownOperation     404  no operation of that path
@@ -116,7 +116,11 @@ class AccessDenied(LambdaError):
 
 
 class ResourceNotFound(LambdaError):
-    """There is no function of that name."""
+    """There is no such resource here.
+
+    That is a function, version, alias, layer, policy, event source mapping, log group or log
+    stream; or a function of another region.
+    """
 
     code = "ResourceNotFoundException"
     status = 404

@@ -9,8 +9,9 @@ finished after the answer; if the supervisor dies in between, the next one finis
 opens. Without `settle` the caller waits, and an error is an exception. An update that failed
 leaves the version that was there.
 
-Rule 1: one change at a time, under `changing`, from the first read to the write. A caller passes
-what is to change, never a configuration that it has read.
+Rule 1: one change at a time, under `changing`, from the first read to the write; `provision` alone
+takes no lock, since it awaits nothing. A caller passes what is to change, never a configuration
+that it has read.
 
 Rule 2: the lock also keeps a package that is on its way into a function from being collected.
 """
@@ -35,10 +36,10 @@ from miniλ.model import LATEST, new_revision
 from miniλ.revisions import (
     READY,
     are_same,
+    as_version,
     check_revision,
-    numbered,
+    next_revision,
     replace,
-    revised,
     with_package,
 )
 from miniλ.runtimes import catalog
@@ -81,7 +82,7 @@ class Functions:
         prepare: Callable[[FunctionDraft], Awaitable[None]],
         facts: Journal,
     ) -> None:
-        """`prepare` makes what a worker of a function needs; it raises what the host lacks."""
+        """`prepare` makes what a worker of a function needs, or raises the reason it cannot."""
         self.registry = registry
         self.place = place
         self.changing = asyncio.Lock()
@@ -93,7 +94,7 @@ class Functions:
         self._journal = facts
         # Functions of the embedding app: they are in no registry, and end with the app.
         self._transient: dict[str, FunctionConfiguration] = {}
-        # If a change cannot be written, the next supervisor of this state finishes it.
+        # If a change cannot be written, `open` of the next supervisor finishes it.
         self._settling = Background(facts, "A change is not finished; the next start finishes it")
 
     async def open(self) -> None:
@@ -167,11 +168,11 @@ class Functions:
 
     def alias(self, name: str, alias: str) -> Alias:
         """Return an alias; raises `ResourceNotFound`."""
-        known = self.registry.get(ALIAS, name, alias)
-        if known is None:
+        config = self.registry.get(ALIAS, name, alias)
+        if config is None:
             msg = f"Cannot find alias arn: {self.place.function(name, alias)}"
             raise ResourceNotFound(msg)
-        return known
+        return config
 
     def resolve(self, name: str, qualifier: str = "") -> FunctionConfiguration:
         """Return the version that an invocation runs; an alias of two draws one by its weights.
@@ -196,19 +197,19 @@ class Functions:
         function = self.live.get(name if version == LATEST else f"{name}:{version}")
         if function is not None:
             return function
-        known = self.registry.get(FUNCTION, name, version)
-        if known is None:
+        dormant = self.registry.get(FUNCTION, name, version)
+        if dormant is None:
             raise self._missing(name, qualifier or LATEST)
-        raise not_now(known.state)
+        raise not_now(dormant.state)
 
-    def traced(self, name: str, trace_id: str | None, request_id: str) -> str:
+    def extend_trace(self, name: str, trace_id: str | None, request_id: str) -> str:
         """Return the trace id that a function gets, made from the caller's if it sent one.
 
         Raises `RecursiveInvocation` for a function that was in this chain too often.
         """
         config = self.registry.get(RECURSION, name)
         may_recur = config is not None and config["RecursiveLoop"] == "Allow"
-        return traces.followed(traces.of(trace_id, request_id), name, may_recur=may_recur)
+        return traces.extend_lineage(traces.of(trace_id, request_id), name, may_recur=may_recur)
 
     def _missing(self, name: str, qualifier: str) -> ResourceNotFound:
         model.check_name(name)
@@ -269,7 +270,7 @@ class Functions:
         async with self.changing:
             before = self._changeable(name, revision)
             package = await self._code.publish(code)
-            function = with_package(revised(before, changes or {}), package)
+            function = with_package(next_revision(before, changes or {}), package)
             if function.layers:
                 await self._code.check_unzipped(package.path, function.layers_path)
             if dry_run:
@@ -289,12 +290,12 @@ class Functions:
     ) -> FunctionConfiguration:
         """Change fields of a function's configuration; running invocations end as they began.
 
-        Members of `passthrough` are merged into those that the function has. `check` may refuse
-        the configuration as it would be.
+        Members of `passthrough` are merged into those that the function has. `check` gets the new
+        configuration before anything is written, and may raise.
         """
         async with self.changing:
             before = self._changeable(name, revision)
-            function = revised(before, changes)
+            function = next_revision(before, changes)
             if check is not None:
                 check(function)
             if function.layers != before.layers:
@@ -312,6 +313,7 @@ class Functions:
         publish: bool = False,
     ) -> FunctionConfiguration:
         """Write an update, and the version that is published with it, all or none of both."""
+        assert not (settle and publish), "the version would stay InProgress: only $LATEST settles"
         status = {"update_status": "InProgress", "update_reason": CREATING}
         function = replace(function, **(status if settle else READY))
         version, published = self._next_version(function) if publish else (function, [])
@@ -417,7 +419,7 @@ class Functions:
         if last.version != LATEST and are_same(last, latest):
             return last, []
         number = (self.registry.get(NUMBER, name) or 0) + 1
-        version = numbered(latest, number, description)
+        version = as_version(latest, number, description)
         return version, [
             Change(FUNCTION, name, version.version, version),
             Change(NUMBER, name, "", number),
@@ -425,13 +427,14 @@ class Functions:
 
     async def adopt(self, function: FunctionConfiguration) -> None:
         """Take up a function of the embedding app; it replaces one that the app had before."""
-        if function.name not in self._transient:
-            self.check_new(function.name)
-        await self._prepare(function)
-        # Not in the registry: it comes and goes with the app.
-        self._transient[function.name] = function
-        self._pool.reserve(function.name, function.reserved_concurrency)
-        self._go_live(function)
+        async with self.changing:
+            if function.name not in self._transient:
+                self.check_new(function.name)
+            await self._prepare(function)
+            # Not in the registry: it comes and goes with the app.
+            self._transient[function.name] = function
+            self._pool.reserve(function.name, function.reserved_concurrency)
+            self._go_live(function)
 
     def check_new(self, name: str) -> None:
         """Refuse a name that is taken."""
@@ -512,12 +515,15 @@ class Functions:
     def _settle(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
     ) -> None:
-        self._settling.start(self._settled(function, before))
+        self._settling.start(self._finish_change(function, before))
 
-    async def _settled(
+    async def _finish_change(
         self, function: FunctionConfiguration, before: FunctionConfiguration | None
     ) -> None:
-        """Finish a change: Active or Successful, or Failed with the reason and as it was before."""
+        """Finish a change: write it as Active and Successful, or as Failed with the reason.
+
+        An update that failed leaves the configuration `before`.
+        """
         try:
             await self._prepare(function)
             done = replace(function, **READY)

@@ -1,10 +1,10 @@
 """The journal: the facts that happened on this supervisor, newest last.
 
-The same facts drive billing, metrics and the tests' story. A fact is a frozen struct that is only
-formatted where it is read, so recording one costs well under a microsecond.
+The same facts drive billing and the tests. A fact is a frozen struct that is only formatted when it
+is read, so recording one costs well under a microsecond.
 
-Rule: no callbacks, hooks or plug-ins. A listener that gets every fact is named where the supervisor
-is wired; code that waits for one fact uses `until`.
+Rule: listeners are fixed at construction, in `parts.wire`; there is no registration. Code that
+waits for one fact uses `until`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class InvocationThrottled(Fact, frozen=True, gc=False):
     reason: str
 
 
-class EventPutBack(Fact, frozen=True, gc=False):
+class EventRetried(Fact, frozen=True, gc=False):
     """An asynchronous event is retried in `seconds`, and why."""
 
     request_id: str
@@ -122,7 +122,7 @@ class EventPutBack(Fact, frozen=True, gc=False):
     why: str
 
 
-class EventOver(Fact, frozen=True, gc=False):
+class EventEnded(Fact, frozen=True, gc=False):
     """An asynchronous event has ended: `condition` is Lambda's, or FunctionDeleted."""
 
     request_id: str
@@ -130,7 +130,7 @@ class EventOver(Fact, frozen=True, gc=False):
     condition: str
 
 
-class Swept(Fact, frozen=True, gc=False):
+class StateSwept(Fact, frozen=True, gc=False):
     """What a dead supervisor left is removed: processes killed, paths deleted."""
 
     instance: str
@@ -139,7 +139,7 @@ class Swept(Fact, frozen=True, gc=False):
 
 
 class Trouble(Fact, frozen=True, gc=False):
-    """An error of ours that the supervisor survived, for the operator.
+    """An error of miniλ that the supervisor survived, for the operator.
 
     `what` is a sentence: what happened, to which function, worker or file, and what to do or what
     happens next.
@@ -176,23 +176,23 @@ class Journal:
 
     def _wake(self, fact: AnyFact) -> None:
         for item in list(self._waiting):
-            wanted, future = item
-            if future.done() or wanted(fact):
+            matches, future = item
+            if future.done() or matches(fact):
                 self._waiting.remove(item)
                 if not future.done():
                     future.set_result(fact)
 
-    async def until(self, kind: type[F], wanted: Callable[[F], bool] = lambda _: True) -> F:
+    async def until(self, kind: type[F], matches: Callable[[F], bool] = lambda _: True) -> F:
         """Return a fact of this kind: the oldest that is remembered, else the next to happen."""
 
-        def matches(fact: AnyFact) -> bool:
-            return isinstance(fact, kind) and wanted(fact)
+        def is_match(fact: AnyFact) -> bool:
+            return isinstance(fact, kind) and matches(fact)
 
         for fact in self.story(kind):
-            if wanted(fact):
+            if matches(fact):
                 return fact
         future: asyncio.Future[AnyFact] = asyncio.get_running_loop().create_future()
-        self._waiting.append((matches, future))
+        self._waiting.append((is_match, future))
         result = await future
         assert isinstance(result, kind)
         return result

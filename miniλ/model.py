@@ -27,8 +27,7 @@ MEMORY_MB = (128, 10240)
 TIMEOUT_SECONDS = (1, 900)
 EPHEMERAL_MB = (512, 10240)
 ENVIRONMENT_BYTES = 4096
-# AWS repeats the whole of an environment that is too large, which may be megabytes; we repeat this
-# many bytes.
+# A message has at most this many bytes of an environment that is too large; AWS's has all of it.
 MEASURED_SHOWN = 2 * ENVIRONMENT_BYTES
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
@@ -37,6 +36,7 @@ NETWORKS = ("share", "none")
 # CreateFunction, FunctionName (service model of Lambda).
 FUNCTION_NAME = r"[a-zA-Z0-9-_]{1,64}"
 _NAME = re.compile(FUNCTION_NAME)
+_HANDLER = re.compile(rf"[^\s\ud800-\udfff]{{1,{HANDLER_LENGTH}}}")
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 _RESERVED = frozenset(
     {
@@ -179,7 +179,7 @@ def check_handler(handler: object, runtime: object) -> None:
     Lambda accepts a handler without a dot, and fails each invocation with
     Runtime.MalformedHandlerName; here the deployment fails.
     """
-    if not isinstance(handler, str) or not re.fullmatch(r"[^\s\ud800-\udfff]{1,128}", handler):
+    if not isinstance(handler, str) or not _HANDLER.fullmatch(handler):
         msg = f"Handler must be 1 to {HANDLER_LENGTH} characters without spaces, got {handler!r}"
         raise InvalidParameterValue(msg)
     if isinstance(runtime, str) and not runtime.startswith("python"):
@@ -208,12 +208,12 @@ def _check_environment(environment: object) -> None:
         if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
             msg = f"Environment variable {name} must be text without NUL, got {value!r}"
             raise InvalidParameterValue(msg)
-    taken = sorted(_RESERVED & environment.keys())
-    if taken:
+    reserved = sorted(_RESERVED & environment.keys())
+    if reserved:
         msg = (
             "Lambda was unable to configure your environment variables because the environment "
             "variables you have provided contains reserved keys that are currently not supported "
-            f"for modification. Reserved keys used in this request: {', '.join(taken)}"
+            f"for modification. Reserved keys used in this request: {', '.join(reserved)}"
         )
         raise InvalidParameterValue(msg)
     measured = msgspec.json.encode(environment)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from miniλ.errors import InvalidParameterValue, ResourceNotFound
 from miniλ.model import FUNCTION_NAME, LATEST
 
+# PublishLayerVersion, LayerName (service model of Lambda).
+_LAYER_NAME = r"[a-zA-Z0-9-_]{1,140}"
 _FUNCTION = re.compile(
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?"
     r"(?:(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d):)?"
@@ -26,7 +28,7 @@ _FUNCTION = re.compile(
 )
 _LAYER = re.compile(
     r"arn:aws[a-zA-Z-]*:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
-    r":layer:(?P<name>[a-zA-Z0-9-_]{1,140})(?::(?P<version>\d+))?"
+    rf":layer:(?P<name>{_LAYER_NAME})(?::(?P<version>\d+))?"
 )
 PLAIN = re.compile(FUNCTION_NAME)
 
@@ -90,7 +92,7 @@ def layer(text: str, place: Place) -> tuple[str, int | None]:
     """Return the name and version (None without) of a layer that a client names."""
     match = _LAYER.fullmatch(text)
     if match is None:
-        if re.fullmatch(r"[a-zA-Z0-9-_]{1,140}", text):
+        if re.fullmatch(_LAYER_NAME, text):
             return text, None
         msg = f"LayerName must be a name or an ARN of a layer, got {text!r}"
         raise InvalidParameterValue(msg)

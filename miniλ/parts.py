@@ -1,6 +1,6 @@
 """Wires everything: the parts of one open supervisor, opened in the order of their dependencies.
 
-Rule: what is opened here is closed by `undo`, in the opposite order; also where a later step
+Rule: what is opened here is closed by `undo`, in the opposite order; also if a later step
 fails, or the opening is cancelled. A step on a thread cannot be cancelled, so it is waited for.
 """
 
@@ -65,20 +65,20 @@ async def wire(
     state_path: str | os.PathLike[str] | None, settings: Settings, undo: contextlib.AsyncExitStack
 ) -> Parts:
     """Take the state directory, sweep what a dead supervisor left, and open every part."""
-    held, remains = await _in_a_thread(
-        lambda: state_dir.open_state(state_path), lambda taken: taken[0].close()
+    state, remains = await _in_a_thread(
+        lambda: state_dir.open_state(state_path), lambda opened: opened[0].close()
     )
-    undo.push_async_callback(asyncio.to_thread, held.close)
-    registry = Registry(held.registry, durable=held.kept)
+    undo.push_async_callback(asyncio.to_thread, state.close)
+    registry = Registry(state.registry, durable=state.kept)
     undo.push_async_callback(registry.close)
     facts = Journal(registry.note)
     if registry.warning:
         facts.record(journal.Trouble(what=registry.warning))
     for each in remains:
         facts.record(
-            journal.Swept(instance=each.instance, processes=each.processes, paths=each.paths)
+            journal.StateSwept(instance=each.instance, processes=each.processes, paths=each.paths)
         )
-    equipment, logbook, delivery = await _equip(settings, held, facts, undo)
+    equipment, logbook, delivery = await _equip(settings, state, facts, undo)
 
     async def collect_code() -> None:
         await functions.collect_code()
@@ -88,7 +88,7 @@ async def wire(
     functions = Functions(
         registry,
         pool,
-        CodeStore(held),
+        CodeStore(state),
         names.Place(settings.region, settings.account),
         functools.partial(_prepare, equipment, pool),
         facts,
@@ -99,7 +99,7 @@ async def wire(
     undo.push_async_callback(delivery.drain, settings.shutdown_grace)
     return Parts(
         settings=settings,
-        state=held,
+        state=state,
         journal=facts,
         registry=registry,
         logbook=logbook,
@@ -112,27 +112,27 @@ async def wire(
 
 
 async def _equip(
-    settings: Settings, held: StateDir, facts: Journal, undo: contextlib.AsyncExitStack
+    settings: Settings, state: StateDir, facts: Journal, undo: contextlib.AsyncExitStack
 ) -> tuple[Equipment, Logbook, Delivery]:
     """Choose the sandbox that this host gives; open what workers and events need."""
-    choice = await isolation.choose(settings, str(held.root_mount))
-    hierarchy = isolation.open_hierarchy(settings, choice, held.instance)
+    choice = await isolation.choose(settings, str(state.root_mount))
+    hierarchy = isolation.open_hierarchy(settings, choice, state.instance)
     undo.callback(isolation.close_hierarchy, hierarchy, facts)
-    held.write_down(list(hierarchy.directories))
-    volumes = await isolation.open_volumes(choice, str(held.tmp), facts, undo)
+    state.write_down(list(hierarchy.directories))
+    volumes = await isolation.open_volumes(choice, str(state.tmp), facts, undo)
     if volumes is None:
         choice = choice._replace(volumes=False)
     limits = levels.limits(choice, hierarchy.limits)
     isolation.check_required(settings, limits)
     for mechanism, why in choice.missing.items():
         facts.record(journal.MechanismMissing(mechanism=mechanism, why=why))
-    zygotes = Zygotes(facts, choice.isolation, held.instance)
+    zygotes = Zygotes(facts, choice.isolation, state.instance)
     undo.push_async_callback(zygotes.close)
     users = Users() if choice.users else None
-    logbook = Logbook(held.logs if held.kept and settings.keep_logs else None)
+    logbook = Logbook(state.logs if state.kept and settings.keep_logs else None)
     await undo.enter_async_context(logbook.flushing(facts))
     queue = await _in_a_thread(
-        lambda: EventQueue(held.events, durable=held.kept), EventQueue.abandon
+        lambda: EventQueue(state.events, durable=state.kept), EventQueue.abandon
     )
     delivery = Delivery(queue, facts, settings.event_retry)
     undo.push_async_callback(delivery.close)
@@ -142,8 +142,8 @@ async def _equip(
         zygotes=zygotes,
         hierarchy=hierarchy,
         choice=choice,
-        tmp_dirs=TmpDirs(str(held.tmp), volumes, users, zygotes.release),
-        instance=held.instance,
+        tmp_dirs=TmpDirs(str(state.tmp), volumes, users, zygotes.release),
+        instance=state.instance,
         limits=limits,
         process_limit=_process_limit(choice, limits),
         affinity=Affinity(),
@@ -168,7 +168,7 @@ async def _prepare(equipment: Equipment, pool: Pool, function: FunctionDraft) ->
 
 
 def _process_limit(choice: levels.Choice, limits: dict[str, str]) -> int | None:
-    """Return the RLIMIT_NPROC of workers: the kernel counts the user's tasks, ours included."""
+    """Return the RLIMIT_NPROC of workers: the kernel counts all tasks of the user."""
     if choice.users or choice.isolation.namespaces == "user":
         return PROCESSES  # counted for each worker alone
     if limits["processes"].startswith("hard") or os.geteuid() == 0:

@@ -40,7 +40,9 @@ def replace(function: FunctionConfiguration, **changes: Any) -> FunctionConfigur
     return msgspec.structs.replace(function, **changes)
 
 
-def revised(before: FunctionConfiguration, changes: Mapping[str, Any]) -> FunctionConfiguration:
+def next_revision(
+    before: FunctionConfiguration, changes: Mapping[str, Any]
+) -> FunctionConfiguration:
     """Return the next revision: some fields changed, and members of `passthrough` merged."""
     merged = dict(changes)
     if "passthrough" in merged:
@@ -61,10 +63,10 @@ def with_package(draft: FunctionDraft, package: Package) -> FunctionConfiguratio
     return FunctionConfiguration(**{**msgspec.structs.asdict(draft), **code})
 
 
-def numbered(
+def as_version(
     latest: FunctionConfiguration, number: int, description: str | None = None
 ) -> FunctionConfiguration:
-    """Return the version that $LATEST is as this number; its description, unless it gets one."""
+    """Return $LATEST as version `number`; `description` replaces its own if given."""
     return replace(
         latest,
         version=str(number),

@@ -1,7 +1,9 @@
 """Settings: what the operator may choose. A function's own limits are in its configuration.
 
-A value comes from the last of these that has it: the default, a TOML file, a MINILAMBDA_* variable,
-an argument in Python. A value that cannot be is refused with its name and what is allowed.
+`load` takes each value from the last of these that has it: the default, a TOML file, a MINILAMBDA_*
+variable. `Supervisor(settings=...)` replaces file and variables altogether: a field that this
+`Settings` does not name has its default. A value that is not allowed is refused, with its name and
+what is allowed.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_reserve: Fraction = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse a value that cannot be, in Python too, where msgspec checks no types."""
+        """Refuse a value that is not allowed; msgspec checks no types of a call in Python."""
         for field in msgspec.structs.fields(Settings):
             value = getattr(self, field.name)
             try:

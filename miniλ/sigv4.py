@@ -9,11 +9,11 @@ sign its hash, the time and the scope (day, region, service) with a key derived 
 
     check headers (`parse`, `check`) -> read the body, counting its sha256 -> `check_body`
 
-A body is part of the text by its sha256. Where the request declares it, the signature can be
-checked before the body is read; where it does not, `check` has to come after the body.
+A body is part of the text by its sha256. If the request declares it, the signature can be checked
+before the body is read; if not, `check` has to come after the body.
 
 Left to the caller: whether the scope's region and service are its own (they choose how the path is
-read), and whether it takes a body that is not signed (`payload` is UNSIGNED).
+read), and whether it takes a body that is not signed (`payload_sha256` is UNSIGNED).
 
 Source: IAM user guide, "Create a signed AWS API request"; the tests hold it against botocore.
 """
@@ -79,7 +79,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     signed_headers: tuple[str, ...]
     signature: str
     # The body's sha256 in hex, UNSIGNED, or None: then it must be computed from the body.
-    payload: str | None = None
+    payload_sha256: str | None = None
     # Seconds that a presigned URL is valid, from `date` on.
     expires: int | None = None
     # The session token of temporary credentials.
@@ -96,7 +96,7 @@ def parse(raw_query: str, headers: Iterable[tuple[str, str]]) -> Claim:
 
     Raises `AccessDenied` with AWS's codes for no signature and for an incomplete one.
     """
-    values = _joined(headers)
+    values = _join(headers)
     pairs = _pairs(raw_query)
     presigned = any(name in _PRESIGNED for name, _ in pairs)
     if "authorization" in values:
@@ -124,17 +124,17 @@ def check(
     """Return if the claim is true for this request and secret, else raise `AccessDenied`.
 
     `raw_path`, `raw_query` and `headers` are as they came; `now` is in seconds since 1970.
-    `body_sha256` may be None where the claim has a `payload`: the caller then calls `check_body`
-    when it has read the body. For an unknown key id the secret is UNKNOWN_SECRET.
+    `body_sha256` may be None if the claim has a `payload_sha256`: the caller then calls
+    `check_body` when it has read the body. For an unknown key id the secret is UNKNOWN_SECRET.
     """
-    if claim.payload is None and body_sha256 is None:
+    if claim.payload_sha256 is None and body_sha256 is None:
         msg = "the claim declares no hash of the body: check it after the body was read"
         raise ValueError(msg)
     _check_time(claim, int(now))
-    values = _joined(headers)
+    values = _join(headers)
     _check_headers(claim, values)
-    payload = claim.payload or body_sha256 or ""
-    own = _signature(claim, method, raw_path, raw_query, values, secret, payload)
+    payload_sha256 = claim.payload_sha256 or body_sha256 or ""
+    own = _signature(claim, method, raw_path, raw_query, values, secret, payload_sha256)
     same = hmac.compare_digest(own.encode(), _bytes(claim.signature))
     if secret == UNKNOWN_SECRET:
         raise AccessDenied(
@@ -149,9 +149,9 @@ def check(
 
 def check_body(claim: Claim, body_sha256: str) -> None:
     """Raise `AccessDenied` if this is not the hash of the body that the claim declares."""
-    if claim.payload in {None, UNSIGNED}:
+    if claim.payload_sha256 in {None, UNSIGNED}:
         return
-    if not hmac.compare_digest(_bytes(body_sha256), _bytes(claim.payload or "")):
+    if not hmac.compare_digest(_bytes(body_sha256), _bytes(claim.payload_sha256 or "")):
         raise _invalid(MISMATCH)
 
 
@@ -178,7 +178,7 @@ def sign(
         added["X-Amz-Content-Sha256"] = body_sha256
     if token is not None:
         added["X-Amz-Security-Token"] = token
-    values = _joined(headers.items()) | _joined(added.items())
+    values = _join(headers.items()) | _join(added.items())
     claim = Claim(
         key_id=key_id,
         date=added["X-Amz-Date"],
@@ -250,9 +250,9 @@ def _of_query(pairs: list[tuple[str, str]], values: dict[str, str]) -> Claim:
     if (declared := values.get("x-amz-content-sha256")) is not None:
         parts.setdefault("Content-Sha256", declared)
     claim = _claim(parts)
-    if claim.service == "s3" and claim.payload is None:
+    if claim.service == "s3" and claim.payload_sha256 is None:
         # A URL for S3 is signed before its body is known.
-        return msgspec.structs.replace(claim, payload=UNSIGNED)
+        return msgspec.structs.replace(claim, payload_sha256=UNSIGNED)
     return claim
 
 
@@ -276,12 +276,12 @@ def _claim(parts: dict[str, str]) -> Claim:
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from "
             f"HTTP: {day[:100]!r} != '{date[:8]}', from '{date}'."
         )
-    payload = parts.get("Content-Sha256")
-    if payload is not None and payload != UNSIGNED and not _SHA256.fullmatch(payload):
+    declared = parts.get("Content-Sha256")
+    if declared is not None and declared != UNSIGNED and not _SHA256.fullmatch(declared):
         chunks = "a body of signed chunks, or with a trailer, is not taken: "
         raise _incomplete(
-            f"{chunks if payload.startswith('STREAMING-') else ''}x-amz-content-sha256 must be "
-            f"{UNSIGNED} or a valid sha256 value, got {payload[:100]!r}."
+            f"{chunks if declared.startswith('STREAMING-') else ''}x-amz-content-sha256 must be "
+            f"{UNSIGNED} or a valid sha256 value, got {declared[:100]!r}."
         )
     return Claim(
         key_id=key_id,
@@ -290,7 +290,7 @@ def _claim(parts: dict[str, str]) -> Claim:
         service=service,
         signed_headers=tuple(sorted({name.lower() for name in parts["SignedHeaders"].split(";")})),
         signature=parts["Signature"],
-        payload=payload,
+        payload_sha256=declared,
         expires=int(parts["Expires"]) if "Expires" in parts else None,
         token=parts.get("Security-Token"),
     )
@@ -337,7 +337,7 @@ def _signature(
     raw_query: str,
     values: dict[str, str],
     secret: str,
-    payload: str,
+    payload_sha256: str,
 ) -> str:
     pairs = sorted(pair for pair in _pairs(raw_query) if pair[0] != "X-Amz-Signature")
     canonical = "\n".join(
@@ -348,7 +348,7 @@ def _signature(
             *(f"{name}:{values[name]}" for name in claim.signed_headers),
             "",
             ";".join(claim.signed_headers),
-            payload,
+            payload_sha256,
         )
     )
     hashed = hashlib.sha256(_bytes(canonical)).hexdigest()
@@ -386,14 +386,14 @@ def _pairs(raw_query: str) -> list[tuple[str, str]]:
     if not raw_query:
         return []
     parts = (pair.partition("=") for pair in raw_query.split("&"))
-    return [(_encoded(name), _encoded(value)) for name, _, value in parts]
+    return [(_encode(name), _encode(value)) for name, _, value in parts]
 
 
-def _encoded(text: str) -> str:
+def _encode(text: str) -> str:
     return quote(unquote_to_bytes(_bytes(text.replace("+", " "))), safe="")
 
 
-def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _join(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     values: dict[str, list[str]] = {}
     for name, value in headers:
         values.setdefault(name.lower(), []).append(" ".join(value.split()))

@@ -1,8 +1,9 @@
 """The embedded API: `Supervisor`, which opens the parts, closes them, and invokes functions.
 
-It takes nothing from the app that embeds it. It runs on the loop that is there (asyncio's or
-uvloop's), installs no signal handler, and starts no threads but those that write to disk and
-those that asyncio lends. Two of them live in one process without knowing each other.
+The app keeps its own loop and signal handlers: a supervisor runs on the running loop (asyncio's or
+uvloop's) and installs no handler. Its threads are one writer for each database, and those of
+asyncio's default executor. Several supervisors may be open in one process, each in a state
+directory of its own.
 
 Constructing a Supervisor does nothing at all; `async with` opens it. So a module may make one at
 its top level and decorate functions with it: a worker that imports the module makes one too, and
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from miniλ.model import FunctionConfiguration, FunctionOptions, Response
     from miniλ.parts import Parts
     from miniλ.settings import Settings
-    from miniλ.store.registry import Registry
 
 R = TypeVar("R")
 
@@ -107,7 +107,10 @@ class Supervisor:
         await self.close()
 
     async def close(self) -> None:
-        """End every worker (2 s of grace, then kill) and remove every process, cgroup and /tmp."""
+        """End every worker and remove every process, cgroup and /tmp directory.
+
+        Workers get SIGTERM, and SIGKILL after `shutdown_grace` (2 s by default).
+        """
         undo, self._undo, self._invoker = self._undo, None, None
         if undo is not None:
             # If the caller is cancelled, closing still runs to its end: half of it would leave
@@ -116,7 +119,7 @@ class Supervisor:
             await to_its_end(closing)
             closing.result()
 
-    def _opened(self) -> Parts:
+    def _open_parts(self) -> Parts:
         if self._undo is None or self._parts is None:
             raise SupervisorClosed
         return self._parts
@@ -151,29 +154,14 @@ class Supervisor:
         return self.parts.state.path
 
     @property
-    def registry(self) -> Registry:
-        """The resources and the ledger."""
-        return self.parts.registry
-
-    @property
     def functions(self) -> Functions:
-        """The control plane."""
+        """The control plane: versions, aliases and what else the embedded API has no method for."""
         return self.parts.functions
 
     @property
     def delivery(self) -> Delivery:
-        """Asynchronous events on their way."""
+        """The asynchronous events that have not ended, and how many there are (`count`)."""
         return self.parts.delivery
-
-    @property
-    def capacity(self) -> int:
-        """How many invocations may run at once, all functions together."""
-        return self.functions.capacity
-
-    @property
-    def unreserved(self) -> int:
-        """The part of the capacity that functions without reserved concurrency share."""
-        return self.functions.unreserved
 
     # Functions
 
@@ -197,9 +185,9 @@ class Supervisor:
         Sizes are MB, `timeout` and `keep_alive` seconds; `network` is "share" (the host's) or
         "none"; `runtime` is by default the Python that runs this. The code is copied: later
         changes to it need `update_function_code`. Raises `InvalidParameterValue`,
-        `ResourceConflict` where the name is taken, `RuntimeMissing`.
+        `ResourceConflict` if the name is taken, `RuntimeMissing`.
         """
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         draft = FunctionDraft(
             name=name,
             handler=handler,
@@ -223,13 +211,13 @@ class Supervisor:
         self, name: str, code: str | os.PathLike[str]
     ) -> FunctionConfiguration:
         """Give a function new code. Running invocations end on the old code."""
-        return await self._opened().functions.update_code(name, code)
+        return await self._open_parts().functions.update_code(name, code)
 
     async def update_function_configuration(
         self, name: str, **changes: Unpack[ConfigurationChanges]
     ) -> FunctionConfiguration:
         """Change parameters of `create_function`; running invocations end as they began."""
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         unknown = sorted(changes.keys() - CHANGEABLE)
         if unknown:
             msg = f"Unknown: {', '.join(unknown)}; can change: {', '.join(sorted(CHANGEABLE))}"
@@ -238,34 +226,34 @@ class Supervisor:
 
     async def delete_function(self, name: str) -> None:
         """Delete a function; its workers end when they have answered."""
-        await self._opened().functions.delete(name)
+        await self._open_parts().functions.delete(name)
 
     async def publish_version(self, name: str, description: str = "") -> FunctionConfiguration:
         """Make an immutable version of a function as it is now, to invoke as `name:number`.
 
         If nothing has changed since the last version, that one is returned.
         """
-        return await self._opened().functions.publish_version(name, description=description)
+        return await self._open_parts().functions.publish_version(name, description=description)
 
     def get_function(self, name: str) -> FunctionConfiguration:
         """Return a function's configuration; raises `ResourceNotFound`."""
-        functions = self._opened().functions
+        functions = self._open_parts().functions
         return functions.get(*names.function(name, None, functions.place))
 
     def list_functions(self) -> list[FunctionConfiguration]:
         """Return all functions by name."""
-        return self._opened().functions.all()
+        return self._open_parts().functions.all()
 
     async def provision(self, name: str, version: str, count: int) -> None:
         """Keep `count` workers of a version initialised; 0 ends its provisioned concurrency.
 
         Raises `InvalidParameterValue` for more than this host runs at once.
         """
-        self._opened().functions.provision(name, version, count)
+        self._open_parts().functions.provision(name, version, count)
 
     def provisioned(self, name: str, version: str) -> tuple[int, str]:
         """Return how many of them are initialised, and why no more are ("" while all is well)."""
-        return self._opened().functions.provisioned(name, version)
+        return self._open_parts().functions.provisioned(name, version)
 
     def function(
         self, name: str | None = None, **options: Unpack[FunctionOptions]
@@ -333,9 +321,9 @@ class Supervisor:
             request_id = new_request_id()
         else:
             check_id("request_id", request_id)
-        begun = invoker.invoke_warm(function, payload, context, request_id)
-        if begun is not None:
-            return await begun
+        warm = invoker.invoke_warm(function, payload, context, request_id)
+        if warm is not None:
+            return await warm
         return await invoker.invoke_cold(function, payload, context, request_id, wait)
 
     async def invoke_async(
@@ -354,10 +342,10 @@ class Supervisor:
         In a state directory that is kept, the event is on disk then; it runs in the background at
         least once, also if this process is killed. A function that fails is retried twice (setting
         `event_retry`). Parameters are as `invoke`'s. Raises `RequestTooLarge` above 1 MB,
-        `ServiceError` where the event cannot be written, and what `invoke` raises for parameters
+        `ServiceError` if the event cannot be written, and what `invoke` raises for parameters
         that are wrong.
         """
-        parts = self._opened()
+        parts = self._open_parts()
         functions = parts.functions
         if not isinstance(name, str):
             model.check_name(name)
@@ -419,7 +407,7 @@ class Supervisor:
 
     async def usage(self, book: str = "2025") -> list[billing.Usage]:
         """Return what the functions of this state directory used, billed by a price book."""
-        registry = self._opened().registry
+        registry = self._open_parts().registry
         if book not in billing.BOOKS:
             msg = f"The price book must be one of {', '.join(billing.BOOKS)}, got {book!r}"
             raise InvalidParameterValue(msg)

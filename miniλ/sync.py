@@ -1,7 +1,7 @@
 """The synchronous supervisor, for scripts and notebooks: the methods of `Supervisor`, blocking.
 
-The supervisor runs on a loop of its own, in a thread of its own. So it works where a loop runs
-already (a notebook) and where none does (a script).
+The supervisor runs on a loop of its own, in a thread of its own. So it works beside a running loop
+(a notebook) and without one (a script).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop, uvloop's where there is one."""
+    """Return a new event loop: uvloop's if it is installed, else asyncio's."""
     try:
         import uvloop  # noqa: PLC0415 - not on every architecture
     except ImportError:
@@ -114,7 +114,7 @@ class SyncSupervisor:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C in a script: cancel what we waited for
+            future.cancel()  # Ctrl-C in a script: cancel the call too
             raise
 
     def create_function(

@@ -20,7 +20,7 @@ from miniλ.errors import RecursiveInvocation
 
 HEADER = "X-Amzn-Trace-Id"
 # Times that a function may be in one chain.
-MOST = 16
+MAX_IN_CHAIN = 16
 
 # A trace id of a client is passed on into environments and headers: printable ASCII only.
 _TRACE_ID = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[!-~]{0,500})?")
@@ -38,42 +38,43 @@ def new(request_id: str) -> str:
     return f"Root=1-{int(time.time()):08x}-{digits}{request_id[24:28]};Sampled=0"
 
 
-def answered(trace_id: str) -> str:
+def for_response(trace_id: str) -> str:
     """Return a trace id as responses carry it: in lower case, without the lineage."""
     return _LINEAGE.sub("", trace_id).lower()
 
 
-def is_counted(trace_id: str) -> bool:
+def has_lineage(trace_id: str) -> bool:
     """Return whether a trace id has a lineage."""
     return _LINEAGE.search(trace_id) is not None
 
 
-def begun(trace_id: str, function: str) -> str:
+def start_lineage(trace_id: str, function: str) -> str:
     """Return a trace id for the first function of its chain."""
     return f"{trace_id};Lineage=1:{_mark(function)}:1"
 
 
-def followed(trace_id: str, function: str, *, may_recur: bool) -> str:
+def extend_lineage(trace_id: str, function: str, *, may_recur: bool) -> str:
     """Return a trace id for the next function of its chain.
 
-    Raises `RecursiveInvocation` if the function was in it MOST times, unless it `may_recur`.
+    Raises `RecursiveInvocation` for a function that was in it MAX_IN_CHAIN times and does not
+    `may_recur`.
     """
     match = _LINEAGE.search(trace_id)
     if match is None:
-        return begun(trace_id, function)
+        return start_lineage(trace_id, function)
     counts: dict[str, int] = {}
     for part in match[1].split("|"):
         mark, _, count = part.removeprefix("1:").partition(":")
         counts[mark] = int(count) if count.isdecimal() else 0
     mark = _mark(function)
     count = counts.get(mark, 0) + 1
-    if count > MOST and not may_recur:
+    if count > MAX_IN_CHAIN and not may_recur:
         msg = (
             "Lambda has detected your function being invoked in a recursive loop with other "
             "Amazon Web Services resources and stopped your function's invocation."
         )
         raise RecursiveInvocation(msg)
-    counts[mark] = min(count, MOST + 1)
+    counts[mark] = min(count, MAX_IN_CHAIN + 1)
     lineage = "|".join(f"1:{mark}:{count}" for mark, count in counts.items())
     return f"{_LINEAGE.sub('', trace_id)};Lineage={lineage}"
 

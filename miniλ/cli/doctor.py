@@ -126,7 +126,7 @@ class Probes:
             "cpu": {"share": MEMORY_MB / MB_PER_CPU},
             "descriptors": {"count": DESCRIPTORS},
             "tmp": {"megabytes": TMP_MB, "wait": self._wait("tmp")},
-            "files": {"path": str(self._supervisor.registry.path)},
+            "files": {"path": str(self._supervisor.parts.registry.path)},
             "siblings": {"pid": os.getpid()},
             "syscalls": {},
         }

@@ -1,8 +1,9 @@
 """Asynchronous invocation: how an accepted event runs, and what comes of it.
 
-Rule 1: an accepted event is on disk before its caller hears 202, and until its end is written.
+Rule 1: an accepted event is on disk before its caller gets 202, and until its end is written (in a
+state directory that is kept; a temporary one ends with its supervisor).
 
-Rule 2: an event runs at least once; a crash at any moment runs it again rather than not at all.
+Rule 2: an event runs at least once; after a crash at any moment it runs again.
 
 Rule 3: what comes of an event is committed with its end.
 

@@ -1,8 +1,9 @@
 """Delivery of asynchronous events: from accepted to ended.
 
-Theory of operation: an event is in the queue on disk from before its caller hears 202 until its end
-is written. Due events wait here by function, first in first out; as many of them run at once as the
-function has concurrency. `outcomes` decides what becomes of an event when its invocation has ended.
+Theory of operation: an event is in the queue on disk (in a state directory that is kept) before its
+caller gets 202, and until its end is written. Due events wait here by function, first in first out;
+as many of them run at once as the function has concurrency. `outcomes` decides what becomes of an
+event when its invocation has ended.
 
 Rule: what comes of an event is written in the transaction that ends it: both are on disk, or
 neither is.
@@ -27,7 +28,7 @@ from miniλ.errors import (
     Throttled,
 )
 from miniλ.events import queue
-from miniλ.events.outcomes import LEAST_PAUSE, End, Outcomes, Retry
+from miniλ.events.outcomes import MIN_PAUSE, End, Outcomes, Retry
 from miniλ.events.queue import AsyncEvent, QueuedEvent
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ MAX_EVENT = 1024 * 1024
 # Seconds that an event waits for a worker; then it is put back, and another one is tried.
 WAIT = 60.0
 # Seconds between two comparisons of due times with the clock, at most.
-MOST_SLEEP = 30.0
+MAX_SLEEP = 30.0
 # Pending events of a supervisor; above this a caller is throttled, with Lambda's reason.
-MOST_EVENTS = 100_000
+MAX_PENDING = 100_000
 QUEUE_FULL = "FunctionInvocationRateLimitExceeded"
-# The error type of an invocation that failed by our fault, and not by the function's.
-OURS = "Sandbox.Failure"
+# The error type of an invocation that failed by the supervisor's fault, not the function's.
+SANDBOX_FAILURE = "Sandbox.Failure"
 
 
 def too_large(size: int | str) -> RequestTooLarge:
@@ -76,15 +77,18 @@ class Delivery:
         self._running: Counter[str] = Counter()
         # By function: how many have ended and could not write that.
         self._unwritten: Counter[str] = Counter()
-        # Functions whose events could not be claimed; tried again after LEAST_PAUSE.
-        self._held: set[str] = set()
+        # Functions whose events could not be claimed; tried again after MIN_PAUSE.
+        self._on_hold: set[str] = set()
         # A heap of events that are due later: (due, number, function).
         self._later: list[tuple[float, int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         # `accept` raises these to its caller.
         self._tasks = Background(
-            facts, "a task of event delivery failed", self._task_ended, expects=LambdaError
+            facts,
+            "A task of event delivery failed; its events run again after the next start",
+            self._on_task_end,
+            expects=LambdaError,
         )
         self._is_open = False
         # Set while no task runs and no event is due.
@@ -98,7 +102,7 @@ class Delivery:
     # Open and close
 
     def open(self, functions: Functions, pool: Pool, invoker: Invoker) -> None:
-        """Begin with the backlog of an earlier life; call this when all functions are loaded."""
+        """Begin with the backlog of the previous supervisor; call it when functions are loaded."""
         self._functions, self._pool, self._invoker = functions, pool, invoker
         self._outcomes = Outcomes(functions, self._journal, self._retry)
         self._is_open = True
@@ -135,16 +139,16 @@ class Delivery:
     # Accept
 
     async def accept(self, event: AsyncEvent) -> None:
-        """Accept an event: when this returns it is on disk, and runs also after a crash.
+        """Accept an event; in a state directory that is kept, it is on disk when this returns.
 
-        Raises `RequestTooLarge`, `Throttled` above MOST_EVENTS, and `ServiceError` where it cannot
-        be written.
+        It then runs also after a crash. Raises `RequestTooLarge`, `Throttled` above MAX_PENDING,
+        and `ServiceError` if it cannot be written.
         """
         if not self._is_open:
             raise SupervisorClosed
         if len(event.payload) > MAX_EVENT:
             raise too_large(len(event.payload))
-        if self.count >= MOST_EVENTS:
+        if self.count >= MAX_PENDING:
             raise Throttled(QUEUE_FULL)
         # A task of its own: a caller that is cancelled meanwhile does not undo it.
         await asyncio.shield(self._background(self._accept(event)))
@@ -153,24 +157,24 @@ class Delivery:
         function = event.function
         if function in self._due or not self._room(function):
             (number,) = await self._queue.add(event)
-            self._came(function, number)
+            self._on_accepted(function, number)
             return
         # It runs at once: accepting and claiming it is one commit.
         self._running[function] += 1
         try:
             (number,) = await self._queue.add(event, running=True)
         except BaseException:
-            self._ended(function)
+            self._on_ended(function)
             raise
         self.count += 1
         self._background(self._deliver(QueuedEvent(number, event, queue.now(), 0, 0, 0)))
 
-    def _came(self, function: str, number: int) -> None:
+    def _on_accepted(self, function: str, number: int) -> None:
         self.count += 1
-        self._is_due(function, number)
+        self._add_due(function, number)
         self._begin(function)
 
-    def _is_due(self, function: str, number: int) -> None:
+    def _add_due(self, function: str, number: int) -> None:
         self._due.setdefault(function, deque()).append(number)
         self._quiet.clear()
 
@@ -182,7 +186,7 @@ class Delivery:
         woken = set()
         while self._later and self._later[0][0] <= now:
             _, number, function = heapq.heappop(self._later)
-            self._is_due(function, number)
+            self._add_due(function, number)
             woken.add(function)
         for function in woken:
             self._begin(function)
@@ -191,13 +195,13 @@ class Delivery:
             self._timer = None
         if self._later and self._is_open:
             # The loop's clock stands still while the machine sleeps, and `now` does not.
-            pause = min(self._later[0][0] - now, MOST_SLEEP)
+            pause = min(self._later[0][0] - now, MAX_SLEEP)
             self._timer = self._loop.call_later(pause, self._wake)
 
     def _begin(self, function: str) -> None:
         """Begin due events of a function, as many as it has concurrency for."""
         waiting = self._due.get(function)
-        if not waiting or not self._is_open or function in self._held or self._queue.has_stopped:
+        if not waiting or not self._is_open or function in self._on_hold or self._queue.has_stopped:
             return
         numbers = [waiting.popleft() for _ in range(min(self._room(function), len(waiting)))]
         if not waiting:
@@ -209,14 +213,14 @@ class Delivery:
     def _room(self, function: str) -> int:
         """Return how many more events of a function may run."""
         # At least one: an event of a function that may not run has to get to its end.
-        taken = self._running[function] + self._unwritten[function]
-        return max(0, max(1, self._pool.concurrency(function)) - taken)
+        used = self._running[function] + self._unwritten[function]
+        return max(0, max(1, self._pool.concurrency(function)) - used)
 
     async def _claim(self, function: str, numbers: list[int]) -> None:
         try:
             claimed = await self._queue.claim(numbers)
         except ServiceError as exc:
-            again = "" if self._queue.has_stopped else f"; tried again in {LEAST_PAUSE:g} s"
+            again = "" if self._queue.has_stopped else f"; tried again in {MIN_PAUSE:g} s"
             self._trouble(f"{len(numbers)} events of {function} cannot begin: {exc}{again}")
             self._hold(function, numbers)
             return
@@ -227,23 +231,23 @@ class Delivery:
                 "records in `minilambda events`"
             )
             self.count -= damaged
-            self._ended(function, damaged)
+            self._on_ended(function, damaged)
         for queued in claimed:
             self._background(self._deliver(queued))
 
     def _hold(self, function: str, numbers: list[int]) -> None:
-        """Let the events of a function wait for LEAST_PAUSE, these first, in their order."""
+        """Let the events of a function wait for MIN_PAUSE, these first, in their order."""
         self._due.setdefault(function, deque()).extendleft(reversed(numbers))
-        self._held.add(function)
-        self._ended(function, len(numbers))
+        self._on_hold.add(function)
+        self._on_ended(function, len(numbers))
 
         def release() -> None:
-            self._held.discard(function)
+            self._on_hold.discard(function)
             self._begin(function)
 
-        self._loop.call_later(LEAST_PAUSE, release)
+        self._loop.call_later(MIN_PAUSE, release)
 
-    def _ended(self, function: str, count: int = 1) -> None:
+    def _on_ended(self, function: str, count: int = 1) -> None:
         self._running[function] -= count
         if not self._running[function]:
             del self._running[function]
@@ -252,22 +256,22 @@ class Delivery:
     # One event
 
     async def _deliver(self, queued: QueuedEvent) -> None:
-        """Run an event, and return when what becomes of it is written."""
+        """Run an event, and return when its outcome is written."""
         event = queued.event
         try:
             outcome = await self._run(queued)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the event for ever
+        except Exception as exc:  # noqa: BLE001 - after a bug the event is retried
             self._trouble(
                 f"event {event.request_id} of {event.function} is tried again: {exc!r}, which is a "
                 "bug; please report it"
             )
-            outcome = self._refused(queued, repr(exc))
+            outcome = self._retry_for(queued, repr(exc))
         # Its end may be written in one commit with the beginning of the next.
-        self._ended(event.function)
+        self._on_ended(event.function)
         try:
             await self._write(queued, outcome)
         except ServiceError as exc:
-            again = "" if self._queue.has_stopped else f"tried again each {LEAST_PAUSE:g} s; "
+            again = "" if self._queue.has_stopped else f"tried again each {MIN_PAUSE:g} s; "
             self._trouble(
                 f"the end of event {event.request_id} of {event.function} is not written: {exc}; "
                 f"{again}until it is, a restart runs the event again"
@@ -278,9 +282,12 @@ class Delivery:
             self._begin(event.function)
 
     async def _write_later(self, queued: QueuedEvent, outcome: Retry | End) -> None:
-        """Try until it is written or we close; then the event counts a crash, and runs again."""
+        """Write an outcome, each second until it is written or delivery stops.
+
+        An event whose outcome is not written counts a crash at the next start, and runs again.
+        """
         while self._is_open:
-            await asyncio.sleep(LEAST_PAUSE)
+            await asyncio.sleep(MIN_PAUSE)
             with contextlib.suppress(ServiceError):
                 await self._write(queued, outcome)
                 return
@@ -295,7 +302,7 @@ class Delivery:
             heapq.heappush(self._later, (outcome.due, queued.number, function))
             self._wake()
             self._journal.record(
-                journal.EventPutBack(
+                journal.EventRetried(
                     request_id=request_id, function=function, seconds=pause, why=outcome.why
                 )
             )
@@ -304,18 +311,20 @@ class Delivery:
         self.count -= 1
         events = [each for each in outcome.outcomes if isinstance(each, AsyncEvent)]
         for event, number in zip(events, numbers, strict=True):
-            self._came(event.function, number)
+            self._on_accepted(event.function, number)
         self._journal.record(
-            journal.EventOver(request_id=request_id, function=function, condition=outcome.condition)
+            journal.EventEnded(
+                request_id=request_id, function=function, condition=outcome.condition
+            )
         )
 
     async def _run(self, queued: QueuedEvent) -> Retry | End:
         """Invoke the function, if the event may run; return what becomes of the event."""
         event, outcomes = queued.event, self._outcomes
         if not self._is_open:
-            return outcomes.interrupted(queued)
+            return outcomes.retry_for_close(queued)
         try:
-            end = outcomes.before(queued)
+            end = outcomes.end_without_run(queued)
             if end is not None:
                 return end
             function = self._functions.resolve(event.function, event.qualifier)
@@ -323,17 +332,17 @@ class Delivery:
                 function, event.payload, event.context, event.request_id, WAIT
             )
         except ResourceNotFound as exc:
-            return outcomes.deleted(queued, str(exc))
+            return outcomes.end_of_deleted(queued, str(exc))
         except LambdaError as exc:
-            return self._refused(queued, str(exc))
-        if response.invoked.error_type == OURS:
-            return self._refused(queued, OURS)
-        return outcomes.answered(queued, response)
+            return self._retry_for(queued, str(exc))
+        if response.invoked.error_type == SANDBOX_FAILURE:
+            return self._retry_for(queued, SANDBOX_FAILURE)
+        return outcomes.after_response(queued, response)
 
-    def _refused(self, queued: QueuedEvent, why: str) -> Retry:
+    def _retry_for(self, queued: QueuedEvent, why: str) -> Retry:
         if self._is_open:
-            return self._outcomes.refused(queued, why)
-        return self._outcomes.interrupted(queued)
+            return self._outcomes.retry_for_refusal(queued, why)
+        return self._outcomes.retry_for_close(queued)
 
     def _trouble(self, what: str) -> None:
         self._journal.record(journal.Trouble(what=what))
@@ -342,6 +351,6 @@ class Delivery:
         self._quiet.clear()
         return self._tasks.start(work)
 
-    def _task_ended(self) -> None:
+    def _on_task_end(self) -> None:
         if not self._tasks and not self._due:
             self._quiet.set()

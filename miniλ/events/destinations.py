@@ -36,7 +36,7 @@ def record(
     """Return the JSON document that a destination gets.
 
     `arn` is the function's, qualified; `attempts` is the number of invocations; `response` is the
-    last one's, None where there was none.
+    last one's, None if there was none.
     """
     document: dict[str, Any] = {
         "version": "1.0",
@@ -82,7 +82,7 @@ def dead_letter(request_id: str, payload: bytes, response: Response | None, why:
 
 
 def _json(payload: bytes) -> object:
-    """Return a payload as it came; as a string where it is no JSON, which a function may send."""
+    """Return a payload as it came; as a string if it is no JSON, which a function may send."""
     try:
         json.loads(payload.decode())
     except (ValueError, RecursionError):

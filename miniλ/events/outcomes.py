@@ -4,11 +4,12 @@
     the function failed          retried after `event_retry`, then twice that; then a record for
                                  OnFailure, and the event itself for the dead-letter queue
     no concurrency, or an        retried after 1 s, 2 s, 4 s ... at most 300 s, until it is older
-    error of ours                than MaximumEventAgeInSeconds; this uses up no retry
-    the supervisor died          run again when it is back; MOST_CRASHES times
+    error of miniλ               than MaximumEventAgeInSeconds; this uses up no retry
+    the supervisor died          run again after the next start; MAX_CRASHES times
 
-A record for a function is another event. A record for a service that is not here (SQS, SNS,
-EventBridge, S3) is kept by the queue, and so is an event of which nothing came.
+A destination that is a function gets its record as another event. A record for a service that
+miniλ does not have (SQS, SNS, EventBridge, S3) is kept by the queue. So is the event itself if it
+never ran to an end and has no destination: its function was deleted, or its supervisors died.
 
 Rule: these functions decide, and record trouble in the journal; `delivery` carries it out.
 
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from miniλ.model import Response
 
 # Lambda's rules for a function without PutFunctionEventInvokeConfig.
-MOST_RETRIES, MOST_AGE = 2, 6 * 3600
+MAX_RETRIES, MAX_AGE = 2, 6 * 3600
 # Lambda's backoff for what is not the function's fault.
-LEAST_PAUSE, MOST_PAUSE = 1.0, 300.0
+MIN_PAUSE, MAX_PAUSE = 1.0, 300.0
 # An event that was running at the death of this many supervisors is taken for the cause.
-MOST_CRASHES = 5
+MAX_CRASHES = 5
 
 
 class Rules(NamedTuple):
@@ -80,10 +81,10 @@ class Outcomes:
         self._journal = facts
         self._retry = retry
 
-    def before(self, queued: QueuedEvent) -> End | None:
+    def end_without_run(self, queued: QueuedEvent) -> End | None:
         """Return the end of an event that may not run any more, or None.
 
-        Raises `ResourceNotFound` where its function is deleted.
+        Raises `ResourceNotFound` if its function is deleted.
         """
         event = queued.event
         rules = self._rules(event)
@@ -91,12 +92,12 @@ class Outcomes:
             return self._end(queued, rules, "ZeroReservedConcurrency")
         if queue.now() - queued.accepted >= rules.age:
             return self._end(queued, rules, "EventAgeExceeded")
-        if queued.crashes >= MOST_CRASHES:
-            return self._poisoned(queued, rules)
+        if queued.crashes >= MAX_CRASHES:
+            return self._end_of_poisoned(queued, rules)
         return None
 
-    def answered(self, queued: QueuedEvent, response: Response) -> Retry | End:
-        """Return what becomes of an event whose function ran, and answered or failed."""
+    def after_response(self, queued: QueuedEvent, response: Response) -> Retry | End:
+        """Return a retry or the end of an event by the response of its function."""
         rules = self._rules(queued.event)
         failure = response.failure
         if failure is None:
@@ -107,26 +108,26 @@ class Outcomes:
         due = min(queue.now() + pause, queued.accepted + rules.age)
         return Retry(due, queued.attempts + 1, 0, failure.error_type)
 
-    def refused(self, queued: QueuedEvent, why: str) -> Retry:
-        """Return when an event runs that could not run now, by no fault of its function."""
-        pause = min(MOST_PAUSE, LEAST_PAUSE * 2 ** min(queued.refusals, 16))
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that not all come at once
+    def retry_for_refusal(self, queued: QueuedEvent, why: str) -> Retry:
+        """Return when an event is due again that could not run, by no fault of its function."""
+        pause = min(MAX_PAUSE, MIN_PAUSE * 2 ** min(queued.refusals, 16))
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads the retries of one cause
         now = queue.now()
         due = min(now + pause, queued.accepted + self._rules(queued.event).age)
-        return Retry(max(due, now + LEAST_PAUSE / 2), queued.attempts, queued.refusals + 1, why)
+        return Retry(max(due, now + MIN_PAUSE / 2), queued.attempts, queued.refusals + 1, why)
 
-    def interrupted(self, queued: QueuedEvent) -> Retry:
-        """Return that an event whose supervisor closes is due at once, with its counters."""
+    def retry_for_close(self, queued: QueuedEvent) -> Retry:
+        """Return a retry that is due at the next start, with the same counters."""
         return Retry(queue.now(), queued.attempts, queued.refusals, "the supervisor closed")
 
-    def deleted(self, queued: QueuedEvent, why: str) -> End:
-        """Return the end of an event whose function is deleted, and its destinations with it."""
+    def end_of_deleted(self, queued: QueuedEvent, why: str) -> End:
+        """Return the end of an event whose function, with its destinations, is deleted."""
         event = queued.event
         self._trouble(
             f"event {event.request_id} of {event.function} does not run ({why}): it is kept as a "
             "record, see `minilambda events`"
         )
-        return End("FunctionDeleted", (self._kept(event, why),))
+        return End("FunctionDeleted", (self._record_of(event, why),))
 
     def _rules(self, event: AsyncEvent) -> Rules:
         part = "" if event.qualifier == LATEST else event.qualifier
@@ -137,14 +138,14 @@ class Outcomes:
         except ResourceNotFound:
             passthrough = {}
         return Rules(
-            config.get("MaximumRetryAttempts", MOST_RETRIES),
-            config.get("MaximumEventAgeInSeconds", MOST_AGE),
+            config.get("MaximumRetryAttempts", MAX_RETRIES),
+            config.get("MaximumEventAgeInSeconds", MAX_AGE),
             targets.get("OnSuccess", {}).get("Destination", ""),
             targets.get("OnFailure", {}).get("Destination", ""),
             passthrough.get("DeadLetterConfig", {}).get("TargetArn", ""),
         )
 
-    def _poisoned(self, queued: QueuedEvent, rules: Rules) -> End:
+    def _end_of_poisoned(self, queued: QueuedEvent, rules: Rules) -> End:
         """Return the end of an event that was running at the death of too many supervisors."""
         event = queued.event
         why = f"a supervisor ended {queued.crashes} times while it ran"
@@ -153,11 +154,11 @@ class Outcomes:
             "`minilambda events`, or its destination"
         )
         end = self._end(queued, rules, "RetriesExhausted")
-        # Without a destination the event itself is kept, so that it can be looked at.
-        return end if end.outcomes else End(end.condition, (self._kept(event, why),))
+        # Without a destination the event itself is kept, for the operator.
+        return end if end.outcomes else End(end.condition, (self._record_of(event, why),))
 
-    def _kept(self, event: AsyncEvent, why: str) -> Record:
-        """Return a record of the event itself: it was accepted, and has no destination."""
+    def _record_of(self, event: AsyncEvent, why: str) -> Record:
+        """Return a record of an event that was accepted and reaches no destination."""
         return Record(event.request_id, "", event.payload.decode(errors="replace"), why)
 
     def _end(
@@ -177,13 +178,13 @@ class Outcomes:
             document = destinations.record(
                 event.request_id, arn, condition, count, event.payload, response
             )
-            outcomes.append(self._sent(event, target, document))
+            outcomes.append(self._sending(event, target, document))
         if rules.dead_letter and condition != "Success":
             letter = destinations.dead_letter(event.request_id, event.payload, response, condition)
             outcomes.append(self._unreachable(event, rules.dead_letter, letter))
         return End(condition, tuple(outcomes))
 
-    def _sent(self, event: AsyncEvent, target: str, document: bytes) -> AsyncEvent | Record:
+    def _sending(self, event: AsyncEvent, target: str, document: bytes) -> AsyncEvent | Record:
         """Return the event for a function that is a destination, or a record for any other."""
         if target.split(":")[2:3] != ["lambda"]:
             return self._unreachable(event, target, document)
@@ -191,9 +192,9 @@ class Outcomes:
         try:
             name, qualifier = names.function(target, None, self._functions.place)
             trace_id = event.context.trace_id
-            if trace_id is None or not traces.is_counted(trace_id):
-                trace_id = self._functions.traced(event.function, trace_id, request_id)
-            trace_id = self._functions.traced(name, trace_id, request_id)
+            if trace_id is None or not traces.has_lineage(trace_id):
+                trace_id = self._functions.extend_trace(event.function, trace_id, request_id)
+            trace_id = self._functions.extend_trace(name, trace_id, request_id)
         except LambdaError as exc:  # another region's, or a recursive loop
             return self._unreachable(event, target, document, str(exc))
         context = InvocationContext(trace_id=trace_id, arn=target)
@@ -202,7 +203,7 @@ class Outcomes:
     def _unreachable(
         self, event: AsyncEvent, target: str, document: bytes, error: str = ""
     ) -> Record:
-        """Return the record that the queue keeps for a target that cannot be reached from here."""
+        """Return the record that the queue keeps for a target that miniλ does not reach."""
         if error:
             self._trouble(
                 f"the record of event {event.request_id} of {event.function} cannot be sent to "

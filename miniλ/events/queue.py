@@ -1,7 +1,7 @@
 """The event queue: accepted asynchronous events on disk, until each one's end is written.
 
-Rule 1: an accepted event is on disk, and stays there until its end is written: a crash at any
-moment runs an event again rather than not at all.
+Rule 1: an accepted event is on disk, and stays there until its end is written (in a state directory
+that is kept): after a crash at any moment it runs again.
 
 Rule 2: that an event runs is written before it runs. An event that is marked as running when the
 queue is opened was running when the supervisor died, and counts a crash.
@@ -28,14 +28,14 @@ import msgspec
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.events import recovery
 from miniλ.store import database
-from miniλ.store.writer import LEAST_FREE, Ballast, Writer
+from miniλ.store.writer import MIN_FREE, Ballast, Writer
 from miniλ.worker.equipment import NO_CONTEXT, InvocationContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 # The newest records that are kept; older ones are dropped.
-MOST_RECORDS = 1000
+MAX_RECORDS = 1000
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,16 +53,16 @@ class AsyncEvent(NamedTuple):
     def columns(self) -> tuple[str | None, ...]:
         """Its texts, in the order of the table."""
         context = self.context
-        beside = context.client_context, context.identity, context.trace_id, context.arn
-        return (self.request_id, self.function, self.qualifier, *beside)
+        texts = context.client_context, context.identity, context.trace_id, context.arn
+        return (self.request_id, self.function, self.qualifier, *texts)
 
 
 class QueuedEvent(NamedTuple):
     """An event that is claimed to run.
 
     `accepted` is in seconds of `now()`. `attempts` counts failures of its function, `refusals` the
-    refusals since the last attempt (no concurrency, or an error of ours), `crashes` the supervisors
-    that died while it ran.
+    refusals since the last attempt (no concurrency, or an error of miniλ), `crashes` the
+    supervisors that died while it ran.
     """
 
     number: int
@@ -118,14 +118,15 @@ class EventQueue:
         # Number, function and due time of every event at opening; the reader takes the list away.
         self.backlog: list[tuple[int, str, float]] = []
         self._sql = database.statements("miniλ.events", "queue.sql")
-        # A recovered file that is whole, and not yet in the damaged one's place.
+        # A recovered file that is whole, and not yet in the damaged one's place. Its name stays: a
+        # supervisor of another version may have written it and died before `_swap`.
         self._recovered = path.with_name(f"{path.name}.salvaged")
         ballast = Ballast(path, "The event cannot be queued") if durable else None
         try:
             try:
                 self._database = self._open()
             except sqlite3.OperationalError:
-                if ballast is None or ballast.free >= LEAST_FREE:
+                if ballast is None or ballast.free >= MIN_FREE:
                     raise
                 ballast.drop()
                 self._database = self._open()
@@ -148,12 +149,12 @@ class EventQueue:
             )
         with contextlib.ExitStack() as undo:
             try:
-                opened = undo.enter_context(contextlib.closing(self._connect()))
-                why = str(opened.execute("PRAGMA quick_check").fetchone()[0])
+                connection = undo.enter_context(contextlib.closing(self._connect()))
+                why = str(connection.execute("PRAGMA quick_check").fetchone()[0])
                 if why == "ok":
-                    self._begin(opened)
+                    self._begin(connection)
                     undo.pop_all()
-                    return opened
+                    return connection
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                     raise  # of the disk, or of file permissions: the content may be sound
@@ -161,30 +162,30 @@ class EventQueue:
             except sqlite3.DatabaseError as exc:
                 why = str(exc)
         with contextlib.ExitStack() as undo:
-            opened = undo.enter_context(contextlib.closing(self._recover(why)))
-            self._begin(opened)
+            connection = undo.enter_context(contextlib.closing(self._recover(why)))
+            self._begin(connection)
             undo.pop_all()
-            return opened
+            return connection
 
     def _connect(self) -> sqlite3.Connection:
-        opened = database.connect(self.path, self._sql, durable=self.durable)
+        connection = database.connect(self.path, self._sql, durable=self.durable)
         # An ended event's pages are not overwritten with zeros: that would write each event twice.
-        opened.execute("PRAGMA secure_delete=OFF")
-        opened.text_factory = _text
-        return opened
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.text_factory = _text
+        return connection
 
-    def _begin(self, opened: sqlite3.Connection) -> None:
+    def _begin(self, connection: sqlite3.Connection) -> None:
         """Move times into this boot, and count a crash for each event that was running."""
         # Without an id every opening counts as another boot: ages then go by the calendar.
         boot = _boot_id() or os.urandom(16).hex()
         times = {"now": now(), "wall": time.time()}
-        with opened:
-            opened.execute("BEGIN IMMEDIATE")
-            if opened.execute(self._sql["boot"]).fetchone()[0] != boot:
-                opened.execute(self._sql["move to this boot"], times)
-                opened.execute(self._sql["write boot"], (boot,))
-            opened.execute(self._sql["end the last life"], times)
-        self.backlog = opened.execute(self._sql["all"]).fetchall()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute(self._sql["boot"]).fetchone()[0] != boot:
+                connection.execute(self._sql["move to this boot"], times)
+                connection.execute(self._sql["write boot"], (boot,))
+            connection.execute(self._sql["end the last life"], times)
+        self.backlog = connection.execute(self._sql["all"]).fetchall()
 
     def _recover(self, why: str) -> sqlite3.Connection:
         """Copy the readable rows of a damaged file into a new one, and swap the two.
@@ -195,16 +196,16 @@ class EventQueue:
         new = self.path.with_name(f"{self.path.name}.new")
         _unlink(new)
         kept = 0
-        opened = database.connect(new, self._sql, durable=self.durable)
-        with contextlib.closing(opened):
-            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with opened:
-                opened.execute("BEGIN IMMEDIATE")
+        connection = database.connect(new, self._sql, durable=self.durable)
+        with contextlib.closing(connection):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
                 for row in recovery.rows(str(self.path), new, self._sql["recover"]):
                     # A damaged value may be of another type than its column.
                     with contextlib.suppress(sqlite3.IntegrityError):
-                        kept += opened.execute(self._sql["recovered"], row).rowcount
-            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                        kept += connection.execute(self._sql["recovered"], row).rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _unlink(new, "-wal", "-shm")
         os.rename(new, self._recovered)
         aside = self._swap()
@@ -229,7 +230,7 @@ class EventQueue:
     async def add(self, *events: AsyncEvent, running: bool = False) -> list[int]:
         """Accept events, due now; return their numbers, in order, when they are on disk.
 
-        `running` claims them in the same transaction. Raises `ServiceError`, also where the disk is
+        `running` claims them in the same transaction. Raises `ServiceError`, also if the disk is
         about to be full: then none is accepted.
         """
         size = sum(len(event.payload) for event in events)
@@ -307,7 +308,7 @@ class EventQueue:
             row = (*record[:4], time.time())
             connection.execute(self._sql["write record"], row)
         if records:
-            connection.execute(self._sql["drop old records"], (MOST_RECORDS,))
+            connection.execute(self._sql["drop old records"], (MAX_RECORDS,))
 
     async def records(self) -> list[Record]:
         """Return the records for targets that could not be reached, oldest first."""
@@ -337,11 +338,11 @@ def read(path: Path) -> tuple[list[PendingEvents], list[Record]]:
     """
     sql = database.statements("miniλ.events", "queue.sql")
     try:
-        with database.reading(path) as opened:
-            opened.execute("BEGIN")  # one state of the file for all three queries
-            boot = opened.execute(sql["boot"]).fetchone()[0]
-            rows = opened.execute(sql["pending"]).fetchall()
-            records = [Record(*row) for row in opened.execute(sql["records"])]
+        with database.reading(path) as connection:
+            connection.execute("BEGIN")  # one state of the file for all three queries
+            boot = connection.execute(sql["boot"]).fetchone()[0]
+            rows = connection.execute(sql["pending"]).fetchall()
+            records = [Record(*row) for row in connection.execute(sql["records"])]
     except sqlite3.Error as exc:
         msg = f"The event queue {path} cannot be read: {exc}"
         raise ServiceError(msg) from exc
@@ -360,7 +361,7 @@ def read(path: Path) -> tuple[list[PendingEvents], list[Record]]:
 
 
 def _boot_id() -> str:
-    """Return the id of this boot of the machine, "" where the kernel does not say."""
+    """Return the id of this boot of the machine, "" if the kernel has none."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -375,11 +376,11 @@ def _unlink(path: Path, *ends: str) -> None:
 
 
 def _checksum(event: AsyncEvent) -> int:
-    """Return the checksum that is kept beside an event, to notice damage."""
+    """Return the checksum of an event's row, by which `claim` notices damage."""
     texts = "\0".join(f"{each}" for each in event.columns)
     return zlib.crc32(texts.encode(errors="replace"), zlib.crc32(event.payload))
 
 
 def _text(stored: bytes) -> str:
-    """Return a text as it is on disk; a damaged one too, which its checksum gives away."""
+    """Return a text as it is on disk, damaged or not: `claim` compares the checksum."""
     return stored.decode(errors="replace")

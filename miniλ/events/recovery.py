@@ -1,8 +1,8 @@
 """Recovery of a damaged SQLite file: every row that can still be read.
 
 Two ways, both on a copy: around the damage, by ranges of rowids that are halved until they can be
-read; and, where no range can be read, with the head of a sound file, since all of a head but the
-file's length can be had anew.
+read; and, if no range can be read, with SQLite's header (the first 100 bytes) of a sound file. All
+of a header but the number of pages can be taken from another file of the same schema.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Failed reads after which the rest of a file is given up: a read takes microseconds.
-MOST_FAILURES = 10_000
-HEAD = 100
+MAX_FAILURES = 10_000
+# Bytes of SQLite's header.
+HEADER = 100
 
 
 def rows(damaged: str, sound: Path, select: str) -> list[tuple[Any, ...]]:
@@ -46,16 +47,18 @@ def rows(damaged: str, sound: Path, select: str) -> list[tuple[Any, ...]]:
 
 
 def _mend(path: str, sound: Path) -> None:
-    """Give a file the head of another, with its own length in it: bytes 16 and 28.
+    """Give a file the header of another, with its own number of pages.
+
+    The header has the page size at byte 16, the number of pages at byte 28.
 
     Source: https://www.sqlite.org/fileformat.html, "The Database Header".
     """
     with sound.open("rb") as file:
-        head = bytearray(file.read(HEAD))
-    page = int.from_bytes(head[16:18], "big")
-    head[28:32] = (os.path.getsize(path) // page).to_bytes(4, "big")
+        header = bytearray(file.read(HEADER))
+    page = int.from_bytes(header[16:18], "big")
+    header[28:32] = (os.path.getsize(path) // page).to_bytes(4, "big")
     with open(path, "r+b") as file:
-        file.write(head)
+        file.write(header)
 
 
 def _readable(path: str, select: str) -> list[tuple[Any, ...]]:
@@ -63,7 +66,7 @@ def _readable(path: str, select: str) -> list[tuple[Any, ...]]:
     readable: list[tuple[Any, ...]] = []
     ranges, failures = [(1, 1 << 62)], 0
     with contextlib.closing(sqlite3.connect(path)) as broken:
-        while ranges and failures < MOST_FAILURES:
+        while ranges and failures < MAX_FAILURES:
             first, last = ranges.pop()
             try:
                 readable += broken.execute(select, (first, last)).fetchall()

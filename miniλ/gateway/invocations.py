@@ -97,7 +97,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
             "Content-Type": eventstream.CONTENT_TYPE,
             "x-amzn-RequestId": call.request_id,
             "X-Amz-Executed-Version": function.version,
-            traces.HEADER: traces.answered(context.trace_id or ""),
+            traces.HEADER: traces.for_response(context.trace_id or ""),
         }
     )
     try:
@@ -171,7 +171,7 @@ def _context(call: Call, request: web.BaseRequest, name: str, qualifier: str) ->
     trace = request.headers.get(traces.HEADER)
     return InvocationContext(
         client_context=None if client_context is None else _client_context(client_context),
-        trace_id=functions.traced(name, trace, call.request_id),
+        trace_id=functions.extend_trace(name, trace, call.request_id),
         arn=place.function(name, qualifier) if qualifier or place is not functions.place else None,
     )
 
@@ -196,7 +196,7 @@ def _answer(response: Response, request_id: str, trace_id: str) -> web.Response:
         "x-amzn-RequestId": request_id,
         "x-amzn-Remapped-Content-Length": "0",
         "X-Amz-Executed-Version": response.executed_version,
-        traces.HEADER: traces.answered(trace_id),
+        traces.HEADER: traces.for_response(trace_id),
     }
     if response.is_failure:
         headers["X-Amz-Function-Error"] = "Unhandled"

@@ -87,11 +87,11 @@ def unpack(archive: Path, target: Path, limit: int) -> None:
         directories = _check_places(entries)
         if sum(entry.size for entry in entries) > limit:
             raise too_large(limit)
-        # chmod, since mkdir applies our umask: a worker may run as another user.
+        # chmod, since mkdir applies the umask: a worker may run as another user.
         for directory in ["", *directories]:
             place = os.path.join(target, directory)
             os.mkdir(place)
-            os.chmod(place, 0o755)  # noqa: S103 - the directory above is ours alone
+            os.chmod(place, 0o755)  # noqa: S103 - `store.packages` made its parent 0700
         texts = {}
         for entry in entries:
             if entry.kind == stat.S_IFREG:
@@ -110,7 +110,7 @@ def too_large(limit: int) -> InvalidParameterValue:
     return InvalidParameterValue(f"Unzipped size must be smaller than {limit} bytes")
 
 
-def _damaged(what: str = "") -> InvalidParameterValue:
+def _damage_error(what: str = "") -> InvalidParameterValue:
     return InvalidParameterValue(f"{DAMAGED} {what}" if what else DAMAGED)
 
 
@@ -124,29 +124,29 @@ def _read_entries(descriptor: int) -> list[_ZipEntry]:
     at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(central):
-            raise _damaged()
+            raise _damage_error()
         header = _CENTRAL.unpack_from(central, at)
         name_at = at + _CENTRAL.size
         extra_at = name_at + header[10]
         at = extra_at + header[11] + header[12]
         if header[0] != b"PK\1\2" or at > len(central):
-            raise _damaged()
+            raise _damage_error()
         raw, extra = central[name_at:extra_at], central[extra_at : extra_at + header[11]]
         size, compressed, offset = _sizes(header, extra)
         headers.append((shift + offset, raw, header, compressed, size))
     if at != len(central):
-        raise _damaged()
+        raise _damage_error()
     headers.sort()
     entries = []
     end = 0
     for offset, raw, header, compressed, size in headers:
         # Bytes that belong to two entries would make a small archive large.
         if offset < end:
-            raise _damaged(f"The content of {_shown(raw)} overlaps with another's")
+            raise _damage_error(f"The content of {_shown(raw)} overlaps with another's")
         data = _data_start(descriptor, offset, raw)
         end = data + compressed
         if end > start:
-            raise _damaged(f"The content of {_shown(raw)} overlaps with the directory")
+            raise _damage_error(f"The content of {_shown(raw)} overlaps with the directory")
         entries.append(_entry(raw, header, compressed, size, data))
     return entries
 
@@ -166,7 +166,7 @@ def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
     while True:
         at = tail.rfind(b"PK\5\6", 0, at)
         if at < 0:
-            raise _damaged()
+            raise _damage_error()
         if at + _END.size > len(tail):
             continue
         _, disk, first_disk, here, count, size, offset, comment = _END.unpack_from(tail, at)
@@ -179,11 +179,11 @@ def _central_directory(descriptor: int) -> tuple[int, int, bytes, int]:
         end -= _LOCATOR.size + _END64.size
         record = os.pread(descriptor, _END64.size, end) if end >= 0 else b""
         if not record.startswith(b"PK\6\6"):
-            raise _damaged()
+            raise _damage_error()
         _, _, _, _, disk, first_disk, here, count, size, offset = _END64.unpack(record)
     shift = end - size - offset
     if disk or first_disk or here != count or shift < 0:
-        raise _damaged()
+        raise _damage_error()
     if count == 0:
         raise InvalidParameterValue(EMPTY)
     if count > MAX_ENTRIES:
@@ -203,7 +203,7 @@ def _sizes(header: tuple[int, ...], extra: bytes) -> tuple[int, int, int]:
             for index, value in enumerate(values):
                 if value == _ELSEWHERE:
                     if len(field) < _NUMBER.size:
-                        raise _damaged()
+                        raise _damage_error()
                     (values[index],) = _NUMBER.unpack_from(field)
                     field = field[_NUMBER.size :]
             break
@@ -216,10 +216,10 @@ def _data_start(descriptor: int, offset: int, raw: bytes) -> int:
     """Return where the data of an entry starts; its local header must have the same name."""
     local = os.pread(descriptor, _LOCAL.size + len(raw), offset)
     if len(local) != _LOCAL.size + len(raw):
-        raise _damaged()
+        raise _damage_error()
     header = _LOCAL.unpack_from(local)
     if header[0] != b"PK\3\4" or header[9] != len(raw) or local[_LOCAL.size :] != raw:
-        raise _damaged(f"{_shown(raw)} has another name where its content is")
+        raise _damage_error(f"{_shown(raw)} has another name where its content is")
     return offset + len(local) + int(header[10])
 
 
@@ -231,9 +231,11 @@ def _entry(
     if flags & (_ENCRYPTED | _PATCH):
         raise InvalidParameterValue(f"The archive is encrypted: {_shown(raw)}")
     if method not in (_STORED, _DEFLATED):
-        raise _damaged(f"{_shown(raw)} is compressed by method {method}: only deflate is known")
+        raise _damage_error(
+            f"{_shown(raw)} is compressed by method {method}: only deflate is known"
+        )
     if method == _STORED and size != compressed:
-        raise _damaged(f"{_shown(raw)} has two sizes")
+        raise _damage_error(f"{_shown(raw)} has two sizes")
     mode = attributes >> 16
     named_directory = raw.endswith(b"/")
     kind = stat.S_IFMT(mode) or (stat.S_IFDIR if named_directory else stat.S_IFREG)
@@ -243,7 +245,7 @@ def _entry(
         msg = f"The archive holds something that is no file: {_shown(raw)}"
         raise InvalidParameterValue(msg)
     if kind == stat.S_IFDIR and size:
-        raise _damaged(f"{_shown(raw)} is a directory that has content")
+        raise _damage_error(f"{_shown(raw)} is a directory that has content")
     return _ZipEntry(name, kind, bool(mode & 0o111), method, checksum, compressed, size, start)
 
 
@@ -282,32 +284,32 @@ def _check_places(entries: list[_ZipEntry]) -> dict[str, bool]:
     on whether they are the same. Upper and lower case are different, as they are on Linux.
     """
     directories: dict[str, bool] = {}  # the value: whether it has an entry of its own
-    taken: dict[str, str] = {}
+    names: dict[str, str] = {}
     for entry in entries:
         *above, _ = entry.name.split("/")
         if above and (parent := "/".join(above)) not in directories:
             for depth in range(1, len(above) + 1):
                 parent = "/".join(above[:depth])
                 if parent not in directories:
-                    _take(parent, taken)
+                    _take(parent, names)
                     directories[parent] = False
         if entry.kind == stat.S_IFDIR and directories.get(entry.name) is False:
             directories[entry.name] = True
         elif entry.name:
-            _take(entry.name, taken)
+            _take(entry.name, names)
             if entry.kind == stat.S_IFDIR:
                 directories[entry.name] = True
     return directories
 
 
-def _take(name: str, taken: dict[str, str]) -> None:
+def _take(name: str, names: dict[str, str]) -> None:
     place = unicodedata.normalize("NFC", name)
-    if place in taken:
-        msg = f"The archive holds two things in one place: {taken[place]!r} and {name!r}"
+    if place in names:
+        msg = f"The archive holds two things in one place: {names[place]!r} and {name!r}"
         raise InvalidParameterValue(msg)
-    taken[place] = name
+    names[place] = name
     # A directory that only a name implies costs an inode too, up to 63 for one name.
-    if len(taken) > MAX_ENTRIES:
+    if len(names) > MAX_ENTRIES:
         msg = f"The archive has more than {MAX_ENTRIES} files and directories"
         raise InvalidParameterValue(msg)
 
@@ -349,7 +351,7 @@ def _content(descriptor: int, entry: _ZipEntry) -> Iterator[bytes]:
         if not waiting and at < end:
             waiting = os.pread(descriptor, min(PIECE, end - at), at)
             if not waiting:
-                raise _damaged()  # the file was truncated meanwhile
+                raise _damage_error()  # the file was truncated meanwhile
             at += len(waiting)
         if inflate is None:
             data, waiting = waiting, b""
@@ -357,7 +359,7 @@ def _content(descriptor: int, entry: _ZipEntry) -> Iterator[bytes]:
             try:
                 data = inflate.decompress(waiting, PIECE)
             except zlib.error as exc:
-                raise _damaged(f"{entry.name!r}: {exc}") from exc
+                raise _damage_error(f"{entry.name!r}: {exc}") from exc
             waiting = inflate.unconsumed_tail
         size += len(data)
         if size > entry.size:
@@ -370,6 +372,6 @@ def _content(descriptor: int, entry: _ZipEntry) -> Iterator[bytes]:
             break
     whole = at == end and (inflate is None or (inflate.eof and not inflate.unused_data))
     if size != entry.size or not whole:
-        raise _damaged(f"{entry.name!r} has not the size that it declares")
+        raise _damage_error(f"{entry.name!r} has not the size that it declares")
     if checksum != entry.checksum:
-        raise _damaged(f"{entry.name!r} has not the checksum that it declares")
+        raise _damage_error(f"{entry.name!r} has not the checksum that it declares")

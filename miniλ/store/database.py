@@ -49,9 +49,9 @@ def connect(path: Path, sql: dict[str, str], *, durable: bool) -> sqlite3.Connec
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a database for reading; another process may have it open."""
-    opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    with contextlib.closing(opened):
-        yield opened
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    with contextlib.closing(connection):
+        yield connection
 
 
 def _migrate(database: sqlite3.Connection, sql: dict[str, str]) -> None:

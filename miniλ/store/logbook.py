@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from miniλ import journal
+from miniλ.background import Background
 from miniλ.errors import ResourceNotFound, ServiceError
-from miniλ.model import Invoked, Response
+from miniλ.model import FUNCTION_NAME, Invoked, Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -47,12 +48,12 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_STREAMS = 10_000
 # A file above this becomes the older one, so a reader of a group reads two of this size at most.
 ROTATE_BYTES = 8 * 1024 * 1024
-# The least that one append writes, where there is more. An append that fails is taken back whole.
+# An append writes at least this, if there is more. An append that fails is taken back whole.
 PIECE_BYTES = 1024 * 1024
 
 PREFIX = "/aws/lambda/"
-_GROUP = re.compile(PREFIX + r"([a-zA-Z0-9-_]{1,64})")
-_FILE = re.compile(r"([a-zA-Z0-9-_]{1,64})\.jsonl(?:\.1)?")
+_GROUP = re.compile(rf"{PREFIX}({FUNCTION_NAME})")
+_FILE = re.compile(rf"({FUNCTION_NAME})\.jsonl(?:\.1)?")
 # Digits of an id: the invocation's number, which begins at nanoseconds since 1970, and the line's.
 _NUMBER, _LINE = 20, 8
 _BEYOND_IDS: int = 10 ** (_NUMBER + _LINE)
@@ -122,7 +123,7 @@ class Logbook:
         # By stream: when its latest invocation was answered.
         self._latest: dict[str, float] = {}
         self._number = time.time_ns()
-        self._alone = asyncio.Lock()
+        self._files_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
         where = "memory" if self._directory is None else str(self._directory)
@@ -181,15 +182,15 @@ class Logbook:
         if self._directory is None:
             yield
             return
-        flushing = asyncio.create_task(self._flush_on(facts))
+        flusher = Background(facts, "Logs are not flushed any more until the supervisor closes")
+        flusher.start(self._flush_each_second(facts))
         try:
             yield
         finally:
-            flushing.cancel()
-            await asyncio.gather(flushing, return_exceptions=True)
+            await flusher.cancel()
             await self._flush_or_record(facts)
 
-    async def _flush_on(self, facts: Journal) -> None:
+    async def _flush_each_second(self, facts: Journal) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self._flush_or_record(facts)
@@ -199,6 +200,9 @@ class Logbook:
             await self.flush()
         except ServiceError as exc:
             facts.record(journal.Trouble(what=f"Logs wait in memory for the next flush: {exc}"))
+        except Exception as exc:  # noqa: BLE001 - a bug costs one batch, not all later ones
+            what = f"Logs of the last second are lost: {exc!r}, which is a bug; please report it"
+            facts.record(journal.Trouble(what=what))
 
     async def flush(self) -> None:
         """Write to the directory what is only in memory; without a directory, do nothing.
@@ -232,17 +236,17 @@ class Logbook:
         is from `start` to before `end` in milliseconds, and whose message `matches`. Raises
         `ResourceNotFound` for a group or a stream that does not exist.
         """
-        wanted = None if streams is None else frozenset(streams)
+        chosen = None if streams is None else frozenset(streams)
 
         def choose(entries: list[_LogEntry]) -> list[LogEvent]:
             events = self._read(group, entries)
-            if wanted is not None and not wanted <= {event.stream for event in events}:
+            if chosen is not None and not chosen <= {event.stream for event in events}:
                 msg = "The specified log stream does not exist."
                 raise ResourceNotFound(msg)
             return [
                 event
                 for event in events
-                if (wanted is None or event.stream in wanted)
+                if (chosen is None or event.stream in chosen)
                 and event.stream.startswith(prefix)
                 and (start is None or event.timestamp >= start)
                 and (end is None or event.timestamp < end)
@@ -254,12 +258,12 @@ class Logbook:
     # One task at a time
 
     async def _exclusively(self, work: Callable[[], Awaitable[T]]) -> T:
-        async def alone() -> T:
-            async with self._alone:
+        async def locked() -> T:
+            async with self._files_lock:
                 return await work()
 
         # A thread cannot be cancelled: the next caller waits until this one's work is done.
-        return await asyncio.shield(asyncio.create_task(alone()))
+        return await asyncio.shield(asyncio.create_task(locked()))
 
     async def _reading(self, read: Callable[[list[_LogEntry]], T]) -> T:
         async def work() -> T:
@@ -278,7 +282,11 @@ class Logbook:
         if self._directory is None or not self._entries:
             return
         batch, self._entries, self._bytes = self._entries, deque(), 0
-        rest, error = await asyncio.to_thread(_append, self._directory, batch)
+        try:
+            rest, error = await asyncio.to_thread(_append, self._directory, batch)
+        except Exception:
+            self.dropped += len(batch)
+            raise
         if error is not None:
             self._entries.extendleft(reversed(rest))
             self._bytes += sum(len(entry.printed) + len(entry.init_log) for entry in rest)

@@ -83,14 +83,15 @@ def publish(
     this returns. The file of an `Upload` is moved, any other source is copied.
 
     Raises `InvalidParameterValue` with what is wrong with the code, `EntityTooLarge` for a zip
-    above 50 MB, `ServiceError` where the code cannot be written. Nothing of it is left then.
+    above 50 MB (250 MB for an `Upload`, which may be an object of S3), `ServiceError` if the code
+    cannot be written. Nothing of it is left then.
     """
     uploaded = isinstance(source, Upload)
-    given = source.path if isinstance(source, Upload) else source
-    if not os.fspath(given):
+    location = source.path if isinstance(source, Upload) else source
+    if not os.fspath(location):
         msg = "The code must be a directory or a .zip file, got an empty path"
         raise InvalidParameterValue(msg)
-    path = Path(given)
+    path = Path(location)
     is_directory = path.is_dir()
     if not is_directory and not path.is_file():
         msg = f"The code is neither a directory nor a .zip file: {path}"
@@ -125,15 +126,15 @@ def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:
     """Return a directory in the store with several packages merged, later ones over earlier ones.
 
     This is /opt for a function's layers. Files are hard links to those of the parts. Raises
-    `InvalidParameterValue` for more than Lambda's 250 MB, or where links of one part lead out
-    through those of another; `ServiceError` where it cannot be written.
+    `InvalidParameterValue` for more than Lambda's 250 MB, or if links of one part lead out
+    through those of another; `ServiceError` if it cannot be written.
     """
     names = "\0".join(["layers", *(part.name for part in parts)])
     target = store / hashlib.sha256(names.encode()).hexdigest()
     try:
         with _staging(store) as (staging, descriptor):
             if not target.is_dir():
-                _lay_over_each_other(parts, staging / "code")
+                _merge_into(staging / "code", parts)
             _publish_staged(staging, target, descriptor if durable else None)
     except OSError as exc:
         msg = f"The layers cannot be merged: {exc}"
@@ -214,15 +215,15 @@ def _staging(store: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
-    """Give staged files their final names; `durable` is the opened store where it is kept.
+def _publish_staged(staging: Path, target: Path, store_descriptor: int | None) -> None:
+    """Give staged files their final names; `store_descriptor` is None if none has to be durable.
 
     The archive comes first: code without an archive counts as published from a directory.
     """
     names = ((staging / "zip", kept_archive(target)), (staging / "code", target))
     fresh = [(old, new) for old, new in names if old.exists() and not new.exists()]
     # One syncfs: an fsync of each file takes ten times as long, on a slow disk a hundred times.
-    if durable is not None and fresh and _libc.syncfs(durable) != 0:
+    if store_descriptor is not None and fresh and _libc.syncfs(store_descriptor) != 0:
         raise OSError(ctypes.get_errno(), "syncfs")
     for old, new in fresh:
         try:
@@ -231,8 +232,8 @@ def _publish_staged(staging: Path, target: Path, durable: int | None) -> None:
             # The same code was published meanwhile: this copy of it is dropped.
             if not new.exists():
                 raise
-    if durable is not None:
-        os.fsync(durable)
+    if store_descriptor is not None:
+        os.fsync(store_descriptor)
 
 
 def _move_archive(source: Path, target: Path) -> tuple[bytes, int]:
@@ -247,7 +248,7 @@ def _move_archive(source: Path, target: Path) -> tuple[bytes, int]:
 
 
 def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
-    """Copy a zip, so that its owner changes nothing any more; return its digest and size."""
+    """Copy a zip, which its owner may change afterwards; return its digest and size."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while data := reader.read(PIECE):
@@ -260,7 +261,8 @@ def _copy_archive(source: Path, target: Path) -> tuple[bytes, int]:
     return digest.digest(), size
 
 
-def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
+def _merge_into(code: Path, parts: Sequence[Path]) -> None:
+    """Link or copy the files of packages into a new directory, later ones over earlier ones."""
     if sum(map(unzipped_size, parts)) > MAX_UNZIPPED:
         # Lambda's message, as its users report it.
         msg = f"Layers consume more than the available size of {MAX_UNZIPPED} bytes"
@@ -292,7 +294,7 @@ def _lay_over_each_other(parts: Sequence[Path], code: Path) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    # chmod, since mkdir applies our umask: a worker may run as another user.
+    # chmod, since mkdir applies the umask: a worker may run as another user.
     path.mkdir()
     path.chmod(0o755)
 

@@ -1,6 +1,6 @@
 """The registry: resources and the ledger of one state directory, in SQLite.
 
-Rule 1: a `Writer` writes (WAL, synchronous=FULL where the state directory is kept), so an fsync
+Rule 1: a `Writer` writes (WAL, synchronous=FULL if the state directory is kept), so an fsync
 never holds the event loop; a function's row is on disk before `write` returns.
 
 Rule 2: reads are from memory. The database is read once, when it is opened, and a value that was
@@ -95,12 +95,12 @@ class Registry:
 
     def _load(self) -> None:
         for kind, name, part, document in self._database.execute(self._sql["resources"]):
-            known = KINDS.get(kind)
-            if known is None:
+            known_kind = KINDS.get(kind)
+            if known_kind is None:
                 self.unknown_kinds.add(kind)
                 continue
             try:
-                value = msgspec.json.decode(document, type=known.type)
+                value = msgspec.json.decode(document, type=known_kind.type)
             except (msgspec.MsgspecError, InvalidParameterValue, RecursionError) as exc:
                 msg = (
                     f"the {kind} {name!r} {part!r} is not as this version writes it ({exc}); start "
@@ -108,7 +108,7 @@ class Registry:
                 )
                 raise InvalidParameterValue(msg) from exc
             self._resources[kind].setdefault(name, {})[part] = value
-            if unknown := _unknown_fields(document, known):
+            if unknown := _unknown_fields(document, known_kind):
                 self._unknown_fields[kind, name, part] = unknown
 
     @property
@@ -154,13 +154,13 @@ class Registry:
             connection.executemany(self._sql["delete_resource"], deletes)
             connection.executemany(self._sql["put_resource"], puts)
 
-        def written(step: asyncio.Future[None]) -> None:
+        def on_written(step: asyncio.Future[None]) -> None:
             if step.exception() is None:
                 self._apply(changes)
 
         step = self._writer.run(write)
-        # By the step, not below: memory has what the disk has, also where the caller has gone.
-        step.add_done_callback(written)
+        # In the step's callback: memory has what the disk has, also if the caller is cancelled.
+        step.add_done_callback(on_written)
         await asyncio.shield(step)
 
     def _apply(self, changes: tuple[Change, ...]) -> None:
@@ -211,7 +211,7 @@ class Registry:
     async def _flush_or_keep(self) -> None:
         try:
             await self.flush()
-        except ServiceError:
+        except Exception:  # noqa: BLE001 - the registry has no journal: `close` raises what is left
             if self._closing:
                 return  # `close` tries once more, and raises
             # Usage that could not be written is written with the next second's.
@@ -232,13 +232,13 @@ class Registry:
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany(self._sql["add_usage"], rows)
 
-        def written(step: asyncio.Future[None]) -> None:
+        def on_written(step: asyncio.Future[None]) -> None:
             if step.exception() is not None:
                 for key, sums in owed.items():
                     self._owe(key, sums)
 
         step = self._writer.run(write)
-        step.add_done_callback(written)
+        step.add_done_callback(on_written)
         await asyncio.shield(step)
 
     def _owe(self, key: _UsageKey, sums: list[int]) -> None:
@@ -284,9 +284,9 @@ def _usages(rows: list[tuple[str, str, int, int, int, int, int]], book: str) -> 
 
 
 def _unknown_fields(document: str, kind: Kind[Any]) -> dict[str, msgspec.Raw]:
-    """Return the fields of a row that its kind does not have; none where its type is no struct."""
+    """Return the fields of a row that its kind does not have; none if its type is no struct."""
     if not issubclass(kind.type, msgspec.Struct):
         return {}
     fields = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
-    known = kind.type.__struct_encode_fields__
-    return {name: value.copy() for name, value in fields.items() if name not in known}
+    own = kind.type.__struct_encode_fields__
+    return {name: value.copy() for name, value in fields.items() if name not in own}

@@ -6,9 +6,9 @@
     events.db      pending asynchronous events; events.ballast is room for their ends
     code/          packages, by sha256
     uploads/       HTTP bodies on their way in
-    logs/          what functions printed, where logs are kept
+    logs/          what functions printed, if logs are kept
     tmp/           one directory or volume for each worker's /tmp
-    walls/         empty: a zygote mounts the root of its workers on it, unseen from outside
+    root/          empty: a zygote mounts the root of its workers on it, unseen from outside
 
 Rule: a lock is the only proof of life. The kernel drops it with the last process that holds it,
 however that process ends; a pid in a file may be another process's by now. A directory whose lock
@@ -17,8 +17,8 @@ touched. A cgroup that cannot be removed, because a process in it does not die, 
 instance.json for the next sweep.
 
 Temporary states of one user share a directory, and every supervisor that opens sweeps it. So a
-temporary state is made and locked, and its lock tried by a sweep, under the lock of that directory;
-and whatever removes a state removes its lock last, or a sweep would find a state without one.
+temporary state is made and locked, and its lock tried by a sweep, under the lock of that directory.
+The lock file is removed last, also by `close`: a sweep never finds a state without one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Instance(msgspec.Struct, frozen=True):
         """Return this instance and the earlier ones."""
         return [msgspec.structs.replace(self, before=[]), *self.before]
 
-    def left(self) -> list[Instance]:
+    def with_cgroups(self) -> list[Instance]:
         """Return the instances that still have a cgroup."""
         return [each for each in self.every() if any(map(os.path.isdir, each.groups))]
 
@@ -79,7 +79,7 @@ class StateDir:
         self.kept = kept
         self.code = path / "code"
         self.tmp = path / "tmp"
-        self.root_mount = path / "walls"
+        self.root_mount = path / "root"
         self.uploads = path / "uploads"
         self.logs = path / "logs"
         self.registry = path / "registry.db"
@@ -92,8 +92,8 @@ class StateDir:
         _write(self.path, self._own.every())
 
     def close(self) -> None:
-        """Let go of the directory, and remove it if it is temporary and no cgroup is left."""
-        left = self._own.left()
+        """Unlock the directory, and remove it if it is temporary and no cgroup is left."""
+        left = self._own.with_cgroups()
         if self.kept or left:
             tmp.empty(str(self.tmp))
             _write(self.path, left)
@@ -111,7 +111,7 @@ class StateDir:
 def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[SweepReport]]:
     """Lock a state directory, a temporary one for None, and sweep what dead supervisors left.
 
-    Raises `StateInUse` where another supervisor holds it, `ServiceError` where it cannot be used.
+    Raises `StateInUse` if another supervisor holds it, `ServiceError` if it cannot be used.
     """
     # The pid is for an operator who reads a list of cgroups; the random part makes it unique.
     instance = f"{os.getpid():06x}{os.urandom(3).hex()}"
@@ -125,7 +125,7 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Swee
     else:
         directory = Path(path).absolute()
     try:
-        with _alone(base) if base is not None else contextlib.nullcontext():
+        with _lock_base(base) if base is not None else contextlib.nullcontext():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(directory, create=True)
     except OSError as exc:
@@ -141,6 +141,8 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Swee
     state.code.mkdir(exist_ok=True)
     state.tmp.mkdir(exist_ok=True, mode=0o711)
     state.root_mount.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        (directory / "walls").rmdir()  # the older name of root/
     state.uploads.mkdir(exist_ok=True, mode=0o700)
     tmp.empty(str(state.uploads))
     return state, reports
@@ -158,8 +160,8 @@ def _temporary_base() -> Path:
 
 
 @contextlib.contextmanager
-def _alone(base: Path) -> Iterator[None]:
-    """Hold the directory of all temporary states: for two system calls, so this waits for it."""
+def _lock_base(base: Path) -> Iterator[None]:
+    """Lock the directory of all temporary states: held for two system calls, so this waits."""
     descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -194,7 +196,7 @@ def _holder(directory: Path) -> str:
 def _sweep_dead(directory: Path) -> SweepReport | None:
     """Sweep and remove a temporary state whose supervisor is dead."""
     try:
-        with _alone(directory.parent):
+        with _lock_base(directory.parent):
             lock = _lock(directory, create=False)
     except OSError:
         # Its owner is removing it, or died between two system calls: then it is empty.
@@ -244,7 +246,7 @@ def _sweep(directory: Path) -> tuple[SweepReport | None, list[Instance]]:
         removed += volumes.sweep(str(tmp_dirs))
         removed += [str(entry) for entry in tmp_dirs.iterdir()]
         tmp.empty(str(tmp_dirs))
-    left = dead.left()
+    left = dead.with_cgroups()
     _write(directory, left)
     return SweepReport(dead.instance, killed, removed), left
 

@@ -31,25 +31,25 @@ def check(links: Mapping[str, str], directories: Collection[str]) -> None:
     `links` are the links' texts by relative path; `directories` are the relative paths of all
     directories. A link to nowhere is fine. Raises `InvalidParameterValue` with the link.
     """
-    known: dict[str, _Followed] = {}
+    followed: dict[str, _Followed] = {}
     for name, text in links.items():
         # By its text alone, too, even if a missing directory would stop the kernel on the way.
         place = os.path.normpath(os.path.join(os.path.dirname(name), text))
         if os.path.isabs(place) or place == ".." or place.startswith("../"):
             _leads_out(name, text)
-        _follow(name, links, directories, known, MAX_FOLLOWED)
+        _follow(name, links, directories, followed, MAX_FOLLOWED)
 
 
 def _follow(
     name: str,
     links: Mapping[str, str],
     directories: Collection[str],
-    known: dict[str, _Followed],
+    followed: dict[str, _Followed],
     left: int,
 ) -> _Followed:
     """Follow one link; `left` is the number of further links that the kernel would follow."""
-    if name in known:
-        return known[name]
+    if name in followed:
+        return followed[name]
     if left == 0:
         _leads_to_itself(name)
     at: list[str] | None = name.split("/")[:-1]
@@ -67,7 +67,7 @@ def _follow(
             continue
         place = "/".join([*at, part])
         if place in links:
-            at, more = _follow(place, links, directories, known, left - 1)
+            at, more = _follow(place, links, directories, followed, left - 1)
             count += more
             if count > MAX_FOLLOWED:
                 _leads_to_itself(name)
@@ -75,8 +75,8 @@ def _follow(
             at = [*at, part]
         else:
             at = None
-    known[name] = (at, count)
-    return known[name]
+    followed[name] = (at, count)
+    return followed[name]
 
 
 def _leads_out(name: str, text: str) -> NoReturn:

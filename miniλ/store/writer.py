@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Seconds that a patient step waits for others to share its transaction.
+# Seconds that a patient step waits for other steps of its transaction.
 PATIENCE = 0.002
 
 BALLAST = 4 * MB
 # Steps that add rows are refused below this many free bytes: the ballast has to find room again.
-LEAST_FREE = 2 * BALLAST
+MIN_FREE = 2 * BALLAST
 
 # Errors of SQLite that are the step's fault and say nothing about the disk.
 STEP_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
@@ -52,7 +52,7 @@ class DiskFull(ServiceError):
 
 
 class Step(NamedTuple):
-    """One piece of work; `adds` is the bytes of its new rows, None where it adds no row."""
+    """One piece of work; `adds` is the bytes of its new rows, None if it adds no row."""
 
     work: Work
     future: asyncio.Future[Any]
@@ -69,7 +69,7 @@ class Ballast:
 
     @property
     def free(self) -> int:
-        """The free bytes of this file system; 0 where statvfs(2) fails."""
+        """The free bytes of this file system; 0 if statvfs(2) fails."""
         try:
             status = os.statvfs(self.path.parent)
         except OSError:
@@ -82,7 +82,7 @@ class Ballast:
             # A file that a crash cut short has fewer blocks: it is allocated anew.
             if self.path.exists() and self.path.stat().st_blocks * 512 >= BALLAST:
                 return
-            if self.free < LEAST_FREE:
+            if self.free < MIN_FREE:
                 return
             with open(self.path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST)
@@ -127,9 +127,9 @@ class Writer:
     ) -> asyncio.Future[Any]:
         """Return a future that is done when `work` is committed, with what it returned.
 
-        The future ends with `ServiceError` where the step cannot be written; `adds` are the bytes
-        of its new rows (rule 2). A step that `is_patient` waits up to PATIENCE for company.
-        Cancelling the future does not take the step back.
+        The future ends with `ServiceError` if the step cannot be written; `adds` are the bytes
+        of its new rows (rule 2). A step that `is_patient` waits up to 2 ms for other steps of its
+        transaction. Cancelling the future does not take the step back.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Step(work, future, adds))
@@ -171,10 +171,10 @@ class Writer:
         loop = asyncio.get_running_loop()
         committing = loop.run_in_executor(self._thread, self._commit, steps)
 
-        def committed(done: asyncio.Future[list[Any]]) -> None:
+        def on_committed(done: asyncio.Future[list[Any]]) -> None:
             self._committing = None
             error = done.exception()
-            results = done.result() if error is None else [self._failed(error)] * len(steps)
+            results = done.result() if error is None else [self._error(error)] * len(steps)
             for step, result in zip(steps, results, strict=True):
                 if step.future.cancelled():
                     continue
@@ -187,7 +187,7 @@ class Writer:
                 self._commit_soon()
 
         self._committing = committing
-        committing.add_done_callback(committed)
+        committing.add_done_callback(on_committed)
 
     # On the thread
 
@@ -211,7 +211,7 @@ class Writer:
             results = []
             for step in steps:
                 self._write_back()
-                results += self._alone(step)
+                results += self._transact_one(step)
             return results
 
     def _transact(self, steps: list[Step]) -> list[Any]:
@@ -220,7 +220,7 @@ class Writer:
         Raises `DiskFull`: then none of them is carried out.
         """
         if self._broken:
-            return [self._stopped()] * len(steps)
+            return [self._stop_error()] * len(steps)
         try:
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
@@ -231,28 +231,28 @@ class Writer:
                 if code == sqlite3.SQLITE_FULL:
                     raise DiskFull(f"{self._name} cannot be written: {exc}") from exc
                 if code in LOCKED_CODES:
-                    return [self._failed(exc)] * len(steps)
+                    return [self._error(exc)] * len(steps)
                 if self._fail_stop:
                     self._broken = str(exc)
-                    return [self._stopped()] * len(steps)
+                    return [self._stop_error()] * len(steps)
                 if code == sqlite3.SQLITE_IOERR:
-                    return [self._failed(exc)] * len(steps)  # not one by one: see rule 3
+                    return [self._error(exc)] * len(steps)  # not one by one: see rule 3
             if len(steps) == 1:
-                return [self._failed(exc)]
-        return [result for step in steps for result in self._alone(step)]
+                return [self._error(exc)]
+        return [result for step in steps for result in self._transact_one(step)]
 
-    def _alone(self, step: Step) -> list[Any]:
+    def _transact_one(self, step: Step) -> list[Any]:
         try:
             return self._transact([step])
         except DiskFull as exc:
             return [exc]
 
-    def _failed(self, error: BaseException) -> ServiceError:
-        failed = ServiceError(f"{self._name} cannot be written: {error}")
-        failed.__cause__ = error
-        return failed
+    def _error(self, error: BaseException) -> ServiceError:
+        service_error = ServiceError(f"{self._name} cannot be written: {error}")
+        service_error.__cause__ = error
+        return service_error
 
-    def _stopped(self) -> ServiceError:
+    def _stop_error(self) -> ServiceError:
         msg = (
             f"{self._name} has stopped: {self._broken}. What was accepted is in it; look at the "
             "disk, and start again"
@@ -265,7 +265,7 @@ class Writer:
             return None
         self._ballast.grow()
         # Each byte is written twice: to the log, and to the file.
-        needed = LEAST_FREE + 2 * sum(adds)
+        needed = MIN_FREE + 2 * sum(adds)
         free = self._ballast.free
         # Pages of deleted rows are used again, so only the log has to find room on the disk.
         if free >= needed or (free >= BALLAST and free + self._reusable() >= needed):

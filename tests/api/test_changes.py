@@ -235,7 +235,7 @@ def test_nothing_is_written_of_a_function_that_was_deleted_meanwhile(operation: 
         )
 
         assert isinstance(refusal, miniλ.ResourceNotFound | miniλ.InvalidParameterValue)
-        registry = bench.supervisor.registry
+        registry = bench.supervisor.parts.registry
         assert [] == [kind for kind in KINDS.values() if registry.names(kind)]
 
     run(scenario)
@@ -314,7 +314,7 @@ async def _provisioned(bench: Bench) -> None:
 
 def _kept(bench: Bench) -> tuple[str, int, int]:
     """Return the version of `prod`, and the workers that are to be kept: written, and in force."""
-    registry = bench.supervisor.registry
+    registry = bench.supervisor.parts.registry
     alias = registry.get(ALIAS, "f", "prod")
     config = registry.get(PROVISIONED, "f", "prod")
     assert alias is not None
@@ -343,7 +343,7 @@ def test_a_change_that_cannot_be_written_keeps_the_workers(operation: str) -> No
 
     async def scenario(bench: Bench) -> None:
         await _provisioned(bench)
-        registry = bench.supervisor.registry
+        registry = bench.supervisor.parts.registry
         write = registry.write
         registry.write = _fails  # type: ignore[method-assign]
         try:

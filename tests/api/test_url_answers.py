@@ -325,7 +325,7 @@ def test_an_error_of_ours_is_for_the_journal(
         async with miniλ.Supervisor() as supervisor:
             code = function_directory("f", app=MIRROR)
             await supervisor.create_function("f", code, "app.handler")
-            await supervisor.registry.write(
+            await supervisor.parts.registry.write(
                 Change(URL, "f", "", config), Change(POLICY, "f", "", {"Statement": [everybody]})
             )
             async with Gateway(supervisor, port=0) as gateway:

@@ -103,7 +103,7 @@ class Place:
         assert segment >= 0
         sockets.callback(libc.shmctl, segment, 0, None)
         self.event = {
-            "registry": str(supervisor.registry.path),
+            "registry": str(supervisor.parts.registry.path),
             "code": function.code_path,
             "tmp": worker.tmp_dir.path,
             "supervisor": os.getpid(),

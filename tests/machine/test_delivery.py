@@ -114,12 +114,12 @@ class Stage:
         await self.supervisor.publish_version("f")
         for name in aliases:
             alias = Alias(function="f", name=name, version="1", revision="r")
-            await self.supervisor.registry.write(Change(ALIAS, "f", name, alias))
+            await self.supervisor.parts.registry.write(Change(ALIAS, "f", name, alias))
 
     async def rule(self, name: str = "f", **config: Any) -> None:
         """Configure events, as PutFunctionEventInvokeConfig does."""
         short, _, part = name.partition(":")
-        await self.supervisor.registry.write(Change(EVENT_INVOKE, short, part, config))
+        await self.supervisor.parts.registry.write(Change(EVENT_INVOKE, short, part, config))
 
     async def called(self) -> Call:
         """Wait until a function asks."""
@@ -137,7 +137,7 @@ class Stage:
     async def over(self, *request_ids: str) -> list[str]:
         """Wait until events are over; return how."""
         return [
-            (await self.until(journal.EventOver, lambda f, i=each: f.request_id == i)).condition
+            (await self.until(journal.EventEnded, lambda f, i=each: f.request_id == i)).condition
             for each in request_ids
         ]
 
@@ -269,7 +269,7 @@ async def test_a_function_that_fails_runs_three_times(stage: Stage) -> None:
 
     assert ["RetriesExhausted"] == await stage.over(request_id)
     assert [[1, request_id]] * 3 == stage.notes
-    first, second = stage.story(journal.EventPutBack)
+    first, second = stage.story(journal.EventRetried)
     assert (request_id, "f", "ValueError") == (first.request_id, first.function, first.why)
     assert 0.2 < first.seconds <= 0.4
     assert 0.6 < second.seconds <= 0.8
@@ -301,7 +301,7 @@ async def test_timeouts_and_exits_are_the_functions_failures(stage: Stage) -> No
 
     assert ["RetriesExhausted"] * 2 == await stage.over(*ids)
     assert dict.fromkeys(ids, 2) == stage.runs
-    back = {fact.function: fact.why for fact in stage.story(journal.EventPutBack)}
+    back = {fact.function: fact.why for fact in stage.story(journal.EventRetried)}
     assert {"late": "Sandbox.Timedout", "gone": "Runtime.ExitError"} == back
 
 
@@ -313,7 +313,7 @@ async def test_a_sandbox_that_is_lost_is_no_attempt(stage: Stage) -> None:
     await stage.called()
     for zygote in stage.story(journal.ZygoteStarted):
         os.kill(zygote.pid, signal.SIGKILL)
-    lost = await stage.until(journal.EventPutBack)
+    lost = await stage.until(journal.EventRetried)
     for _ in range(3):
         (await stage.called()).tell("fail")
 
@@ -331,7 +331,7 @@ async def test_a_throttle_is_no_attempt(stage: Stage) -> None:
     synchronous = asyncio.create_task(stage.supervisor.invoke("f", "first"))
     call = await stage.called()
     request_id = await stage.supervisor.invoke_async("f", "second")
-    refused = await stage.until(journal.EventPutBack)
+    refused = await stage.until(journal.EventRetried)
     call.tell("done")
     (await stage.called()).tell("done")
 
@@ -391,7 +391,7 @@ async def test_a_saturated_function_holds_nobody_else(stage: Stage) -> None:
     quick = await stage.supervisor.invoke_async("quick")
 
     assert ["Success"] == await stage.over(quick)
-    assert [quick] == [fact.request_id for fact in stage.story(journal.EventOver)]
+    assert [quick] == [fact.request_id for fact in stage.story(journal.EventEnded)]
     call.tell("done")
     for _ in range(2):
         (await stage.called()).tell("done")
@@ -533,7 +533,7 @@ async def test_an_event_outlives_supervisors_that_are_closed_while_it_runs(stage
     """However many: closing takes no longer than the grace, and costs no retry."""
     await stage.create(ASK, timeout=60)
     request_id = await stage.supervisor.invoke_async("f")
-    for _ in range(outcomes.MOST_CRASHES + 1):
+    for _ in range(outcomes.MAX_CRASHES + 1):
         assert request_id == (await stage.called()).request_id
         began = time.monotonic()
         await stage.supervisor.close()
@@ -543,7 +543,7 @@ async def test_an_event_outlives_supervisors_that_are_closed_while_it_runs(stage
         (await stage.called()).tell("fail")
 
     assert ["RetriesExhausted"] == await stage.over(request_id)
-    assert {request_id: outcomes.MOST_CRASHES + 1 + 3} == stage.runs
+    assert {request_id: outcomes.MAX_CRASHES + 1 + 3} == stage.runs
     assert [] == stage.story(journal.Trouble)
 
 
@@ -566,7 +566,7 @@ async def test_a_retry_outlives_the_supervisor(stage: Stage) -> None:
     """What waits for its retry while one closes is done by the next, as often as it would be."""
     await stage.create(FAIL)
     request_id = await stage.supervisor.invoke_async("f")
-    await stage.until(journal.EventPutBack)
+    await stage.until(journal.EventRetried)
     await stage.reopen()
 
     assert {request_id: 1} == stage.runs

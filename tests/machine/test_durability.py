@@ -69,7 +69,7 @@ async def _finish(state: Path) -> list[journal.Trouble]:
         last = 0.0
         while supervisor.delivery.count:
             over = await supervisor.journal.until(
-                journal.EventOver, lambda fact, last=last: fact.at > last
+                journal.EventEnded, lambda fact, last=last: fact.at > last
             )
             last = over.at
         return supervisor.journal.story(journal.Trouble)
@@ -158,7 +158,7 @@ def test_an_event_whose_end_is_not_written_runs_again(
                 let_go = await _hold(tmp_path)
                 await let_go()
             await supervisor.delivery.quiet()
-            return [fact.condition for fact in supervisor.journal.story(journal.EventOver)]
+            return [fact.condition for fact in supervisor.journal.story(journal.EventEnded)]
 
     troubles = asyncio.run(first())
     with closing(sqlite3.connect(state / "events.db")) as database:
@@ -184,7 +184,7 @@ def test_an_event_that_supervisors_die_with_is_given_up(
 
     async def look() -> tuple[str, list[Record], int]:
         async with miniλ.Supervisor(state) as supervisor:
-            over = await supervisor.journal.until(journal.EventOver)
+            over = await supervisor.journal.until(journal.EventEnded)
             records = await supervisor.delivery._queue.records()
             return over.condition, records, len(supervisor.journal.invocations)
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import miniλ
+from miniλ import decorated
+from miniλ.decorated import Function
 from miniλ.runtimes import catalog
 from miniλ.store import registry
 
@@ -236,6 +238,30 @@ def test_an_error_of_ours_ends_a_map(echo: Path) -> None:
             with pytest.raises(miniλ.InvalidRequestContent):
                 await anext(responses)
             assert 5 == (await supervisor.invoke("echo", 5)).payload
+
+    asyncio.run(scenario())
+
+
+def handler_of_the_app(event: object, context: object) -> object:
+    """Stand for a function of an embedding app."""
+    return [event, context]
+
+
+def test_a_name_is_one_functions_however_many_are_created_at_once(echo: Path) -> None:
+    """The name of a function of the app is taken from before its runtime is prepared."""
+
+    async def scenario() -> None:
+        async with miniλ.Supervisor() as supervisor:
+            function = Function(supervisor.invoke, handler_of_the_app, "both")
+            ours = decorated.configuration(function, catalog.own(), {})
+            adopted, created = await asyncio.gather(
+                supervisor.functions.adopt(ours),
+                supervisor.create_function("both", echo, "app.handler"),
+                return_exceptions=True,
+            )
+            assert adopted is None
+            assert isinstance(created, miniλ.ResourceConflict)
+            assert ours == supervisor.get_function("both")
 
     asyncio.run(scenario())
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MB = 1 << 20
 # Numbers once more, so that a slip in the package is noticed.
-BALLAST, LEAST_FREE = 4 * MB, 8 * MB
+BALLAST, MIN_FREE = 4 * MB, 8 * MB
 SIZE = 32 * MB
 
 
@@ -49,7 +49,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened(place: Path) -> AsyncIterator[EventQueue]:
+async def open_queue(place: Path) -> AsyncIterator[EventQueue]:
     """Yield the durable event queue of a disk, open."""
     queue = EventQueue(place / "events.db", durable=True)
     try:
@@ -107,10 +107,10 @@ def test_a_full_disk_refuses_an_event(disk: Path) -> None:
     """The message says what is free and what is needed; no event is there, the ballast stays."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             await queue.add(new_event())
             assert has_ballast(disk)
-            fill(disk, LEAST_FREE - 4096)
+            fill(disk, MIN_FREE - 4096)
             expected = r"cannot be queued: 7 MB are free where .*events\.db is, and 8 are needed"
             with pytest.raises(ServiceError, match=expected):
                 await queue.add(new_event())
@@ -120,7 +120,7 @@ def test_a_full_disk_refuses_an_event(disk: Path) -> None:
                 await queue.add(new_event(), new_event())
             assert has_ballast(disk)
             clear(disk)
-        async with opened(disk) as again:
+        async with open_queue(disk) as again:
             assert [1] == [number for number, _, _ in again.backlog]
 
     run(scenario)
@@ -131,7 +131,7 @@ def test_events_run_and_end_on_a_full_disk(disk: Path) -> None:
 
     async def scenario() -> None:
         due = now() + 1000
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             numbers = await queue.add(*(new_event() for _ in range(100)))
             fill(disk)
             assert numbers == [event.number for event in await queue.claim(numbers)]
@@ -143,7 +143,7 @@ def test_events_run_and_end_on_a_full_disk(disk: Path) -> None:
             assert [101] == await queue.remove(100, new_event())
             assert not (disk / "events.ballast").exists()
             clear(disk)
-        async with opened(disk) as again:
+        async with open_queue(disk) as again:
             assert [*((number, "f", due) for number in numbers[:50])] == again.backlog[:50]
             assert [101] == [number for number, _, _ in again.backlog[50:]]
             assert 49 == len(await again.records())
@@ -155,7 +155,7 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
     """Without a restart, and the ballast is there as before."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             await queue.add(new_event())
             fill(disk)
             await queue.claim([1])
@@ -174,15 +174,15 @@ def test_a_disk_with_room_again_takes_events(disk: Path) -> None:
 @pytest.fixture
 def _unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the check of free space pass, as where another program fills the disk just after it."""
-    monkeypatch.setattr(writer, "LEAST_FREE", -64 * MB)
+    monkeypatch.setattr(writer, "MIN_FREE", -64 * MB)
 
 
 def test_more_than_there_is_room_for_is_refused(disk: Path) -> None:
     """An event needs its size twice: for the log, and for the file."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
-            fill(disk, LEAST_FREE + MB)
+        async with open_queue(disk) as queue:
+            fill(disk, MIN_FREE + MB)
             with pytest.raises(ServiceError, match=r"9 MB are free .* 10 are needed"):
                 await queue.add(new_event(MB))
             assert [1] == await queue.add(new_event())
@@ -195,9 +195,9 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
     """There is free space, but not for all of this: the ends beside it are written."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             await queue.add(*(new_event() for _ in range(4)))
-            fill(disk, LEAST_FREE + MB // 2)
+            fill(disk, MIN_FREE + MB // 2)
             _, refused, claimed, _, removed = await asyncio.gather(
                 queue.claim([1]),
                 queue.add(*(new_event(MB) for _ in range(10))),
@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_done(disk: Path) -> None:
             assert isinstance(claimed, list) and [2] == [event.number for event in claimed]
             assert [] == removed
             clear(disk)
-        async with opened(disk) as again:
+        async with open_queue(disk) as again:
             assert [1, 2, 3] == [number for number, _, _ in again.backlog]
             assert (3, "f", 1.0) == again.backlog[2]
 
@@ -223,12 +223,12 @@ def test_what_did_not_fit_takes_no_room(disk: Path) -> None:
     """An event that fits is accepted after one that did not: the disk is as it was."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             await queue.add(new_event())
-            fill(disk, LEAST_FREE + MB // 2)
+            fill(disk, MIN_FREE + MB // 2)
             with pytest.raises(ServiceError, match="disk is full"):
                 await queue.add(*(new_event(MB) for _ in range(10)))
-            assert LEAST_FREE <= free(disk)
+            assert MIN_FREE <= free(disk)
             assert [2] == await queue.add(new_event())
 
     run(scenario)
@@ -238,18 +238,18 @@ def test_large_events_end_together_on_a_full_disk(disk: Path) -> None:
     """As many as a function has concurrency, and each as large as an event may be."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             for _ in range(6):
                 await queue.add(new_event(1024 * 1024))
                 queue._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         # The events are in the file: the log is empty, as after any start.
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             fill(disk)
             await queue.claim([1, 2, 3, 4, 5, 6])
             await asyncio.gather(*(queue.put_back(number, 1.0, 2, 2) for number in (1, 2, 3)))
             await asyncio.gather(*(queue.remove(number) for number in range(1, 7)))
             clear(disk)
-        async with opened(disk) as again:
+        async with open_queue(disk) as again:
             assert [] == again.backlog
 
     run(scenario)
@@ -259,15 +259,15 @@ def test_a_queue_opens_on_a_full_disk(disk: Path) -> None:
     """With the ballast's room: events that were accepted run, and end, after a restart too."""
 
     async def scenario() -> None:
-        async with opened(disk) as queue:
+        async with open_queue(disk) as queue:
             await queue.add(new_event())
         fill(disk)
-        async with opened(disk) as again:
+        async with open_queue(disk) as again:
             assert [1] == [number for number, _, _ in again.backlog]
             await again.claim([1])
             await again.remove(1)
             clear(disk)
-        async with opened(disk) as later:
+        async with open_queue(disk) as later:
             assert [] == later.backlog
 
     run(scenario)
@@ -343,7 +343,7 @@ def test_a_disk_that_fails_ends_the_queue(tmp_path: Path, how: str) -> None:
     assert all(str(message).startswith(stopped) for message in refused)
 
     async def scenario() -> None:
-        async with opened(tmp_path) as again:
+        async with open_queue(tmp_path) as again:
             assert "" == again.damage
             assert [1, 2] == [number for number, _, _ in again.backlog]
             assert [0, 0] == [event.crashes for event in await again.claim([1, 2])]

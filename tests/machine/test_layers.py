@@ -63,7 +63,8 @@ class Bench:
         functions = self.supervisor.functions
         async with functions.changing:
             package = await functions.publish_code(directory)
-            await self.supervisor.registry.write(Change(LAYER, name, "1", _version(name, package)))
+            layer = Change(LAYER, name, "1", _version(name, package))
+            await self.supervisor.parts.registry.write(layer)
         return AttachedLayer(functions.place.layer(name, 1), package.size, package.path)
 
     async def attach(self, *layers: AttachedLayer) -> FunctionConfiguration:

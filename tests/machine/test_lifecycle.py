@@ -262,7 +262,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process(hold: Callable[..., Holder])
     holder.wait_unlocked()
     assert holder.state.exists()
     sweep = asyncio.run(_open_once(None))
-    assert [fact for fact in sweep if isinstance(fact, journal.Swept)]
+    assert [fact for fact in sweep if isinstance(fact, journal.StateSwept)]
     assert not holder.state.exists()
     assert holder.groups() == []
 
@@ -300,7 +300,7 @@ def test_a_kept_state_is_swept_by_its_next_supervisor(
     assert holder.groups() == []
 
 
-# A supervisor within walls whose worker is frozen by cgroup v1; says the worker's pid and waits.
+# A supervisor whose worker is frozen by cgroup v1; prints the pids of worker and zygote, and waits.
 FREEZER = """
 import asyncio, sys
 import miniλ
@@ -322,7 +322,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("victims", ["supervisor", "supervisor and zygote"])
-def test_a_frozen_worker_within_walls_goes_with_its_supervisor(
+def test_a_frozen_worker_goes_with_its_supervisor(
     function_directory: Callable[..., Path], tmp_path: Path, victims: str
 ) -> None:
     """Not even the end of its pid namespace kills a worker that cgroup v1 has frozen: it is thawed.
@@ -364,7 +364,7 @@ def test_the_living_are_not_swept(hold: Callable[..., Holder]) -> None:
     holder = hold()
     facts = asyncio.run(_open_once(None))
 
-    assert not [fact for fact in facts if isinstance(fact, journal.Swept)]
+    assert not [fact for fact in facts if isinstance(fact, journal.StateSwept)]
     assert all(child.is_running() for child in holder.tree)
     assert holder.is_locked()
     holder.end(signal.SIGTERM)

@@ -156,7 +156,7 @@ def test_no_process_outlives_a_kill(sandbox: str, victim: str, state: Path) -> N
 
     async def afterwards() -> None:
         async with miniλ.Supervisor(state, settings_at("bare")) as supervisor:
-            (swept,) = supervisor.journal.story(journal.Swept)
+            (swept,) = supervisor.journal.story(journal.StateSwept)
             assert swept.instance == report["instance"]
             assert left_below(state.parent) == []
             assert list((state / "tmp").iterdir()) == []

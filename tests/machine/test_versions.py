@@ -94,6 +94,19 @@ def test_what_has_not_changed_is_not_published_again(code: Path) -> None:
     asyncio.run(main())
 
 
+def test_only_the_latest_settles(code: Path) -> None:
+    """A version that is published with an update is never InProgress: nothing would finish it."""
+
+    async def main() -> None:
+        async with miniλ.Supervisor() as supervisor:
+            before = await supervisor.create_function("f", code, "app.handler")
+            with pytest.raises(AssertionError, match="only \\$LATEST settles"):
+                await supervisor.functions.update_code("f", code, settle=True, publish=True)
+            assert [before] == supervisor.functions.versions("f")
+
+    asyncio.run(main())
+
+
 def test_versions_survive_a_restart(code: Path, tmp_path: Path) -> None:
     """And are gone with their function."""
 

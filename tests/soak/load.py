@@ -298,7 +298,7 @@ class Soak:
                     self._living.add(worker_id)
                 case journal.WorkerExited(worker_id=worker_id):
                     self._living.discard(worker_id)
-                case journal.EventOver(condition=condition):
+                case journal.EventEnded(condition=condition):
                     self._result.events[condition] += 1
                 case journal.Trouble(what=what) if len(self._result.troubles) < KEPT:
                     self._result.troubles.append(what)
@@ -341,6 +341,6 @@ class Soak:
         last = 0.0
         while self._supervisor.delivery.count:
             over = await self._supervisor.journal.until(
-                journal.EventOver, lambda fact, last=last: fact.at > last
+                journal.EventEnded, lambda fact, last=last: fact.at > last
             )
             last = over.at

@@ -270,7 +270,7 @@ def test_a_claim_without_a_hash_is_not_checked_before_the_body() -> None:
     """Without a declared hash there is nothing to check yet: that is a mistake of the caller."""
     signed = signed_by_aws(plain())
     claim = signed.parse()
-    assert claim.payload is None
+    assert claim.payload_sha256 is None
 
     with pytest.raises(ValueError, match="after the body was read"):
         sigv4.check(claim, "POST", signed.path, signed.query, signed.headers, SECRET, None, 0)
@@ -283,7 +283,7 @@ def test_an_unsigned_body_says_so() -> None:
 
     for request in (aws, presigned):
         request.replace(body=b"any").check()
-        assert sigv4.UNSIGNED == request.parse().payload
+        assert sigv4.UNSIGNED == request.parse().payload_sha256
 
 
 def test_a_presigned_request_may_declare_its_body_in_a_signed_header() -> None:
@@ -294,7 +294,7 @@ def test_a_presigned_request_may_declare_its_body_in_a_signed_header() -> None:
         signed = signed_by_aws(plain().replace(headers=header), signer, service)
 
         signed.replace(body=b"late").check()
-        assert declared == signed.parse().payload
+        assert declared == signed.parse().payload_sha256
         refused(signed.replace(body=b"other"), "InvalidSignatureException")
 
 
@@ -312,7 +312,7 @@ def test_a_presigned_request_may_declare_its_body_in_the_query() -> None:
     signed = signed_by_aws(unsigned, UnsignedQueryAuth)
 
     signed.replace(body=b"any").check()
-    assert sigv4.UNSIGNED == signed.parse().payload
+    assert sigv4.UNSIGNED == signed.parse().payload_sha256
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,19 @@ def test_a_trace_id_goes_on_or_is_new() -> None:
 
 def test_answers_do_not_carry_the_lineage() -> None:
     """It is for functions; and the header is in lower case, as recorded."""
-    assert SAID.lower() == traces.answered(traces.begun(SAID, "f"))
+    assert SAID.lower() == traces.for_response(traces.start_lineage(SAID, "f"))
 
 
 def test_a_function_is_in_a_chain_so_often() -> None:
     """Sixteen times, and other functions in between are counted for themselves."""
     trace = SAID
-    for _ in range(traces.MOST):
-        trace = traces.followed(trace, "f", may_recur=False)
-        trace = traces.followed(trace, "g", may_recur=True)
+    for _ in range(traces.MAX_IN_CHAIN):
+        trace = traces.extend_lineage(trace, "f", may_recur=False)
+        trace = traces.extend_lineage(trace, "g", may_recur=True)
     with pytest.raises(RecursiveInvocation, match="recursive loop"):
-        traces.followed(trace, "f", may_recur=False)
+        traces.extend_lineage(trace, "f", may_recur=False)
 
-    assert traces.followed(trace, "h", may_recur=False).startswith(f"{trace}|1:")
+    assert traces.extend_lineage(trace, "h", may_recur=False).startswith(f"{trace}|1:")
     assert traces.of(trace, REQUEST) == trace
 
 
@@ -43,7 +43,7 @@ def test_who_may_recur_does() -> None:
     """However often, and the lineage does not grow."""
     trace = SAID
     for _ in range(100):
-        trace = traces.followed(trace, "f", may_recur=True)
+        trace = traces.extend_lineage(trace, "f", may_recur=True)
 
     assert len(trace) < len(SAID) + 30
 
@@ -51,4 +51,4 @@ def test_who_may_recur_does() -> None:
 @pytest.mark.parametrize("lineage", ["1:", ":", "|", "1:::", "1:abc:x", "99999999999999999999"])
 def test_a_lineage_of_others_is_survived(lineage: str) -> None:
     """A lineage that cannot be read counts for nothing."""
-    assert traces.followed(f"{SAID};Lineage={lineage}", "f", may_recur=False).startswith(SAID)
+    assert traces.extend_lineage(f"{SAID};Lineage={lineage}", "f", may_recur=False).startswith(SAID)

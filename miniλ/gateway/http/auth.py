@@ -156,8 +156,8 @@ class Auth:
 
         if secret is None:
             # An unknown key: the same work and message for any body, and none of it is read.
-            verify(claim.payload or sigv4.EMPTY_SHA256)
-        elif claim.payload is not None:
+            verify(claim.payload_sha256 or sigv4.EMPTY_SHA256)
+        elif claim.payload_sha256 is not None:
             verify(None)
         account = self._keys.account_of(claim.key_id) or ""
         return Caller(claim.key_id, account, self._keys, self._place, verify)

@@ -110,7 +110,7 @@ class FastPath:
             return None
         request_id = new_request_id()
         trace_id = traces.new(request_id)
-        context = InvocationContext(trace_id=traces.begun(trace_id, plain.function))
+        context = InvocationContext(trace_id=traces.start_lineage(trace_id, plain.function))
         future = self._invoker.invoke_warm(function, payload, context, request_id)
         return None if future is None else (future, request_id, trace_id)
 

@@ -147,7 +147,7 @@ async def _run(
             raise bodies.too_large(MAX_PAYLOAD, OPERATION)
         version = api.functions.resolve(function, alias)
         arn = api.functions.place.function(function, alias) if alias else None
-        trace_id = api.functions.traced(function, incoming.trace_id, incoming.request_id)
+        trace_id = api.functions.extend_trace(function, incoming.trace_id, incoming.request_id)
         context = InvocationContext(trace_id=trace_id, arn=arn)
         running = api.parts.invoker.invoke(
             version, payload, context, incoming.request_id, stream=stream

@@ -1,4 +1,4 @@
-"""Event queues for tests: opened, and read by a second connection."""
+"""Event queues for tests, open, and read by a second connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = ('{"custom":{"λ":1}}', '{"cognitoIdentityId":"i"}', "Root=1-0-0", "arn:
 
 
 @asynccontextmanager
-async def opened(path: Path, *, durable: bool = False) -> AsyncIterator[EventQueue]:
+async def open_queue(path: Path, *, durable: bool = False) -> AsyncIterator[EventQueue]:
     """Yield the event queue at this path, open."""
     queue = EventQueue(path, durable=durable)
     try:
@@ -29,7 +29,7 @@ async def opened(path: Path, *, durable: bool = False) -> AsyncIterator[EventQue
         await queue.close()
 
 
-def beside(texts: tuple[str | None, ...]) -> InvocationContext:
+def context_of(texts: tuple[str | None, ...]) -> InvocationContext:
     """Return a context of these texts, in the order of its fields."""
     client_context, identity, trace_id, arn = texts
     return InvocationContext(
@@ -66,7 +66,7 @@ def numbers(queue: EventQueue) -> list[int]:
     return [number for number, _, _ in queue.backlog]
 
 
-def begun(queue: EventQueue) -> list[str]:
+def transactions(queue: EventQueue) -> list[str]:
     """Return a list that each transaction from now on adds itself to."""
     seen: list[str] = []
 

@@ -14,7 +14,16 @@ from miniλ.events import queue
 from miniλ.events.queue import AsyncEvent, PendingEvents, Record, now, read
 from miniλ.model import MB
 from miniλ.store import writer
-from tests.unit.events.queues import TEXTS, begun, beside, execute, new_event, numbers, opened, run
+from tests.unit.events.queues import (
+    TEXTS,
+    context_of,
+    execute,
+    new_event,
+    numbers,
+    open_queue,
+    run,
+    transactions,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +33,7 @@ def test_a_new_queue_is_empty(path: Path) -> None:
     """The tables are made at opening, and no damage is reported."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             assert [] == queue.backlog
             assert "" == queue.damage
             assert [] == await queue.records()
@@ -36,13 +45,13 @@ def test_numbers_go_up_and_are_never_used_again(path: Path) -> None:
     """Neither when the last event is removed, nor when all are and the queue is opened again."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             assert [1, 2] == await queue.add(new_event(), new_event())
             await queue.remove(2)
             assert [3] == await queue.add(new_event())
             await queue.remove(1)
             await queue.remove(3)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [] == again.backlog
             assert [4] == await again.add(new_event())
 
@@ -53,12 +62,12 @@ def test_what_was_accepted_is_there_after_a_restart(path: Path) -> None:
     """With number, function and due time, in the order in which it came."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             before = now()
             await queue.add(new_event("b"), new_event("a"))
             await queue.add(new_event("c"))
             after = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(1, "b"), (2, "a"), (3, "c")] == [event[:2] for event in again.backlog]
             dues = [due for _, _, due in again.backlog]
             assert all(before <= due <= after for due in dues)
@@ -70,7 +79,7 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
     """Another connection sees the row, while the queue is open."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event("ada"))
 
             assert [("ada",)] == execute(path, "SELECT function FROM events")
@@ -81,14 +90,14 @@ def test_an_event_is_on_disk_when_it_is_accepted(path: Path) -> None:
 @pytest.mark.parametrize("texts", [TEXTS, (None,) * 4, (None, TEXTS[1], None, TEXTS[3])])
 def test_an_event_comes_back_as_it_was_given(path: Path, texts: tuple[str | None, ...]) -> None:
     """With every text that may be left out, and without."""
-    original = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', beside(texts))
+    original = AsyncEvent("r-1", "hello", "7", b'{"a": 1.0}', context_of(texts))
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             before = now()
             await queue.add(original)
             after = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             [event] = await again.claim([1])
 
             assert (1, original) == event[:2]
@@ -105,9 +114,9 @@ def test_a_payload_comes_back_byte_for_byte(path: Path, payload: bytes) -> None:
     """Of any bytes and any size."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event(payload=payload))
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             [event] = await again.claim([1])
             assert payload == event.event.payload
 
@@ -121,7 +130,7 @@ def test_events_are_claimed_in_the_order_they_are_asked_for(path: Path) -> None:
     """A number without an event is left out."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event("a"), new_event("b"), new_event("c"))
             await queue.remove(2)
 
@@ -136,11 +145,11 @@ def test_an_event_that_is_put_back_keeps_its_counters(path: Path) -> None:
 
     async def scenario() -> None:
         due = now() + 1000.25
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             [first] = await queue.claim([1])
             await queue.put_back(1, due, 2, 3)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(1, "f", due)] == again.backlog
             [event] = await again.claim([1])
             assert first._replace(attempts=2, refusals=3) == event
@@ -152,12 +161,12 @@ def test_an_event_that_ran_at_the_end_of_a_life_counts_a_crash(path: Path) -> No
     """It is due a second later, then two, then four: it may be the cause of the crash."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event(), new_event())
             await queue.claim([1])
         for crashes, pause in ((1, 1), (2, 2), (3, 4)):
             before = now()
-            async with opened(path) as again:
+            async with open_queue(path) as again:
                 after = now()
                 (_, _, due), (_, _, other) = again.backlog
                 assert before + pause <= due <= after + pause
@@ -172,13 +181,13 @@ def test_an_event_may_be_accepted_as_one_that_runs(path: Path) -> None:
     """As if it were claimed in the same moment: a supervisor that dies then counts a crash."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
-            seen = begun(queue)
+        async with open_queue(path) as queue:
+            seen = transactions(queue)
             assert [1] == await queue.add(new_event(), running=True)
             assert 1 == len(seen)
             await queue.add(new_event())
         before = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             (_, _, due), (_, _, other) = again.backlog
             assert other < before < before + 1 <= due <= now() + 1
             assert [1, 0] == [event.crashes for event in await again.claim([1, 2])]
@@ -190,12 +199,12 @@ def test_a_crash_is_counted_once(path: Path) -> None:
     """An event that has not run again since is not counted by the next start."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             await queue.claim([1])
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             backlog = again.backlog
-        async with opened(path) as later:
+        async with open_queue(path) as later:
             assert backlog == later.backlog
             [event] = await later.claim([1])
             assert 1 == event.crashes
@@ -207,11 +216,11 @@ def test_a_pause_after_crashes_is_bounded(path: Path) -> None:
     """After any number of crashes an event is due within minutes."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             await queue.claim([1])
         execute(path, "UPDATE events SET crashes = 1000")
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             [(_, _, due)] = again.backlog
             assert 200 < due - now() <= 256
             [event] = await again.claim([1])
@@ -224,11 +233,11 @@ def test_a_removed_event_stays_removed(path: Path) -> None:
     """Others stay; removing a number without an event is fine."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event(), new_event())
             assert [] == await queue.remove(1)
             assert [] == await queue.remove(99)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [2] == numbers(again)
 
     run(scenario)
@@ -239,12 +248,12 @@ def test_what_comes_of_an_event_is_there_when_it_is_removed(path: Path) -> None:
     record = Record("request-f", "arn:aws:sqs:x", '{"λ":1.0}', "no such service")
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             before = time.time()
             assert [2, 3] == await queue.remove(1, new_event("a"), record, new_event("b"))
             after = time.time()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(2, "a"), (3, "b")] == [event[:2] for event in again.backlog]
             [kept] = await again.records()
             assert record == kept._replace(written=0.0)
@@ -258,7 +267,7 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
     """Where either cannot be written, nothing is, and the event runs again."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             execute(
                 path,
@@ -268,7 +277,7 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
             with pytest.raises(ServiceError, match="not this one"):
                 await queue.remove(1, Record("r", "t", "null", "why"), new_event("a"))
         execute(path, "DROP TRIGGER no")
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(1, "f")] == [event[:2] for event in again.backlog]
             assert [] == await again.records()
 
@@ -277,10 +286,10 @@ def test_an_event_is_removed_with_what_comes_of_it_or_not_at_all(path: Path, tab
 
 def test_the_newest_records_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that cannot be reached does not fill the disk."""
-    monkeypatch.setattr(queue, "MOST_RECORDS", 3)
+    monkeypatch.setattr(queue, "MAX_RECORDS", 3)
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(*(new_event() for _ in range(5)))
             for number in range(1, 6):
                 await queue.remove(number, Record(f"r-{number}", "t", "null", "why"))
@@ -313,12 +322,12 @@ def test_times_stay_while_the_machine_runs(path: Path, boot: Path) -> None:
 
     async def scenario() -> None:
         due = now() + 1000
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             [event] = await queue.claim([1])
             await queue.put_back(1, due, 0, 0)
         execute(path, "UPDATE events SET accepted_wall = accepted_wall - 5000")
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(1, "f", due)] == again.backlog
             assert [event] == await again.claim([1])
 
@@ -330,13 +339,13 @@ def test_an_age_goes_on_after_a_reboot(path: Path, boot: Path, moved: float, age
     """By the calendar, and never negative where that was set back; waiting events are due now."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             await queue.put_back(1, now() + 5000, 1, 2)
         execute(path, f"UPDATE events SET accepted_wall = accepted_wall + {moved}")
         reboot(boot)
         before = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             after = now()
             [(_, _, due)] = again.backlog
             assert before <= due <= after
@@ -352,13 +361,13 @@ def test_times_move_once_in_a_boot(path: Path, boot: Path) -> None:
     """An event that is put back after a reboot keeps its due time at later openings."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
         reboot(boot)
         due = now() + 5000
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.put_back(1, due, 0, 0)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [(1, "f", due)] == again.backlog
 
     run(scenario)
@@ -370,12 +379,12 @@ def test_an_event_that_ran_when_the_machine_went_down_counts_a_crash(
     """It is due a second later, as after any crash."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             await queue.claim([1])
         reboot(boot)
         before = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             [(_, _, due)] = again.backlog
             assert before + 1 <= due <= now() + 1
             [event] = await again.claim([1])
@@ -391,8 +400,8 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     """The first goes at once; all that came meanwhile go together, and each hears its own."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
-            seen = begun(queue)
+        async with open_queue(path) as queue:
+            seen = transactions(queue)
             added = await asyncio.gather(*(queue.add(new_event(f"f{at}")) for at in range(50)))
 
             assert 2 == len(seen)
@@ -416,7 +425,7 @@ def test_an_error_ends_the_queue(path: Path) -> None:
     """What is on disk is unknown then: every step fails, until the queue is opened again."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             queue._database.execute("ALTER TABLE events RENAME TO aside")
             with pytest.raises(ServiceError, match=r"events\.db has stopped: no such table"):
@@ -430,7 +439,7 @@ def test_an_error_ends_the_queue(path: Path) -> None:
             ):
                 with pytest.raises(ServiceError, match="has stopped: no such table"):
                     await step
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert [1] == numbers(again)
 
     run(scenario)
@@ -442,7 +451,7 @@ def test_a_disk_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
         place = tmp_path / "state"
         place.mkdir()
-        async with opened(place / "events.db", durable=True) as queue:
+        async with open_queue(place / "events.db", durable=True) as queue:
             await queue.add(new_event())
             shutil.rmtree(place)
             for _ in range(2):
@@ -460,7 +469,7 @@ def test_a_queue_is_read_while_it_is_open(path: Path) -> None:
     record = Record("r", "t", "null", "why")
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(*(new_event(name) for name in ("b", "a", "b", "b", "over")))
             await queue.claim([3, 5])
             due = now() + 1000
@@ -501,7 +510,7 @@ def test_a_due_time_is_right_in_any_boot(
     async def scenario() -> None:
         with monkeypatch.context() as then:
             then.setattr(queue, "now", lambda: now() + shift)
-            async with opened(path) as one:
+            async with open_queue(path) as one:
                 await one.add(new_event(), new_event(), new_event("running"))
                 await one.claim([1, 3])
                 await one.put_back(1, queue.now() + pause, 1, 0)
@@ -513,7 +522,7 @@ def test_a_due_time_is_right_in_any_boot(
         expected = 0 if pause < 0 or read_in == "another boot" else pause
         assert max(0, expected - 20) <= first.next_seconds <= expected
         assert 0.0 == running.next_seconds
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             if read_in == "another boot":  # what was shown is what happens
                 assert max(due for number, _, due in again.backlog if number < 3) <= now()
 
@@ -536,7 +545,7 @@ def test_a_durable_queue_has_ballast(path: Path) -> None:
     ballast = path.with_suffix(".ballast")
 
     async def scenario() -> None:
-        async with opened(path, durable=True) as queue:
+        async with open_queue(path, durable=True) as queue:
             assert writer.BALLAST == ballast.stat().st_size
             assert writer.BALLAST <= ballast.stat().st_blocks * 512
             ballast.unlink()
@@ -550,7 +559,7 @@ def test_a_queue_that_nobody_keeps_has_no_ballast(path: Path) -> None:
     """It takes events on a disk with little room too."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event())
             assert not path.with_suffix(".ballast").exists()
 

@@ -13,7 +13,16 @@ import pytest
 from miniλ.errors import ServiceError
 from miniλ.events import recovery
 from miniλ.events.queue import AsyncEvent, EventQueue, Record, now
-from tests.unit.events.queues import PAGE, TEXTS, beside, execute, new_event, numbers, opened, run
+from tests.unit.events.queues import (
+    PAGE,
+    TEXTS,
+    context_of,
+    execute,
+    new_event,
+    numbers,
+    open_queue,
+    run,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 
 async def fill(path: Path, count: int) -> None:
     """Leave a queue with events that take a page each, more or less."""
-    async with opened(path) as queue:
+    async with open_queue(path) as queue:
         await queue.add(*(new_event(f"f{at}", b'"%s"' % (b"x" * 3000)) for at in range(count)))
 
 
@@ -60,18 +69,18 @@ def test_a_damaged_payload_never_runs(path: Path) -> None:
     """A flipped byte that the file system does not notice makes the event a record."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event("good"), new_event("bad", b'"one million"'), new_event("too"))
         [first] = places(path, b"one million")
         damage(path, first, 1)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert "" == again.damage
             assert [1, 2, 3] == numbers(again)
             events = await again.claim([1, 2, 3])
             assert ["good", "too"] == [event.event.function for event in events]
             [record] = await again.records()
             assert ("request-bad", "", "null", "it was damaged on disk") == record[:4]
-        async with opened(path) as later:
+        async with open_queue(path) as later:
             assert [1, 3] == numbers(later)
 
     run(scenario)
@@ -83,7 +92,7 @@ def test_a_head_that_is_lost_costs_no_event(path: Path) -> None:
     async def scenario() -> None:
         await fill(path, 100)
         content = damage(path, 0, 100)
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             kept = aside(path)
             assert list(range(1, 101)) == numbers(queue)
             assert content == kept.read_bytes()
@@ -105,7 +114,7 @@ def test_a_page_that_is_lost_costs_what_was_in_it(path: Path) -> None:
         first = middle(path)
         [lost] = re.findall(rb"request-f(\d+)", content_of(path)[first : first + PAGE])
         content = damage(path, first, PAGE)
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             assert [number for number in range(1, 101) if number != int(lost) + 1] == numbers(queue)
             assert numbers(queue) == [each.number for each in await queue.claim(numbers(queue))]
             assert [] == await queue.records()
@@ -122,7 +131,7 @@ def test_a_recovery_that_is_interrupted_begins_again(
     """While it reads, or when the new file is whole: no event is lost, damage is reported."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(*(new_event() for _ in range(40)))
         damage(path, 0, 100)
         with monkeypatch.context() as patch:
@@ -130,10 +139,10 @@ def test_a_recovery_that_is_interrupted_begins_again(
             patch.setattr(target, "rows" if where == "rows" else "_swap", fail)
             with pytest.raises(ServiceError, match="cannot be read: no more room"):
                 EventQueue(path, durable=False)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert list(range(1, 41)) == numbers(again)
             assert "was damaged" in again.damage
-        async with opened(path) as last:
+        async with open_queue(path) as last:
             assert "" == last.damage
             assert 40 == len(last.backlog)
 
@@ -148,7 +157,7 @@ def test_a_program_that_holds_the_file_does_not_stop_the_queue(path: Path) -> No
     """A shell, or a backup: steps fail while it holds the file, and succeed afterwards."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             queue._database.execute("PRAGMA busy_timeout=20")
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
@@ -164,13 +173,13 @@ def test_damaged_records_cost_no_event(path: Path) -> None:
     """Damage on a page without events, which no read of an event meets, is found at opening."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(*(new_event(f"f{at}") for at in range(20)))
             records = [Record(f"r{at}", "t", f'"{"y" * 3000}"', "why") for at in range(20)]
             await queue.remove(20, *records)
         first = places(path, b"y" * 2000)[10]
         damage(path, first // PAGE * PAGE, PAGE)
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert list(range(1, 20)) == numbers(again)
             assert "19 events could be read" in again.damage
             assert [] == await again.records()
@@ -185,7 +194,7 @@ def test_the_first_half_of_a_file_is_kept(path: Path) -> None:
         await fill(path, 100)
         os.truncate(path, middle(path))
         content = content_of(path)
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             assert 40 <= len(queue.backlog) <= 50
             assert list(range(1, len(queue.backlog) + 1)) == numbers(queue)
             assert f"{len(queue.backlog)} events could be read" in queue.damage
@@ -204,12 +213,12 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
     path.write_bytes(content)
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             assert [] == queue.backlog
             assert "0 events could be read" in queue.damage
             assert content == aside(path).read_bytes()
             assert [1] == await queue.add(new_event())
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             assert "" == again.damage
             assert [1] == numbers(again)
 
@@ -218,16 +227,16 @@ def test_a_file_that_is_no_queue_does_not_keep_us_from_starting(path: Path, cont
 
 def test_an_event_that_was_read_from_a_damaged_file_is_what_it_was(path: Path) -> None:
     """Its texts and counters too; what ran counts a crash, and all others are due now."""
-    original = AsyncEvent("r-1", "hello", "7", b"[1]", beside(TEXTS))
+    original = AsyncEvent("r-1", "hello", "7", b"[1]", context_of(TEXTS))
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(original, new_event("ran"))
             await queue.claim([2])
             await queue.put_back(1, now() + 5000, 2, 3)
         damage(path, 0, 100)
         before = now()
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             after = now()
             (_, _, due), (_, _, later) = again.backlog
             assert before <= due <= after
@@ -245,14 +254,14 @@ def test_a_text_that_was_damaged_stops_nobody_else(path: Path, column: str) -> N
     """The text is no UTF-8 any more: the queue opens, and the other event runs and ends."""
 
     async def scenario() -> None:
-        async with opened(path) as queue:
+        async with open_queue(path) as queue:
             await queue.add(new_event("bad"), new_event("good"))
         execute(path, f"UPDATE events SET {column} = CAST(x'ff' AS TEXT) WHERE number = 1")
-        async with opened(path) as again:
+        async with open_queue(path) as again:
             events = await again.claim([1, 2])
             assert "good" == events[-1].event.function
             await again.remove(2)
-        async with opened(path) as later:
+        async with open_queue(path) as later:
             assert 2 not in numbers(later)
 
     run(scenario)

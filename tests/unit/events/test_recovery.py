@@ -105,7 +105,7 @@ def test_a_file_that_fails_too_often_is_given_up(
 
     assert ROWS[:59] == recovery.rows(str(path), sound, SELECT)
     # 1 to 2**62 fails, and each half that has row 60: after 57 halvings 1 to 64 is read as 1 to 32.
-    monkeypatch.setattr(recovery, "MOST_FAILURES", 58)
+    monkeypatch.setattr(recovery, "MAX_FAILURES", 58)
     assert ROWS[:32] == recovery.rows(str(path), sound, SELECT)
 
 

@@ -1,4 +1,4 @@
-"""Registries for tests: opened, with functions in them."""
+"""Registries for tests, open, with functions in them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Registry]:
+async def open_registry(path: Path) -> AsyncIterator[Registry]:
     """Yield the registry at this path, open."""
-    opened_registry = Registry(path, durable=False)
+    registry = Registry(path, durable=False)
     try:
-        yield opened_registry
+        yield registry
     finally:
-        await opened_registry.close()
+        await registry.close()
 
 
 def function(name: str, **changes: Any) -> FunctionConfiguration:

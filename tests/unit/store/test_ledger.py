@@ -15,7 +15,7 @@ from miniλ.errors import ServiceError
 from miniλ.journal import Trouble
 from miniλ.store import registry
 from miniλ.store.registry import Registry, read_usage
-from tests.unit.store.registries import invoked, month, opened, turns_until
+from tests.unit.store.registries import invoked, month, open_registry, turns_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def test_usage_is_billed_by_every_book(path: Path) -> None:
     """What the books of 2018, 2020 and 2025 make of two invocations, one of them cold."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked(duration_ms=120.4))
             kept.note(invoked(duration_ms=0.5, init_ms=80.2))
 
@@ -49,7 +49,7 @@ def test_usage_is_kept_by_function_and_memory_size(path: Path) -> None:
     """Sorted, and each with its own sum."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             for name, memory in (("b", 128), ("a", 256), ("a", 128), ("b", 128)):
                 kept.note(invoked(name, memory=memory))
 
@@ -64,7 +64,7 @@ def test_usage_adds_up_over_restarts(path: Path) -> None:
 
     async def scenario() -> None:
         for _ in range(3):
-            async with opened(path) as kept:
+            async with open_registry(path) as kept:
                 kept.note(invoked(duration_ms=10))
 
     asyncio.run(scenario())
@@ -76,7 +76,7 @@ def test_usage_is_written_within_a_second(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked())
             timer = kept._flush_timer
             assert timer is not None
@@ -94,7 +94,7 @@ def test_one_timer_for_all_invocations_of_a_second(path: Path) -> None:
     """Noting costs no I/O: the second invocation finds the timer there."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked())
             timer = kept._flush_timer
             kept.note(invoked())
@@ -110,7 +110,7 @@ def test_other_facts_are_not_usage(path: Path) -> None:
     """The journal tells everything; only invocations are billed."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(Trouble(what="x"))
 
             assert kept._flush_timer is None
@@ -123,7 +123,7 @@ def test_usage_that_cannot_be_written_is_owed(path: Path) -> None:
     """A full disk loses nothing while the supervisor lives: the next flush writes both."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked())
             kept._database.execute("ALTER TABLE usage RENAME TO aside")
             with pytest.raises(ServiceError, match="The registry cannot be written"):
@@ -136,6 +136,28 @@ def test_usage_that_cannot_be_written_is_owed(path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_the_timer_goes_on_after_a_bug(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is no ServiceError does not end the flushes: the next one writes the usage."""
+    monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
+    failures: list[str] = []
+    strftime = time.strftime
+
+    def fail_once(*_: object) -> None:
+        monkeypatch.setattr(time, "strftime", strftime)
+        failures.append("once")
+        raise ValueError
+
+    async def scenario() -> None:
+        async with open_registry(path) as kept:
+            monkeypatch.setattr(time, "strftime", fail_once)
+            kept.note(invoked())
+            async with asyncio.timeout(10):
+                await turns_until(lambda: read_usage(path, "2025") != [])
+
+    asyncio.run(scenario())
+    assert ["once"] == failures
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2])
 @pytest.mark.parametrize("fails", [False, True])
 def test_usage_is_counted_once_where_the_caller_has_gone(
@@ -144,7 +166,7 @@ def test_usage_is_counted_once_where_the_caller_has_gone(
     """A flush that is cancelled, before or after it has begun, loses and doubles nothing."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked())
             if fails:
                 kept._database.execute("ALTER TABLE usage RENAME TO aside")
@@ -169,7 +191,7 @@ def test_usage_that_cannot_be_written_is_tried_again(
     monkeypatch.setattr(registry, "LEDGER_SECONDS", 0.0)
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept._database.execute("ALTER TABLE usage RENAME TO aside")
             kept.note(invoked())
             await turns_until(lambda: bool(kept._owed))
@@ -201,7 +223,7 @@ def test_a_ledger_is_read_while_it_is_written(path: Path) -> None:
     """The command line reads what a supervisor has open; it changes nothing."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked(duration_ms=3))
             await kept.flush()
 
@@ -217,7 +239,7 @@ def test_a_ledger_in_an_odd_place_is_read(tmp_path: Path) -> None:
     place.mkdir()
 
     async def scenario() -> None:
-        async with opened(place / "registry.db") as kept:
+        async with open_registry(place / "registry.db") as kept:
             kept.note(invoked())
 
     asyncio.run(scenario())
@@ -256,7 +278,7 @@ def test_a_month_is_that_of_utc(
     monkeypatch.setattr(registry.time, "localtime", lambda at=seconds: localtime(at + off))
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept.note(invoked())
 
     asyncio.run(scenario())

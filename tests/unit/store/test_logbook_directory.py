@@ -13,17 +13,19 @@ import msgspec
 import pytest
 
 from miniλ.errors import ServiceError
+from miniλ.journal import Journal, Trouble
 from miniλ.store import logbook
 from miniλ.store.logbook import Logbook, LogEvent, LogGroup
 
 from .logbooks import GROUP, NOON, NOON_MS, STREAM, W2, messages, note, response, run
+from .registries import turns_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-async def begun(book: Logbook) -> None:
+async def begin_flush(book: Logbook) -> None:
     """Let a flush begin: it takes all entries to a thread."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -285,7 +287,7 @@ def test_a_disk_that_hangs_does_not_block_the_loop(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             flushing = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             note(book, response(b"meanwhile\n"), NOON + 10)
 
             assert not flushing.done()
@@ -317,7 +319,7 @@ def test_a_disk_that_fails_costs_no_memory(tmp_path: Path, monkeypatch: pytest.M
             note(book, response(b"2\n"), NOON)
             note(book, response(b"x" * 200_000, function="slow"), NOON)
             flushing = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             note(book, response(b"3\n"), NOON)
             note(book, response(b"4\n"), NOON)
             draining = asyncio.create_task(asyncio.to_thread(drain, fifo, done))
@@ -345,7 +347,7 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
         try:
             note(book, response(b"x" * 200_000), NOON)
             cancelled = asyncio.create_task(book.flush())
-            await begun(book)
+            await begin_flush(book)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
@@ -363,5 +365,32 @@ def test_a_flush_that_is_cancelled_is_finished(tmp_path: Path) -> None:
             for line in lines
             if len((event := msgspec.json.decode(line, type=LogEvent)).message) > 100_000
         ]
+
+    run(scenario)
+
+
+def test_flushing_goes_on_after_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is no OSError costs one batch, which is counted; the operator reads of it."""
+    monkeypatch.setattr(logbook, "FLUSH_SECONDS", 0.0)
+    append = logbook._append
+
+    def fail_once(*_: object) -> None:
+        monkeypatch.setattr(logbook, "_append", append)
+        msg = "no such case"
+        raise ValueError(msg)
+
+    async def scenario() -> None:
+        book, facts = Logbook(tmp_path), Journal()
+        monkeypatch.setattr(logbook, "_append", fail_once)
+        async with asyncio.timeout(10), book.flushing(facts):
+            note(book, response(b"lost\n"), NOON)
+            trouble = await facts.until(Trouble)
+            assert "ValueError('no such case')" in trouble.what
+            assert 1 == book.dropped
+
+            note(book, response(b"kept\n"), NOON + 10)
+            file = tmp_path / "hello.jsonl"
+            await turns_until(lambda: file.exists() and b"kept" in file.read_bytes())
+        assert [trouble] == facts.story(Trouble)
 
     run(scenario)

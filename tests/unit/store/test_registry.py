@@ -25,7 +25,7 @@ from miniλ.store.resources import (
     Kind,
     LayerVersion,
 )
-from tests.unit.store.registries import delete, function, functions, opened, put
+from tests.unit.store.registries import delete, function, functions, open_registry, put
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_new_registry_is_empty(path: Path) -> None:
     """The tables are made at opening."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             assert functions(kept) == {}
             assert kept.warning == ""
             assert await kept.usage("2025") == []
@@ -55,10 +55,10 @@ def test_a_function_is_there_after_a_restart(path: Path) -> None:
     ada = function("ada", environment={"AB": "λ"}, reserved_concurrency=0, keep_alive=0.5)
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("bob"))
             await put(kept, ada)
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert list(functions(again)) == ["ada", "bob"]
             assert ada == functions(again)["ada"]
 
@@ -69,7 +69,7 @@ def test_a_function_is_on_disk_before_put_returns(path: Path) -> None:
     """Another connection sees the row, while the registry is open."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("ada"))
 
             with closing(sqlite3.connect(path)) as other:
@@ -82,11 +82,11 @@ def test_the_last_put_of_a_name_counts(path: Path) -> None:
     """An update replaces the row."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("ada", timeout=1))
             await put(kept, function("ada", timeout=2))
             assert functions(kept)["ada"].timeout == 2
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert functions(again)["ada"].timeout == 2
             assert len(functions(again)) == 1
 
@@ -97,12 +97,12 @@ def test_a_deleted_function_stays_deleted(path: Path) -> None:
     """Deleting a function that does not exist is fine."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("ada"))
             await delete(kept, "ada")
             await delete(kept, "never")
             assert functions(kept) == {}
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert functions(again) == {}
 
     asyncio.run(scenario())
@@ -112,7 +112,7 @@ def test_a_put_that_fails_is_not_remembered(path: Path) -> None:
     """Memory says what the disk says."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             kept._database.execute("DROP TABLE resources")
 
             with pytest.raises(ServiceError, match="The registry cannot be written"):
@@ -127,7 +127,7 @@ def test_a_full_disk_is_an_error_until_there_is_room(path: Path) -> None:
     """Memory stays as it was; later writes go on. Here the file may have ten pages."""
 
     async def scenario() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("ada"))
             await put(kept, function("bob"))
             kept._database.execute("PRAGMA max_page_count=10")
@@ -139,7 +139,7 @@ def test_a_full_disk_is_an_error_until_there_is_room(path: Path) -> None:
             await delete(kept, "bob")
             kept._database.execute("PRAGMA max_page_count=1000")
             await put(kept, large)
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert {"ada": large} == functions(again)
 
     asyncio.run(scenario())
@@ -186,7 +186,7 @@ def test_a_row_that_is_no_function_is_refused(path: Path, document: str) -> None
     before = set(os.listdir("/proc/self/fd"))
 
     async def scenario() -> None:
-        async with opened(path):
+        async with open_registry(path):
             pass
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(
@@ -204,14 +204,14 @@ def test_changes_of_one_write_are_all_there_or_none(path: Path) -> None:
     """A change that cannot be written takes the others of its write along."""
 
     async def main() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             with pytest.raises(TypeError):
                 await kept.write(
                     Change(FUNCTION, "ada", LATEST, function("ada")),
                     Change(TAGS, "ada", "", {"no": object()}),
                 )
             assert {} == functions(kept)
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert {} == functions(again)
 
     asyncio.run(main())
@@ -222,14 +222,14 @@ def test_a_resource_comes_back_as_it_was(path: Path) -> None:
     alias = Alias(function="ada", name="prod", version="3", revision="r", weights={"2": 0.25})
 
     async def main() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await kept.write(
                 Change(ALIAS, "ada", "prod", alias),
                 Change(ALIAS, "ada", "test", alias),
                 Change(NUMBER, "ada", "", 3),
             )
             await kept.write(Change(ALIAS, "ada", "test", None))
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert {"prod": alias} == again.parts(ALIAS, "ada")
             assert 3 == again.get(NUMBER, "ada")
             assert None is again.get(ALIAS, "ada", "test")
@@ -250,7 +250,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(path: Path) -> No
 
     async def main() -> None:
         for _ in range(2):
-            async with opened(path) as kept:
+            async with open_registry(path) as kept:
                 assert {"ada": ada} == functions(kept)
 
     asyncio.run(main())
@@ -292,16 +292,16 @@ def test_rows_of_an_unknown_kind_are_left_alone(path: Path, document: str) -> No
     """A downgrade loses none of them: not when others are written, nor when the function goes."""
 
     async def main() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await put(kept, function("ada"))
         insert(path, "trigger", "ada", "1", document)
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             assert f"registry {path} has rows of kinds" in kept.warning
             assert "(trigger): they stay as they are" in kept.warning
             assert ["ada"] == list(functions(kept))
             await put(kept, function("ada", timeout=9))
             await delete(kept, "ada")
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             await put(again, function("bob"))
             await delete(again, "bob")
 
@@ -335,18 +335,18 @@ def test_unknown_fields_of_a_known_kind_are_written_back(path: Path, kind: Kind[
     changed = {"description": "changed"}
 
     async def main() -> None:
-        async with opened(path):
+        async with open_registry(path):
             pass
         plain = msgspec.json.decode(msgspec.json.encode(value))
         document = plain | added
         insert(path, kind.name, "ada", "1", msgspec.json.encode(document).decode())
         for _ in range(2):
-            async with opened(path) as kept:
+            async with open_registry(path) as kept:
                 for _ in range(2):
                     new = msgspec.structs.replace(kept.get(kind, "ada", "1"), **changed)
                     await kept.write(Change(kind, "ada", "1", new))
                     assert {("ada", "1"): document | changed} == rows(path, kind.name)
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             await kept.write(Change(kind, "ada", "1", None))
             await kept.write(Change(kind, "ada", "1", value))
             assert {("ada", "1"): plain} == rows(path, kind.name)
@@ -358,7 +358,7 @@ def test_a_row_that_cannot_be_read_is_named(path: Path) -> None:
     """The file, the kind, the name, what is wrong, and what to do."""
 
     async def main() -> None:
-        async with opened(path):
+        async with open_registry(path):
             pass
         insert(path, "alias", "ada", "prod", '{"function":"ada","name":7}')
         with pytest.raises(ServiceError) as caught:
@@ -377,7 +377,7 @@ def test_memory_is_as_the_disk_is_also_where_the_caller_has_gone(path: Path, tur
     """A write that is cancelled, before or after it has begun, is carried out in both or none."""
 
     async def main() -> None:
-        async with opened(path) as kept:
+        async with open_registry(path) as kept:
             task = asyncio.create_task(put(kept, function("ada")))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -386,7 +386,7 @@ def test_memory_is_as_the_disk_is_also_where_the_caller_has_gone(path: Path, tur
                 await task
             await put(kept, function("bob"))
             assert list(functions(kept)) == (["ada", "bob"] if turns else ["bob"])
-        async with opened(path) as again:
+        async with open_registry(path) as again:
             assert list(functions(again)) == (["ada", "bob"] if turns else ["bob"])
 
     asyncio.run(main())

@@ -82,3 +82,14 @@ def test_a_state_that_is_kept_is_one_supervisors(tmp_path: Path) -> None:
     with pytest.raises(StateInUse, match=f"in use by process {os.getpid()}"):
         state_dir.open_state(tmp_path / "state")
     state.close()
+
+
+def test_a_directory_of_an_older_version_is_removed(tmp_path: Path) -> None:
+    """Of `walls`, which is `root` now; but not if there is something in it."""
+    (tmp_path / "walls").mkdir()
+    state_dir.open_state(tmp_path)[0].close()
+    assert ["root"] == [name for name in ("root", "walls") if (tmp_path / name).is_dir()]
+
+    (tmp_path / "walls" / "mine").mkdir(parents=True)
+    state_dir.open_state(tmp_path)[0].close()
+    assert (tmp_path / "walls" / "mine").is_dir()

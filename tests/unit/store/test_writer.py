@@ -25,7 +25,7 @@ either = pytest.mark.parametrize("fail_stop", [False, True])
 
 
 @asynccontextmanager
-async def opened(path: Path, *, fail_stop: bool = False) -> AsyncIterator[Writer]:
+async def open_writer(path: Path, *, fail_stop: bool = False) -> AsyncIterator[Writer]:
     """Yield a writer of a table, open."""
     connection = database.connect(path, SQL, durable=True)
     writer = Writer(connection, path, "The table", fail_stop=fail_stop)
@@ -101,7 +101,7 @@ def test_steps_that_come_together_are_one_transaction(path: Path) -> None:
     """The first goes at once; all that came meanwhile go together, in order; each hears its own."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             seen = transactions(writer)
             results = await asyncio.gather(*(writer.run(insert(at)) for at in range(50, 0, -1)))
 
@@ -115,7 +115,7 @@ def test_a_step_is_committed_when_it_is_done(path: Path) -> None:
     """Another connection sees its row, and does not before."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             step = writer.run(insert(1))
             assert not step.done()
             await step
@@ -128,7 +128,7 @@ def test_a_patient_step_waits_for_company(path: Path) -> None:
     """It is in the transaction of the next urgent step; alone it waits 2 ms."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             seen = transactions(writer)
             await asyncio.gather(writer.run(insert(1), is_patient=True), writer.run(insert(2)))
             assert 1 == len(seen)
@@ -142,7 +142,7 @@ def test_a_caller_that_leaves_takes_no_step_along(path: Path) -> None:
     """Cancelled while they wait: their rows are there all the same, and others hear their own."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             steps = [writer.run(insert(number)) for number in range(4)]
             await asyncio.sleep(0)  # the first is on its way, the others wait
             steps[0].cancel()
@@ -157,7 +157,7 @@ def test_a_writer_closes_when_all_is_written(path: Path) -> None:
     """Also steps that wait, and steps that came while it was closing."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             steps = [writer.run(insert(number)) for number in range(3)]
             steps.append(writer.run(insert(3), is_patient=True))
             closing_writer = asyncio.create_task(writer.close())
@@ -180,7 +180,7 @@ def test_a_step_that_cannot_be_carried_out_fails_alone(
     """Nothing of it is there, and all that came with it are."""
 
     async def scenario() -> None:
-        async with opened(path, fail_stop=fail_stop) as writer:
+        async with open_writer(path, fail_stop=fail_stop) as writer:
             steps = [writer.run(work) for work in (insert(0), insert(1), insert(2), bad, insert(3))]
             results = await asyncio.gather(*steps, return_exceptions=True)
 
@@ -196,7 +196,7 @@ def test_an_error_of_a_table_is_one_steps(path: Path) -> None:
     """Without fail-stop others are written, and so are later steps when the table is there."""
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             await writer.run(execute("CREATE TABLE other (x)", "INSERT INTO other VALUES (1)"))
             steps = (insert(0), insert(1), execute("DELETE FROM gone"), insert(2))
             results = await asyncio.gather(*map(writer.run, steps), return_exceptions=True)
@@ -221,7 +221,7 @@ def test_an_io_error_is_not_retried(path: Path) -> None:
         raise error
 
     async def scenario() -> None:
-        async with opened(path) as writer:
+        async with open_writer(path) as writer:
             steps = (insert(0), insert(1), fail, insert(2))
             first, *others = await asyncio.gather(*map(writer.run, steps), return_exceptions=True)
             assert 0 == first
@@ -240,7 +240,7 @@ def test_an_error_of_the_disk_ends_a_writer_that_is_fail_stop(path: Path) -> Non
     """Every step that came with it or comes after it hears so, also when the disk works again."""
 
     async def scenario() -> None:
-        async with opened(path, fail_stop=True) as writer:
+        async with open_writer(path, fail_stop=True) as writer:
             await writer.run(insert(0))
             writer._database.execute("ALTER TABLE t RENAME TO aside")
             steps = [writer.run(insert(1)), writer.run(insert(2))]
@@ -260,7 +260,7 @@ def test_a_lock_of_another_program_passes(path: Path, *, fail_stop: bool) -> Non
     """A step fails after SQLite's timeout; the next one is written when the lock is gone."""
 
     async def scenario() -> None:
-        async with opened(path, fail_stop=fail_stop) as writer:
+        async with open_writer(path, fail_stop=fail_stop) as writer:
             writer._database.execute("PRAGMA busy_timeout=0")
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
@@ -278,7 +278,7 @@ def test_a_full_disk_is_an_error_until_there_is_room(path: Path, *, fail_stop: b
     """Steps that fit are written, and the writer goes on; the file may have ten pages here."""
 
     async def scenario() -> None:
-        async with opened(path, fail_stop=fail_stop) as writer:
+        async with open_writer(path, fail_stop=fail_stop) as writer:
             await writer.run(insert(0))
             writer._database.execute("PRAGMA max_page_count=10")
             steps = (insert(1), insert(2), insert(3, "x" * 100_000), execute("DELETE FROM t"))
