@@ -7,7 +7,7 @@ unless the caller awaits it (`expects`); asyncio alone prints it when the task i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import journal
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from miniλ.journal import Journal
+
+T = TypeVar("T")
 
 
 class Background:
@@ -67,3 +69,16 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await self.finish()
+
+
+async def to_its_end(task: asyncio.Future[T]) -> T:
+    """Return a task's result; a caller that is cancelled waits until the task is done, too."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled from None if task.cancelled() else task.exception()
+    return task.result()

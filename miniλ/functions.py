@@ -246,10 +246,13 @@ class Functions:
             if first is not None:
                 changes.append(Change(FUNCTION, draft.name, "1", first))
                 changes.append(Change(NUMBER, draft.name, "", 1))
-            await self.registry.write(*changes)
-            for each in (function, first):
-                if each is not None:
-                    self._settle_or_live(each, None, settle=settle)
+
+            def apply() -> None:
+                for each in (function, first):
+                    if each is not None:
+                        self._settle_or_live(each, None, settle=settle)
+
+            await self.registry.write(*changes, then=apply)
         return first or function
 
     async def update_code(
@@ -317,10 +320,14 @@ class Functions:
         status = {"update_status": "InProgress", "update_reason": CREATING}
         function = replace(function, **(status if settle else READY))
         version, published = self._next_version(function) if publish else (function, [])
-        await self.registry.write(Change(FUNCTION, function.name, LATEST, function), *published)
-        self._settle_or_live(function, before, settle=settle)
-        if published:
-            self._go_live(version)
+
+        def apply() -> None:
+            self._settle_or_live(function, before, settle=settle)
+            if published:
+                self._go_live(version)
+
+        latest = Change(FUNCTION, function.name, LATEST, function)
+        await self.registry.write(latest, *published, then=apply)
         return version
 
     async def reserve(self, name: str, limit: int | None) -> None:
@@ -339,10 +346,13 @@ class Functions:
             reservable = self._pool.reservable(name)
             if (limit or 0) > reservable:
                 raise over_reserved(limit or 0, reservable)
-            await self.registry.write(Change(FUNCTION, name, LATEST, reserved))
-            self._pool.reserve(name, limit)
-            if name in self.live:
-                self.live[name] = replace(self.live[name], reserved_concurrency=limit)
+
+            def apply() -> None:
+                self._pool.reserve(name, limit)
+                if name in self.live:
+                    self.live[name] = replace(self.live[name], reserved_concurrency=limit)
+
+            await self.registry.write(Change(FUNCTION, name, LATEST, reserved), then=apply)
 
     async def delete(self, name: str, version: str = "") -> None:
         """Delete a function with all that belongs to it, or one version of it."""
@@ -363,13 +373,16 @@ class Functions:
                     for kind in OF_FUNCTION
                     for part in self.registry.parts(kind, name)
                 ]
-            await self.registry.write(*changes)
-            if not version:
-                self._transient.pop(name, None)
-                self._pool.reserve(name, None)
-            for each in deleted:
-                if self.live.pop(each.qualified, None) is not None:
-                    self._pool.withdraw(each)
+
+            def apply() -> None:
+                if not version:
+                    self._transient.pop(name, None)
+                    self._pool.reserve(name, None)
+                for each in deleted:
+                    if self.live.pop(each.qualified, None) is not None:
+                        self._pool.withdraw(each)
+
+            await self.registry.write(*changes, then=apply)
 
     def _check_version_free(self, name: str, version: str) -> None:
         if version == LATEST:
@@ -403,8 +416,7 @@ class Functions:
                 raise InvalidParameterValue(msg)
             version, changes = self._next_version(latest, description)
             if changes:
-                await self.registry.write(*changes)
-                self._go_live(version)
+                await self.registry.write(*changes, then=lambda: self._go_live(version))
         return version
 
     def _next_version(
@@ -540,9 +552,13 @@ class Functions:
             if now is None or now.revision != function.revision:
                 return  # deleted meanwhile
             done = replace(done, reserved_concurrency=now.reserved_concurrency)
-            await self.registry.write(Change(FUNCTION, function.name, function.version, done))
-            if done.state == "Active" and done.update_status == "Successful":
-                self._go_live(done)
+
+            def apply() -> None:
+                if done.state == "Active" and done.update_status == "Successful":
+                    self._go_live(done)
+
+            change = Change(FUNCTION, function.name, function.version, done)
+            await self.registry.write(change, then=apply)
 
 
 def not_now(state: str) -> ResourceConflict:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from miniλ import journal, names
+from miniλ.background import to_its_end
 from miniλ.code_store import CodeStore
 from miniλ.errors import InvalidParameterValue
 from miniλ.events.delivery import Delivery
@@ -186,15 +187,3 @@ async def _in_a_thread(open_: Callable[[], T], close: Callable[[T], None]) -> T:
             close(opening.result())
         raise
     return opening.result()
-
-
-async def to_its_end(task: asyncio.Future[Any]) -> None:
-    """Wait until a task is done, however often the caller is cancelled; then raise that."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled from None if task.cancelled() else task.exception()

@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniλ import billing, decorated, model, names
+from miniλ.background import to_its_end
 from miniλ.decorated import Function
 from miniλ.errors import InvalidParameterValue, ResourceConflict, SupervisorClosed
 from miniλ.events.queue import AsyncEvent
 from miniλ.invoker import check_id, check_payload, encode_event, new_request_id
 from miniλ.model import ConfigurationChanges, FunctionDraft
-from miniλ.parts import to_its_end, wire
+from miniλ.parts import wire
 from miniλ.runtimes import catalog
 from miniλ.settings import load as load_settings
 from miniλ.worker.equipment import NO_CONTEXT, InvocationContext

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from miniλ import billing, journal
+from miniλ.background import to_its_end
 from miniλ.errors import InvalidParameterValue, ServiceError
 from miniλ.model import Invoked
 from miniλ.store import database
@@ -33,7 +34,7 @@ from miniλ.store.resources import KINDS, Kind
 from miniλ.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 # How long usage may be in memory only.
@@ -138,10 +139,12 @@ class Registry:
         """Return the names that have resources of this kind, sorted."""
         return sorted(self._resources[kind.name])
 
-    async def write(self, *changes: Change) -> None:
-        """Carry out changes, all or none; they are on disk when this returns.
+    async def write(self, *changes: Change, then: Callable[[], None] | None = None) -> None:
+        """Carry out changes, all or none, and call `then`; they are on disk when this returns.
 
-        Raises `ServiceError`. A caller that is cancelled does not take its changes back.
+        `then` is what else has to follow the registry (the pool, names that are live). A caller
+        that is cancelled meanwhile takes nothing back: it waits for the disk and for `then`, holds
+        its locks until both are done, and is cancelled after that. Raises `ServiceError`.
         """
         puts, deletes = [], []
         for kind, name, part, value in changes:
@@ -154,14 +157,13 @@ class Registry:
             connection.executemany(self._sql["delete_resource"], deletes)
             connection.executemany(self._sql["put_resource"], puts)
 
-        def on_written(step: asyncio.Future[None]) -> None:
-            if step.exception() is None:
-                self._apply(changes)
+        async def carry_out() -> None:
+            await self._writer.run(write)
+            self._apply(changes)
+            if then is not None:
+                then()
 
-        step = self._writer.run(write)
-        # In the step's callback: memory has what the disk has, also if the caller is cancelled.
-        step.add_done_callback(on_written)
-        await asyncio.shield(step)
+        await to_its_end(asyncio.ensure_future(carry_out()))
 
     def _apply(self, changes: tuple[Change, ...]) -> None:
         for kind, name, part, value in changes:

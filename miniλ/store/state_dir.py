@@ -99,9 +99,7 @@ class StateDir:
             _write(self.path, left)
         else:
             _remove(self.path)
-        # Not close alone: a process that the app forked may hold a copy of the descriptor.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        os.close(self._lock)
+        _unlock(self._lock)
 
     def collect(self, in_use: set[str]) -> None:
         """Remove packages that are not in use, and the staging directories of a crash."""
@@ -127,7 +125,7 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Swee
     try:
         with _lock_base(base) if base is not None else contextlib.nullcontext():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock(directory, create=True)
+            lock = _lock(directory)
     except OSError as exc:
         msg = f"The state directory {directory} cannot be used: {exc}"
         raise ServiceError(msg) from exc
@@ -167,13 +165,12 @@ def _lock_base(base: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
 
 
-def _lock(directory: Path, *, create: bool) -> int | None:
+def _lock(directory: Path) -> int | None:
     """Return the descriptor that locks a state directory; None if another process holds it."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    descriptor = os.open(directory / "lock", flags, 0o600)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -183,6 +180,12 @@ def _lock(directory: Path, *, create: bool) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    # Not close alone: a process that the app forked may hold a copy of the descriptor.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _holder(directory: Path) -> str:
@@ -197,12 +200,10 @@ def _sweep_dead(directory: Path) -> SweepReport | None:
     """Sweep and remove a temporary state whose supervisor is dead."""
     try:
         with _lock_base(directory.parent):
-            lock = _lock(directory, create=False)
+            # A supervisor that died early has made no lock: then this one makes it.
+            lock = _lock(directory)
     except OSError:
-        # Its owner is removing it, or died between two system calls: then it is empty.
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-        return None
+        return None  # its owner has removed it meanwhile
     if lock is None:
         return None
     try:
@@ -210,12 +211,12 @@ def _sweep_dead(directory: Path) -> SweepReport | None:
         if not left:
             _remove(directory)
     finally:
-        os.close(lock)
+        _unlock(lock)
     return report
 
 
 def _remove(directory: Path) -> None:
-    """Remove a state directory, if it is still there; its lock is the last to go."""
+    """Remove a temporary state, if it is still there; its lock is the last to go."""
     with contextlib.suppress(FileNotFoundError):
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -223,8 +224,9 @@ def _remove(directory: Path) -> None:
                     tmp.remove(entry.path)
                 elif entry.name != "lock":
                     os.unlink(entry.path)
-        os.unlink(directory / "lock")
-        directory.rmdir()
+        with _lock_base(directory.parent):  # or a sweep would make a lock in between
+            os.unlink(directory / "lock")
+            directory.rmdir()
 
 
 def _sweep(directory: Path) -> tuple[SweepReport | None, list[Instance]]:

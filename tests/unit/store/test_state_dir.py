@@ -64,14 +64,38 @@ def test_a_state_that_is_open_is_not_swept(base: Path) -> None:
     assert [] == os.listdir(base)
 
 
-def test_an_empty_state_of_a_dead_supervisor_is_removed(base: Path) -> None:
-    """A supervisor may die between the directory and its lock."""
-    base.mkdir(mode=0o700)
-    (base / "00abcd123456").mkdir()
+@pytest.mark.parametrize("files", [[], ["registry.db", "code/a/b"]])
+def test_a_state_without_a_lock_is_swept(base: Path, files: list[str]) -> None:
+    """Its supervisor died before it made one, or while it removed everything."""
+    dead = base / "00abcd123456"
+    dead.mkdir(mode=0o700, parents=True)
+    base.chmod(0o700)
+    for file in files:
+        (dead / file).parent.mkdir(parents=True, exist_ok=True)
+        (dead / file).touch()
     state, _ = state_dir.open_state(None)
     state.close()
 
     assert [] == os.listdir(base)
+
+
+def test_a_fork_of_the_app_holds_no_lock(base: Path) -> None:
+    """A child that was forked while a state was being locked keeps no other supervisor waiting."""
+    base.mkdir(mode=0o700)
+    reader, writer = os.pipe()
+    with state_dir._lock_base(base):
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    try:
+        state, _ = state_dir.open_state(None)
+        state.close()
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(child, 0)
 
 
 def test_a_state_that_is_kept_is_one_supervisors(tmp_path: Path) -> None:
