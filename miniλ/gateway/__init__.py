@@ -16,6 +16,7 @@ writes files in `uploads` only. Workers belong to the pool, as for the embedding
 Read in this order:
 
     server          from a request to its answer
+    routes          the paths beside Lambda's: health, enforcement, downloads, function URLs, aws/
     call            one request of an operation, and what it acts on
     http/           connections, body limits, loopback, keys, answers, the fast path
     service_model/  Lambda's service model: operations, inputs, shapes, constraints
@@ -31,5 +32,5 @@ Read in this order:
     attributes      recursion, runtime management, tags, account settings
     not_offered     operations that are refused, or answered as by an account without any
     urls/           function URLs
-    aws/            the routes beside Lambda: CloudWatch Logs, STS, IAM, downloads
+    aws/            CloudWatch Logs, STS and IAM
 """

@@ -40,10 +40,10 @@ from miniλ.gateway import (
     mappings,
     not_offered,
     policies,
+    routes,
     uploads,
     versions,
 )
-from miniλ.gateway.aws import routes
 from miniλ.gateway.call import Api, Call
 from miniλ.gateway.http import answers, bodies, connections, loopback
 from miniλ.gateway.http.auth import Auth, unverified

@@ -9,7 +9,6 @@ Rule 3: nothing here changes state: logs are written by functions, and roles are
 
 Reading order:
 
-- routes           the paths and headers that lead here, and the key that each needs
 - logs             CloudWatch Logs, read-only, from the logbook
 - logs_request     parameters of CloudWatch Logs, and their bounds
 - filter_patterns  patterns of FilterLogEvents
