@@ -152,7 +152,7 @@ async def _run(
         running = api.parts.invoker.invoke(
             version, payload, context, incoming.request_id, stream=stream
         )
-        result = invocations.begin(running, stream)
+        result = invocations.begin(api.parts.invocations, running, stream)
         if stream is None:
             await result
         else:
