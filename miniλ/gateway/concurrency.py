@@ -33,32 +33,20 @@ if TYPE_CHECKING:
 
 async def put_function_concurrency(call: Call) -> dict[str, Any]:
     """Reserve concurrency for a function, which is also the most that it may use."""
-    name, limit = _whole_function(call), call.params["ReservedConcurrentExecutions"]
+    name, limit = call.name(), call.params["ReservedConcurrentExecutions"]
     await call.api.functions.reserve(name, limit)
     return {"ReservedConcurrentExecutions": limit}
 
 
 async def get_function_concurrency(call: Call) -> dict[str, Any]:
     """Return the reserved concurrency of a function; an empty document without."""
-    limit = call.api.functions.get(_whole_function(call)).reserved_concurrency
+    limit = call.api.functions.get(call.name()).reserved_concurrency
     return {} if limit is None else {"ReservedConcurrentExecutions": limit}
 
 
 async def delete_function_concurrency(call: Call) -> None:
     """Remove the reservation of a function: it shares the unreserved concurrency again."""
-    await call.api.functions.reserve(_whole_function(call), None)
-
-
-def _whole_function(call: Call) -> str:
-    name, qualifier = call.function()
-    if qualifier:
-        msg = (
-            "This operation is permitted on Lambda functions only. Aliases and versions do not "
-            "support this operation. Please specify either a function name or an unqualified "
-            "function ARN."
-        )
-        raise InvalidParameterValue(msg)
-    return name
+    await call.api.functions.reserve(call.name(), None)
 
 
 async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
