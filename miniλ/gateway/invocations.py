@@ -1,5 +1,8 @@
 """The operations that run functions: Invoke, InvokeWithResponseStream, and InvokeAsync of 2014.
 
+A plain warm Invoke without [auth] is answered before it comes here: `http.fast_path`. Requests to
+function URLs are in `urls.serve`.
+
 Rule: a payload is checked to be JSON and not decoded, and a function's answer goes back as it
 came.
 """

@@ -1,6 +1,7 @@
-"""What AWS's clients call on the same port beside Lambda's operations.
+"""Other services of AWS: what Lambda's clients call of CloudWatch Logs, STS and IAM.
 
-Rule 1: only what Lambda's clients need. Any other call of these services is refused by name.
+Rule 1: only what Lambda's clients need. Any other call of these services is refused with an error
+that names the call.
 
 Rule 2: each service has its own protocol, for answers and for errors: JSON 1.1 with X-Amz-Target
 (CloudWatch Logs), the query protocol with XML (STS, IAM).
