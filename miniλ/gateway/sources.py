@@ -140,7 +140,7 @@ def sort_of(mapping: Mapping[str, object]) -> str:
         raise InvalidParameterValue(msg)
     sort = service(arn)
     is_table = sort == "dynamodb" and "/stream/" not in arn
-    if sort not in SOURCES or is_table:
+    if not sort or sort not in SOURCES or is_table:
         msg = f"Unrecognized event source. Unsupported source arn: {arn}"
         raise InvalidParameterValue(msg)
     return sort
