@@ -3,9 +3,9 @@
 Theory of operation: `server` owns the listening socket. `http` turns bytes into a request that is
 safe to read: its caller, its size and its rate are checked. `service_model` says which operation
 of Lambda's it is and checks its parameters; one coroutine per operation, in the file named after
-what it acts on, carries it out. There are two other ways to an answer. A plain warm Invoke without
-[auth] is answered before aiohttp reads it: `http.fast_path`. All other paths, function URLs among
-them, lead through `routes`.
+what it acts on, carries it out. There are two other ways to an answer. Without the settings' [auth]
+section, a plain warm Invoke is answered before aiohttp reads it: `http.fast_path`. Requests that
+are not for Lambda's operations, function URLs among them, are for `routes`.
 
 Rule 1: each answer is one that AWS's clients can read. An error of ours is a ServiceException to
 the client and a Trouble in the journal, never a traceback.

@@ -1,8 +1,8 @@
 """Resource policies: which principals may invoke a function, a version or an alias.
 
-A POLICY document is as in `statements`. Its part is the qualifier that it
-belongs to, "" for the function without one. Rule: a policy without statements does not exist;
-it is deleted with its last statement.
+A POLICY document is as in `statements`. Its part is the qualifier that it belongs to, "" for the
+function without one. Rule: a policy without statements does not exist; it is deleted with its last
+statement.
 
 `allows` decides what a statement means, and is pure. It knows the statements that AddPermission
 makes, and no others.

@@ -6,7 +6,7 @@ that names the call.
 Rule 2: each service has its own protocol, for answers and for errors: JSON 1.1 with X-Amz-Target
 (CloudWatch Logs), the query protocol with XML (STS, IAM).
 
-Rule 3: nothing here changes state: logs are written by functions, and roles are not kept.
+Rule 3: calls read and change nothing: functions write the logs, and there are no roles to keep.
 
 Reading order:
 
