@@ -113,7 +113,7 @@ def _run(benchmark: object) -> report.Result:
     """Run a benchmark on the same loop as miniλ's; a signal ends it and all that it started."""
     new_loop = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415 - only where it has a wheel
+        import uvloop  # noqa: PLC0415 - only if it has a wheel
 
         new_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:

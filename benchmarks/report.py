@@ -86,7 +86,7 @@ class Document(msgspec.Struct, frozen=True):
 def machine() -> Machine:
     """Return a description of this machine as it is now."""
     try:
-        import uvloop  # noqa: PLC0415 - only where it has a wheel
+        import uvloop  # noqa: PLC0415 - only if it has a wheel
     except ImportError:
         loop = "asyncio"
     else:

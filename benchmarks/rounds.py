@@ -4,7 +4,7 @@ Rule 1: contestants are interleaved (A B C A B C ...). A machine that is shared,
 moves two processes to two cores and back, is noisy; a floor that was measured a minute earlier does
 not compare.
 
-Rule 2: where placement matters, all contestants are placed alike. Two processes on one core answer
+Rule 2: if placement matters, all contestants are placed alike. Two processes on one core answer
 each other several times faster than on two, and the scheduler places each pair differently: the
 same floor is 7 µs in one round and 45 µs in the next. `place` holds this process and its
 descendants on one core, and frees them again. miniλ reads its cores once, when it starts, so one is

@@ -44,6 +44,10 @@ class Place(NamedTuple):
         arn = f"arn:aws:lambda:{self.region}:{self.account}:function:{name}"
         return f"{arn}:{qualifier}" if qualifier else arn
 
+    def event_source_mapping(self, mapping_id: str) -> str:
+        """Return the ARN of an event source mapping."""
+        return f"arn:aws:lambda:{self.region}:{self.account}:event-source-mapping:{mapping_id}"
+
     def layer(self, name: str, version: int | None = None) -> str:
         """Return the ARN of a layer, or of one version of it."""
         arn = f"arn:aws:lambda:{self.region}:{self.account}:layer:{name}"
@@ -73,6 +77,15 @@ def function(text: str, qualifier: str | None, place: Place) -> tuple[str, str]:
         msg = "The derived qualifier from the function name does not match the specified qualifier."
         raise InvalidParameterValue(msg)
     return match["name"], qualifier or inside or ""
+
+
+def resource(arn: str) -> tuple[str, str]:
+    """Return the kind and the name of the resource that an ARN of Lambda's is of.
+
+    ("function", "hello:prod") or ("event-source-mapping", its id); ("", "") for another text.
+    """
+    parts = arn.split(":", 6)
+    return (parts[5], parts[6]) if len(parts) == 7 else ("", "")  # noqa: PLR2004 - kind and name
 
 
 def unqualified(text: str, place: Place) -> str:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from miniλ import journal, names
-from miniλ.background import to_its_end
+from miniλ.background import Background, to_its_end
 from miniλ.code_store import CodeStore
-from miniλ.errors import InvalidParameterValue
+from miniλ.errors import InvalidParameterValue, LambdaError
 from miniλ.events.delivery import Delivery
 from miniλ.events.queue import EventQueue
 from miniλ.functions import Functions, over_reserved
@@ -58,6 +58,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     equipment: Equipment
     pool: Pool
     invoker: Invoker
+    # Invocations that run beside the request that waits for them: its client may leave.
+    invocations: Background
     functions: Functions
     delivery: Delivery
 
@@ -84,6 +86,11 @@ async def wire(
     async def collect_code() -> None:
         await functions.collect_code()
 
+    invocations = Background(
+        facts, "A bug of miniλ: an invocation ended without a response", expects=LambdaError
+    )
+    # After the pool is closed: then no invocation waits for a worker.
+    undo.push_async_callback(invocations.finish)
     pool = Pool(equipment, collect_code)
     undo.push_async_callback(pool.close)
     functions = Functions(
@@ -107,6 +114,7 @@ async def wire(
         equipment=equipment,
         pool=pool,
         invoker=Invoker(pool),
+        invocations=invocations,
         functions=functions,
         delivery=delivery,
     )

@@ -81,11 +81,13 @@ def are_same(one: FunctionConfiguration, other: FunctionConfiguration) -> bool:
     return replace(one, **_INCIDENTAL) == replace(other, **_INCIDENTAL)
 
 
-def check_revision(expected: str | None, current: str) -> None:
-    """Refuse a change by a client that has not seen the current revision."""
+def check_revision(
+    expected: str | None, current: str, read_by: str = "GetFunction/GetAlias"
+) -> None:
+    """Refuse a change by a client that has not seen the current revision; `read_by` returns it."""
     if expected and expected != current:
         msg = (
-            "The Revision Id provided does not match the latest Revision Id. Call the "
-            "GetFunction/GetAlias API to retrieve the latest Revision Id"
+            f"The Revision Id provided does not match the latest Revision Id. Call the {read_by} "
+            "API to retrieve the latest Revision Id"
         )
         raise PreconditionFailed(msg)

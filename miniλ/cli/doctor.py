@@ -3,6 +3,9 @@
 The doctor opens a supervisor like any other embedder and does not trust `Supervisor.limits`: for
 each resource it invokes the function in `probes/app.py`, which does what the limit forbids. A claim
 that a probe refutes is the most useful line of the table.
+
+These probes try what a worker is kept from, from inside its sandbox. Those of `miniλ.sandbox.probe`
+try which mechanisms of a sandbox the kernel gives, before there is a worker.
 """
 
 from __future__ import annotations
@@ -41,7 +44,12 @@ IDLE_SECONDS = 1.0
 # The daemon of the probe `kill` is polled until its exec is done.
 EXEC_POLLS, EXEC_POLL_SECONDS = 100, 0.02
 
-# What to do where a limit is soft or none: as root, and as any other user.
+# How the `seen` of a probe begins that raised an exception of its own, or hung: a bug of ours.
+NOT_TRIED = "not tried"
+# Ends of a worker by a limit: SIGKILL at the memory or /tmp limit, SIGSYS by seccomp.
+STOPPED = ("signal: killed", "signal: bad system call")
+
+# What to do about a limit that is soft or none: as root, and as any other user.
 CGROUP = (
     "mount cgroup2 with the memory, cpu and pids controllers",
     "run under: systemd-run --user --scope -p Delegate=yes",
@@ -62,9 +70,10 @@ REMEDIES = {
 class Check(msgspec.Struct, frozen=True):
     """One line of the table: a resource, what holds it, and whether a probe agrees.
 
-    `level` is hard, soft or none, and `seen` what the probe met. `proved` is whether that agrees
-    with the level; None if there is no probe, or if the level is soft, which promises nothing.
-    `remedy` is one line to do, or empty.
+    `level` is hard, soft or none, and `seen` what the probe met. `proved`: hard and the probe was
+    stopped, or none and it was not. It is None if there is no probe, if the probe itself failed
+    (`seen` begins with NOT_TRIED), or if the level is soft: then the probe may win a race with the
+    poll. `remedy` is one line to do, or empty.
     """
 
     resource: str
@@ -132,7 +141,7 @@ class Probes:
         }
         if resource not in events:
             return None, ""
-        return self._judge(await self._invoke(resource, events[resource]))
+        return judge(await self._invoke(resource, events[resource]))
 
     def _wait(self, resource: str) -> float:
         return SOFT_SECONDS if self._supervisor.limits[resource].startswith("soft") else 0.0
@@ -140,18 +149,11 @@ class Probes:
     async def _invoke(self, resource: str, event: dict[str, Any], name: str = "doctor") -> Response:
         return await self._supervisor.invoke(name, {"probe": resource, **event})
 
-    def _judge(self, response: Response) -> tuple[bool, str]:
-        failure = response.failure
-        if failure is None:
-            return response.payload["held"], response.payload["seen"]
-        # A probe that was killed, or got a MemoryError, met its limit.
-        return True, failure.error_message.partition("Error: ")[2] or failure.error_type
-
     async def _processes(self) -> tuple[bool | None, str]:
         # With memory for 1,024 processes: the memory limit must not be what refuses them.
         await self._supervisor.update_function_configuration("doctor", memory_size=4096)
         try:
-            return self._judge(await self._invoke("processes", {"count": PROCESSES}))
+            return judge(await self._invoke("processes", {"count": PROCESSES}))
         finally:
             await self._supervisor.update_function_configuration("doctor", memory_size=MEMORY_MB)
 
@@ -164,19 +166,22 @@ class Probes:
 
     async def _network(self) -> tuple[bool | None, str]:
         async with _port() as port:
-            return self._judge(await self._invoke("network", {"port": port}))
+            return judge(await self._invoke("network", {"port": port}))
 
     async def _sockets(self) -> tuple[bool | None, str]:
         with tempfile.TemporaryDirectory(prefix="minilambda-") as directory:
             path = f"{directory}/socket"
             server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
             async with server:
-                return self._judge(await self._invoke("sockets", {"path": path}))
+                return judge(await self._invoke("sockets", {"path": path}))
 
     async def _freeze(self) -> tuple[bool | None, str]:
         await self._invoke("freeze", {})
         await asyncio.sleep(IDLE_SECONDS)
-        counted = (await self._invoke("freeze", {})).payload["counted"]
+        response = await self._invoke("freeze", {})
+        if response.is_failure:
+            return judge(response)
+        counted = response.payload["counted"]
         return (
             counted < FROZEN_COUNT,
             f"a thread counted to {counted} in {IDLE_SECONDS:g} s of idleness",
@@ -185,12 +190,14 @@ class Probes:
     async def _kill(self) -> tuple[bool | None, str]:
         token = uuid.uuid4().hex
         response = await self._invoke("kill", {"token": token})
+        if response.is_failure:
+            return judge(response)
         for _ in range(EXEC_POLLS):  # the daemon execs after the answer
             if carriers(token):
                 break
             await asyncio.sleep(EXEC_POLL_SECONDS)
         else:
-            return None, "the daemon was not seen"
+            return None, f"{NOT_TRIED}: the daemon did not start"
         # A new configuration stops the workers of the old one.
         await self._supervisor.update_function_configuration("doctor", timeout=29)
         worker_id = response.report.worker_id
@@ -202,6 +209,17 @@ class Probes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return not left, "a daemon outlived its worker" if left else "a daemon went with its worker"
+
+
+def judge(response: Response) -> tuple[bool | None, str]:
+    """Return whether the limit held, and what the probe met; None if the probe itself failed."""
+    failure = response.failure
+    if failure is None:
+        return response.payload["held"], response.payload["seen"]
+    text = failure.error_message.partition("Error: ")[2]
+    if failure.error_type == "MemoryError" or any(end in text for end in STOPPED):
+        return True, text or failure.error_type
+    return None, f"{NOT_TRIED}: {failure.error_type}: {failure.error_message}"
 
 
 def carriers(token: str) -> list[psutil.Process]:

@@ -1,6 +1,6 @@
 """The exit codes of the command line, and the one line on stderr that goes with each.
 
-`main` says which commands have which.
+`main` says which commands have which. `run_loop` makes the code of a signal: 128 plus its number.
 """
 
 from __future__ import annotations

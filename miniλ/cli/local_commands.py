@@ -113,7 +113,8 @@ def doctor_command(settings: Settings, *, as_json: bool) -> None:
         verdict = f"{verdicts[check.proved]:<6}"
         click.echo(f"{check.resource:<{width}}  {check.level:<4}  {verdict}  {check.by}".rstrip())
         if check.seen:
-            click.echo(f"{'':<{width}}                tried: {check.seen}")
+            label = "" if check.seen.startswith(doctor.NOT_TRIED) else "tried: "
+            click.echo(f"{'':<{width}}                {label}{check.seen}")
         if check.remedy:
             click.echo(f"{'':<{width}}                to do: {check.remedy}")
     sys.exit(status)

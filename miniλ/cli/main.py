@@ -2,7 +2,8 @@
 
 Exit codes of commands that run on this host: 0; 1 the function failed; 2 usage; 3 the runtime is
 not installed; 69 miniλ could not do its part; 75 the state directory is in use; 78 the host falls
-short of --require; 124 timed out; 137 killed.
+short of --require; 124 the function timed out; 137 it was killed; 130 and 143 a signal ended the
+command, SIGINT or SIGTERM.
 
 Commands that ask a server have the same codes: 2 is also a request that the server refused, 69 a
 server that does not answer or could not do its part, and 1 a function that did not become Active

@@ -1,6 +1,7 @@
 """Commands that ask a server over HTTP: `deploy`, `ls`, `rm`, `logs`, its half of `invoke`.
 
-Rule: nothing runs or is decided here. What a name means and what is allowed, the server answers.
+Rule: the server decides what a name means and what is allowed, and it runs the functions. These
+commands send requests and print answers.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
     from miniλ.cli.client import Endpoint, InvokeResult
 
-# CreateFunction requires a role; miniλ keeps it and gives it no meaning.
+# CreateFunction requires a role; miniλ accepts any ARN of one (--role).
 ROLE = "arn:aws:iam::000000000000:role/minilambda"
 FOLLOW_SECONDS = 1.0
-# An invocation's log is stored when it ends, with the times at which each line was printed. A new
-# event can therefore be older than the newest one by the function's timeout, and by this for the
-# init phase.
+# An invocation's log is stored when it ends. The times of its lines are the start and the end of
+# the invocation; when each line was printed is unknown. A new event can therefore be older than the
+# newest one by the function's timeout, and by this for the init phase.
 INIT_SECONDS = 60
 MAX_TIMEOUT_SECONDS = 900
 

@@ -1,7 +1,7 @@
 """The operations on attributes of functions: recursion, runtime management, tags, the account.
 
 `Functions.traced` acts on RECURSION: it stops a chain of invocations, or lets it go on. Tags and
-RUNTIME_MANAGEMENT are only kept and returned: a runtime is the one that is installed.
+RUNTIME_MANAGEMENT are kept and returned (tests/api/test_attributes.py).
 
 RECURSION and TAGS belong to a whole function, RUNTIME_MANAGEMENT to a version; its part is "" for
 $LATEST. The tags of an event source mapping are in its own document.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from miniλ import names
 from miniλ.errors import InvalidParameterValue, ResourceNotFound
 from miniλ.model import LATEST
+from miniλ.store import archives, packages
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, MAPPING, RECURSION, RUNTIME_MANAGEMENT, TAGS
 
@@ -24,13 +25,10 @@ if TYPE_CHECKING:
 
     from miniλ.gateway.call import Call
 
-# Lambda quotas, in bytes. The first is not enforced: the disk is the operator's.
+# Lambda quotas: bytes of all packages, which is not enforced (the disk is the operator's), and tags
+# of one resource.
 TOTAL_CODE = 80_530_636_800
-UNZIPPED = 262_144_000
-ZIPPED = 52_428_800
 MAX_TAGS = 50
-
-_MAPPING = ":event-source-mapping:"
 
 # Recursion and runtimes
 
@@ -59,7 +57,7 @@ async def get_runtime_management_config(call: Call) -> dict[str, Any]:
 
 
 async def put_runtime_management_config(call: Call) -> dict[str, Any]:
-    """Keep when the runtime of a version is to be updated; what runs is what is installed."""
+    """Keep when to update the runtime; it has no effect: the installed interpreter runs."""
     members = ("UpdateRuntimeOn", "RuntimeVersionArn")
     config = {member: call.params[member] for member in members if member in call.params}
     when = config["UpdateRuntimeOn"]
@@ -119,26 +117,28 @@ def check_tags(tags: Mapping[str, str]) -> None:
 
 
 def _tags(call: Call) -> dict[str, str]:
-    arn = call.params["Resource"]
-    if _MAPPING in arn:
+    if _is_mapping(call):
         tags: dict[str, str] = _tagged_mapping(call)["Tags"]
         return tags
     return call.api.registry.get(TAGS, _tagged_function(call)) or {}
 
 
 async def _write_tags(call: Call, tags: dict[str, str]) -> None:
-    arn = call.params["Resource"]
-    if _MAPPING in arn:
+    if _is_mapping(call):
         mapping = {**_tagged_mapping(call), "Tags": tags}
         await call.api.registry.write(Change(MAPPING, mapping["UUID"], "", mapping))
     else:
         await call.api.registry.write(Change(TAGS, _tagged_function(call), "", tags or None))
 
 
+def _is_mapping(call: Call) -> bool:
+    return names.resource(call.params["Resource"])[0] == "event-source-mapping"
+
+
 def _tagged_function(call: Call) -> str:
     """Return the name of the function that an ARN is of."""
     arn = call.params["Resource"]
-    if ":function:" not in arn:
+    if names.resource(arn)[0] != "function":
         raise _not_found(arn)
     name, qualifier = names.function(arn, None, call.place)
     if qualifier:
@@ -154,7 +154,7 @@ def _tagged_function(call: Call) -> str:
 def _tagged_mapping(call: Call) -> dict[str, Any]:
     """Return the event source mapping that an ARN is of."""
     arn = call.params["Resource"]
-    mapping = call.api.registry.get(MAPPING, arn.rpartition(":")[2])
+    mapping = call.api.registry.get(MAPPING, names.resource(arn)[1])
     if mapping is None:
         raise _not_found(arn)
     return mapping
@@ -179,8 +179,8 @@ async def get_account_settings(call: Call) -> dict[str, Any]:
     return {
         "AccountLimit": {
             "TotalCodeSize": TOTAL_CODE,
-            "CodeSizeUnzipped": UNZIPPED,
-            "CodeSizeZipped": ZIPPED,
+            "CodeSizeUnzipped": archives.MAX_UNZIPPED,
+            "CodeSizeZipped": packages.MAX_ZIPPED,
             "ConcurrentExecutions": functions.capacity,
             "UnreservedConcurrentExecutions": functions.unreserved,
         },

@@ -109,14 +109,14 @@ def page(
 
 
 def _start(marker: str, items: list[Any]) -> int:
-    """Return the index of the item of a marker, or the index that it had."""
+    """Return the index of the item that a marker names; if it is deleted, the index that it had."""
     try:
         index_text, _, identity = base64.urlsafe_b64decode(marker).decode().partition(" ")
         start = int(index_text)
     except ValueError as exc:
         msg = f"Invalid marker: {marker[:200]!r}; take NextMarker as it is"
         raise InvalidParameterValue(msg) from exc
-    # Deletions move an item to the front only.
+    # Deletions before the item have moved it toward the front, never toward the end.
     for index in range(min(start, len(items) - 1), -1, -1):
         if _identity(items[index]) == identity:
             return index

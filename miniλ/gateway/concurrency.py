@@ -4,11 +4,15 @@ A PROVISIONED document is {"Requested": n, "LastModified": as clients see it}; i
 version or the alias in the request. `Functions.provision` keeps the workers, of the version that
 an alias points to, and `Functions.provisioned` counts those that are initialised.
 
-Rule 1: a version has provisioned concurrency under one name only: its number, or one alias.
+Rule 1: a version has provisioned concurrency under one name only: its number, or one alias. The
+operations that bring a config and a version together call `check_only`: UpdateAlias and
+PutProvisionedConcurrencyConfig. A new alias has no config.
 
-Rule 2: what cannot be had is refused first, then the registry is written, then workers change.
+Rule 2: a request for more than is available is refused first; then the registry is written; then
+workers change.
 
-Source: Lambda API reference, and messages as the service has them.
+Source: Lambda API reference, and messages as the service has them. There is no recorded answer for
+an alias that is moved onto a provisioned version: it is refused as a new config for it is.
 """
 
 from __future__ import annotations
@@ -24,49 +28,37 @@ from miniλ.store.resources import ALIAS, PROVISIONED
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
+    from miniλ.store.resources import Alias
 
 
 async def put_function_concurrency(call: Call) -> dict[str, Any]:
     """Reserve concurrency for a function, which is also the most that it may use."""
-    name, limit = _whole_function(call), call.params["ReservedConcurrentExecutions"]
+    name, limit = call.name(), call.params["ReservedConcurrentExecutions"]
     await call.api.functions.reserve(name, limit)
     return {"ReservedConcurrentExecutions": limit}
 
 
 async def get_function_concurrency(call: Call) -> dict[str, Any]:
     """Return the reserved concurrency of a function; an empty document without."""
-    limit = call.api.functions.get(_whole_function(call)).reserved_concurrency
+    limit = call.api.functions.get(call.name()).reserved_concurrency
     return {} if limit is None else {"ReservedConcurrentExecutions": limit}
 
 
 async def delete_function_concurrency(call: Call) -> None:
     """Remove the reservation of a function: it shares the unreserved concurrency again."""
-    await call.api.functions.reserve(_whole_function(call), None)
-
-
-def _whole_function(call: Call) -> str:
-    name, qualifier = call.function()
-    if qualifier:
-        msg = (
-            "This operation is permitted on Lambda functions only. Aliases and versions do not "
-            "support this operation. Please specify either a function name or an unqualified "
-            "function ARN."
-        )
-        raise InvalidParameterValue(msg)
-    return name
+    await call.api.functions.reserve(call.name(), None)
 
 
 async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
     """Provision workers of a version; answered while they are started."""
     name, qualifier = call.function()
     if qualifier == LATEST:
-        msg = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
-        raise InvalidParameterValue(msg)
+        raise _unpublished()
     count = call.params["ProvisionedConcurrentExecutions"]
     functions = call.api.functions
     async with functions.changing:
         version = functions.get(name, qualifier).version
-        _check_only(call, name, qualifier)
+        check_only(call, name, qualifier, call.api.registry.get(ALIAS, name, qualifier))
         _check_room(call, name, count + _requested_otherwise(call, name, qualifier))
         functions.check_provision(name, version, count)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
@@ -76,15 +68,19 @@ async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
     return _document(call, name, qualifier)
 
 
-def _check_only(call: Call, name: str, qualifier: str) -> None:
-    """Refuse a second name for a version (rule 1), and an alias of two versions."""
-    registry = call.api.registry
-    alias = registry.get(ALIAS, name, qualifier)
+def check_only(call: Call, name: str, qualifier: str, alias: Alias | None) -> None:
+    """Refuse a second name for a version (rule 1), $LATEST, and an alias of two versions.
+
+    `alias` is the alias of this name as it is or will be; None if the name is a version's number.
+    The caller holds `changing`.
+    """
     if alias is not None and alias.weights:
         msg = "Alias with weights can not be used with Provisioned Concurrency"
         raise InvalidParameterValue(msg)
-    version = _version(call, name, qualifier)
-    for other in registry.parts(PROVISIONED, name):
+    version = qualifier if alias is None else alias.version
+    if version == LATEST:
+        raise _unpublished()
+    for other in call.api.registry.parts(PROVISIONED, name):
         if other == qualifier or _version(call, name, other) != version:
             continue
         if alias is None:
@@ -93,6 +89,11 @@ def _check_only(call: Call, name: str, qualifier: str) -> None:
             msg = "Alias can't be used for Provisioned Concurrency configuration on an already "
             msg += "Provisioned version"
         raise ResourceConflict(msg)
+
+
+def _unpublished() -> InvalidParameterValue:
+    msg = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+    return InvalidParameterValue(msg)
 
 
 def _check_room(call: Call, name: str, count: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from miniλ import names
 from miniλ.errors import InvalidParameterValue, ValidationFailed
 from miniλ.gateway.service_model import shapes
-from miniλ.gateway.service_model.constraints import shown
+from miniλ.gateway.service_model.constraints import detected, shown, violation
 from miniλ.model import AttachedLayer
 from miniλ.store.resources import LAYER
 
@@ -45,9 +45,9 @@ NOT_OFFERED = (
     "RuntimeConfig",
     "AcceleratorConfig",
 )
-# Parameters that are kept as the client sent them, in `passthrough`. Two of them act: LoggingConfig
-# sets the log format of workers (`runtimes.catalog`), DeadLetterConfig where failed events go
-# (`events.outcomes`). The others are only returned.
+# Parameters that are kept as the client sent them, in `passthrough`, and returned. LoggingConfig
+# sets the log format of workers (`runtimes.environment`), DeadLetterConfig where failed events go
+# (`events.outcomes`). SnapStart is checked against the runtime (`check_snap_start`).
 KEPT = (
     "VpcConfig",
     "DeadLetterConfig",
@@ -72,11 +72,8 @@ FIELDS = {
 def check_name(name: str) -> None:
     """Refuse a plain name that is longer than the model's FunctionName, which has room for ARNs."""
     if ":" not in name and len(name) > MAX_NAME:
-        msg = (
-            f"1 validation error detected: Value '{name}' at 'functionName' failed to satisfy "
-            f"constraint: Member must have length less than or equal to {MAX_NAME}"
-        )
-        raise ValidationFailed(msg)
+        words = f"Member must have length less than or equal to {MAX_NAME}"
+        raise ValidationFailed(detected(violation(f"'{name}'", "functionName", words)))
 
 
 def check_package_type(params: dict[str, Any]) -> None:
@@ -133,11 +130,8 @@ def _check_runtime(runtime: str) -> None:
         )
         raise InvalidParameterValue(msg)
     if runtime not in RUNTIMES:
-        msg = (
-            f"Value {shown(runtime)} at 'runtime' failed to satisfy constraint: Member must "
-            f"satisfy enum value set: [{', '.join(RUNTIMES)}] or be a valid ARN"
-        )
-        raise InvalidParameterValue(msg)
+        words = f"Member must satisfy enum value set: [{', '.join(RUNTIMES)}] or be a valid ARN"
+        raise InvalidParameterValue(violation(shown(runtime), "runtime", words))
 
 
 def _layers(call: Call, arns: list[str]) -> list[AttachedLayer]:

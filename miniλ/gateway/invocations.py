@@ -1,5 +1,8 @@
 """The operations that run functions: Invoke, InvokeWithResponseStream, and InvokeAsync of 2014.
 
+A plain warm Invoke without [auth] is answered before it comes here: `http.fast_path`. Requests to
+function URLs are in `urls.serve`.
+
 Rule: a payload is checked to be JSON and not decoded, and a function's answer goes back as it
 came.
 """
@@ -34,6 +37,7 @@ from miniλ.worker.equipment import InvocationContext
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from miniλ.background import Background
     from miniλ.gateway.call import Call
 
 # The end of the log that comes with the answer, in bytes (API reference, "Invoke", LogType).
@@ -87,7 +91,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
     running = call.api.parts.invoker.invoke(
         function, payload, context, call.request_id, stream=pieces
     )
-    invocation = begin(running, pieces)
+    invocation = begin(call.api.parts.invocations, running, pieces)
     # If the function cannot run at all, the client gets that error, and no stream.
     await pieces.begins()
     if invocation.done():
@@ -118,9 +122,17 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
     return answer
 
 
-def begin(running: Awaitable[Response], stream: AnswerStream | None) -> asyncio.Future[Response]:
-    """Run an invocation beside the caller; its stream, if it has one, ends with it."""
-    invocation = asyncio.ensure_future(running)
+def begin(
+    owner: Background, running: Awaitable[Response], stream: AnswerStream | None
+) -> asyncio.Future[Response]:
+    """Run what `Invoker.invoke` returned beside the caller; its stream, if any, ends with it.
+
+    If the client leaves, it runs on, and its exception is not lost: a cold invocation is a task of
+    `owner`; a warm one is the future of its worker, which sets no exception.
+    """
+    invocation: asyncio.Future[Response] = (
+        owner.start(running) if asyncio.iscoroutine(running) else asyncio.ensure_future(running)
+    )
     if stream is not None:
         invocation.add_done_callback(lambda _: stream.end())
     return invocation
@@ -213,7 +225,7 @@ def _plain(status: int, request_id: str) -> web.Response:
 
 
 async def _accept(call: Call, request: web.BaseRequest, payload: bytes) -> None:
-    """Put an event into the queue; it is on disk before the client gets 202."""
+    """Put an event into the queue: on disk before the client gets 202, if the state is kept."""
     name, qualifier = _target(call)
     context = _context(call, request, name, qualifier)
     event = AsyncEvent(call.request_id, name, qualifier, payload, context)

@@ -4,35 +4,26 @@ Rule 1: a number is used once. The last one outlives its version, and the layer.
 
 Rule 2: a function that has a layer version keeps it; a deleted one cannot be attached any more.
 
-A policy is only kept and returned: a server has one account, so no other can attach a layer.
+A policy is kept and returned (test_permissions_are_kept_and_told), and not evaluated: any function
+of this server may have any of its layers (test_a_function_has_its_layers).
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from miniλ import model, names
-from miniλ.errors import (
-    InvalidParameterValue,
-    PolicyLengthExceeded,
-    PreconditionFailed,
-    ResourceConflict,
-    ResourceNotFound,
-)
-from miniλ.gateway import documents
+from miniλ.errors import InvalidParameterValue, ResourceNotFound
+from miniλ.gateway import documents, statements
 from miniλ.gateway.call import page
 from miniλ.gateway.functions import archive
-from miniλ.model import new_revision
+from miniλ.revisions import check_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import LAYER, LAYER_NUMBER, LAYER_POLICY, LayerVersion
 
 if TYPE_CHECKING:
     from miniλ.gateway.call import Call
     from miniλ.store.resources import Document
-
-# 20 KB (developer guide, "Lambda quotas").
-MAX_POLICY = 20_480
 
 
 async def publish_layer_version(call: Call) -> dict[str, Any]:
@@ -110,25 +101,14 @@ async def delete_layer_version(call: Call) -> None:
 
 async def add_layer_version_permission(call: Call) -> dict[str, Any]:
     """Add a statement to the policy of a layer version."""
-    params = call.params
     name, version = _layer_version(call)
     async with call.api.functions.changing:
         before = _policy(call, name, version)
-        for statement in before["Statement"]:
-            if statement["Sid"] == params["StatementId"]:
-                msg = (
-                    f"The statement id ({params['StatementId']}) provided already exists. Please "
-                    "provide a new statement id, or remove the existing statement."
-                )
-                raise ResourceConflict(msg)
+        statements.check_new(before, call.params["StatementId"])
         statement = _statement(call, name, version)
-        policy = {"Statement": [*before["Statement"], statement], "RevisionId": new_revision()}
-        size = len(_text(policy))
-        if size > MAX_POLICY:
-            msg = f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY})."
-            raise PolicyLengthExceeded(msg)
+        policy = statements.added(before, statement)
         await call.api.registry.write(Change(LAYER_POLICY, name, str(version), policy))
-    return {"Statement": _json(statement), "RevisionId": policy["RevisionId"]}
+    return {"Statement": statements.to_json(statement), "RevisionId": policy["RevisionId"]}
 
 
 async def get_layer_version_policy(call: Call) -> dict[str, Any]:
@@ -137,20 +117,15 @@ async def get_layer_version_policy(call: Call) -> dict[str, Any]:
     if not policy["Statement"]:
         msg = "No policy is associated with the given resource."
         raise ResourceNotFound(msg)
-    return {"Policy": _text(policy), "RevisionId": policy["RevisionId"]}
+    return {"Policy": statements.text(policy), "RevisionId": policy["RevisionId"]}
 
 
 async def remove_layer_version_permission(call: Call) -> None:
     """Remove a statement from the policy of a layer version."""
-    sid = call.params["StatementId"]
     name, version = _layer_version(call)
     async with call.api.functions.changing:
         before = _policy(call, name, version)
-        left = [statement for statement in before["Statement"] if statement["Sid"] != sid]
-        if len(left) == len(before["Statement"]):
-            msg = f"Statement {sid} is not found in resource policy."
-            raise ResourceNotFound(msg)
-        policy = {"Statement": left, "RevisionId": new_revision()} if left else None
+        policy = statements.removed(before, call.params["StatementId"])
         await call.api.registry.write(Change(LAYER_POLICY, name, str(version), policy))
 
 
@@ -209,12 +184,7 @@ def _policy(call: Call, name: str, version: int) -> Document:
         raise ResourceNotFound(msg)
     policy = call.api.registry.get(LAYER_POLICY, name, str(version))
     policy = policy or {"Statement": [], "RevisionId": ""}
-    if call.params.get("RevisionId", policy["RevisionId"]) != policy["RevisionId"]:
-        msg = (
-            "The Revision Id provided does not match the latest Revision Id. Call the "
-            "GetLayerPolicy API to retrieve the latest Revision Id"
-        )
-        raise PreconditionFailed(msg)
+    check_revision(call.params.get("RevisionId"), policy["RevisionId"], "GetLayerPolicy")
     return policy
 
 
@@ -234,14 +204,6 @@ def _statement(call: Call, name: str, version: int) -> Document:
         organization = params["OrganizationId"]
         statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": organization}}
     return statement
-
-
-def _text(policy: Document) -> str:
-    return _json({"Version": "2012-10-17", "Id": "default", "Statement": policy["Statement"]})
-
-
-def _json(document: Document) -> str:
-    return json.dumps(document, separators=(",", ":"))
 
 
 OPERATIONS = {

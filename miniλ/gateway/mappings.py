@@ -1,7 +1,8 @@
 """The operations on event source mappings: which queue or stream feeds a function.
 
-Mappings are checked and kept; no source is polled yet. So a mapping is Enabled once the client
-has enabled it, and its LastProcessingResult stays "No records processed".
+Mappings are checked and kept. A mapping is Enabled once the client has enabled it, and its
+LastProcessingResult is "No records processed" (test_a_mapping_has_the_defaults_of_its_source):
+polling sources is not implemented.
 
 Rule: a MAPPING document is what clients see, with the state that lasts, plus its tags. The
 states in between (Creating, Updating, Deleting) exist in one answer only.
@@ -15,6 +16,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from miniλ import names
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from miniλ.gateway import sources
 from miniλ.gateway.attributes import check_tags
@@ -45,7 +47,6 @@ async def create_event_source_mapping(call: Call) -> dict[str, Any]:
     sort = sources.sort_of(params)
     source = SOURCES[sort]
     number = str(uuid.uuid4())
-    place = f"{call.place.region}:{call.place.account}"
     mapping: Document = {
         "UUID": number,
         **source.defaults,
@@ -53,7 +54,7 @@ async def create_event_source_mapping(call: Call) -> dict[str, Any]:
         **_members(params),
         "State": "Enabled" if params.get("Enabled", True) else "Disabled",
         "StateTransitionReason": source.reason,
-        "EventSourceMappingArn": f"arn:aws:lambda:{place}:event-source-mapping:{number}",
+        "EventSourceMappingArn": call.place.event_source_mapping(number),
         "Tags": params.get("Tags", {}),
     }
     if source.consumer:
@@ -130,7 +131,7 @@ def _document(mapping: Document, state: str) -> dict[str, Any]:
 
 def _function(mapping: Document) -> tuple[str, str]:
     """Return name and qualifier of the function that a mapping feeds."""
-    name, _, qualifier = mapping["FunctionArn"].partition(":function:")[2].partition(":")
+    name, _, qualifier = names.resource(mapping["FunctionArn"])[1].partition(":")
     return name, qualifier
 
 

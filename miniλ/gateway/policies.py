@@ -1,8 +1,8 @@
 """Resource policies: which principals may invoke a function, a version or an alias.
 
-A POLICY document is {"Statement": [...], "RevisionId": ...}. Its part is the qualifier that it
-belongs to, "" for the function without one. Rule: a policy without statements does not exist;
-it is deleted with its last statement.
+A POLICY document is as in `statements`. Its part is the qualifier that it belongs to, "" for the
+function without one. Rule: a policy without statements does not exist; it is deleted with its last
+statement.
 
 `allows` decides what a statement means, and is pure. It knows the statements that AddPermission
 makes, and no others.
@@ -14,18 +14,13 @@ the service has them.
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from miniλ.errors import (
-    InvalidParameterValue,
-    PolicyLengthExceeded,
-    PreconditionFailed,
-    ResourceConflict,
-    ResourceNotFound,
-)
-from miniλ.model import LATEST, new_revision
+from miniλ.errors import InvalidParameterValue, ResourceNotFound
+from miniλ.gateway import statements
+from miniλ.model import LATEST
+from miniλ.revisions import check_revision
 from miniλ.store.registry import Change
 from miniλ.store.resources import ALIAS, POLICY
 
@@ -34,9 +29,6 @@ if TYPE_CHECKING:
 
     from miniλ.gateway.call import Call
     from miniλ.store.resources import Document
-
-# Developer guide, "Lambda quotas": 20 KB.
-MAX_POLICY = 20_480
 
 _INVOKE_URL = "lambda:InvokeFunctionUrl"
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -56,42 +48,26 @@ _CONDITIONS = (
 async def add_permission(call: Call) -> dict[str, Any]:
     """Add a statement that lets a principal do an action."""
     name, qualifier = _owner(call)
-    sid = call.params["StatementId"]
     statement = _statement(call, name, qualifier)
     async with call.api.functions.changing:
         before = _find(call, name, qualifier)
         _check_revision(call, name, qualifier, before)
-        statements = [] if before is None else before["Statement"]
-        if any(each["Sid"] == sid for each in statements):
-            msg = (
-                f"The statement id ({sid}) provided already exists. Please provide a new "
-                "statement id, or remove the existing statement."
-            )
-            raise ResourceConflict(msg)
-        policy = {"Statement": [*statements, statement], "RevisionId": new_revision()}
-        size = len(_text(policy))
-        if size > MAX_POLICY:
-            msg = f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY})."
-            raise PolicyLengthExceeded(msg)
+        statements.check_new(before, call.params["StatementId"])
+        policy = statements.added(before, statement)
         await call.api.registry.write(Change(POLICY, name, qualifier, policy))
-    return {"Statement": _json(statement)}
+    return {"Statement": statements.to_json(statement)}
 
 
 async def remove_permission(call: Call) -> None:
     """Remove a statement."""
     name, qualifier = _owner(call)
-    sid = call.params["StatementId"]
     async with call.api.functions.changing:
         before = _find(call, name, qualifier)
         if before is None:
             msg = "No policy is associated with the given resource."
             raise ResourceNotFound(msg)
-        left = [each for each in before["Statement"] if each["Sid"] != sid]
-        if len(left) == len(before["Statement"]):
-            msg = f"Statement {sid} is not found in resource policy."
-            raise ResourceNotFound(msg)
+        policy = statements.removed(before, call.params["StatementId"])
         _check_revision(call, name, qualifier, before)
-        policy = {"Statement": left, "RevisionId": new_revision()} if left else None
         await call.api.registry.write(Change(POLICY, name, qualifier, policy))
 
 
@@ -101,7 +77,7 @@ async def get_policy(call: Call) -> dict[str, Any]:
     if policy is None:
         msg = "The resource you requested does not exist."
         raise ResourceNotFound(msg)
-    return {"Policy": _text(policy), "RevisionId": policy["RevisionId"]}
+    return {"Policy": statements.text(policy), "RevisionId": policy["RevisionId"]}
 
 
 def _owner(call: Call) -> tuple[str, str]:
@@ -125,12 +101,7 @@ def _check_revision(call: Call, name: str, qualifier: str, policy: Document | No
     """
     owner = call.api.registry.get(ALIAS, name, qualifier) or call.api.functions.get(name, qualifier)
     current = owner.revision if policy is None else policy["RevisionId"]
-    if call.params.get("RevisionId", current) != current:
-        msg = (
-            "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy "
-            "API to retrieve the latest Revision Id"
-        )
-        raise PreconditionFailed(msg)
+    check_revision(call.params.get("RevisionId"), current, "GetPolicy")
 
 
 def _statement(call: Call, name: str, qualifier: str) -> Document:
@@ -169,14 +140,6 @@ def _principal(principal: str) -> str | dict[str, str]:
     raise InvalidParameterValue(msg)
 
 
-def _text(policy: Document) -> str:
-    return _json({"Version": "2012-10-17", "Id": "default", "Statement": policy["Statement"]})
-
-
-def _json(document: Document) -> str:
-    return json.dumps(document, separators=(",", ":"))
-
-
 def allows(
     policy: Document | None,
     *,
@@ -198,7 +161,7 @@ def allows(
         "lambda:FunctionUrlAuthType": url_auth,
         "lambda:InvokedViaFunctionUrl": "false" if url_auth is None else "true",
     }
-    statements = [] if policy is None else policy["Statement"]
+    stated = [] if policy is None else policy["Statement"]
     return any(
         each["Action"] in (action, "lambda:*", "*")
         and _matches(each["Principal"], principal)
@@ -207,7 +170,7 @@ def allows(
             for operator, pairs in each.get("Condition", {}).items()
             for key, value in pairs.items()
         )
-        for each in statements
+        for each in stated
     )
 
 

@@ -2,12 +2,10 @@
 
 A request passes, in this order: the limits of a connection (`connections`); the check that it
 comes from this machine (`loopback`), or of its key (`auth`); then it is one of Lambda's
-operations, a function URL, a download of a package, or a call of CloudWatch Logs, STS or IAM.
+operations, or it is for `routes`: a download of a package, a call of CloudWatch Logs, STS or IAM.
 
-Rule 1: each answer is one that AWS's clients can read. An error of ours is a ServiceException to
-the client and a Trouble in the journal, never a traceback.
-
-Rule 2: a client that leaves changes nothing: what its request began runs to its end, once.
+A plain warm Invoke without [auth] is answered before: `http.fast_path`. Function URLs have checks
+of their own, by AuthType: `urls.serve`.
 """
 
 from __future__ import annotations
@@ -40,10 +38,10 @@ from miniλ.gateway import (
     mappings,
     not_offered,
     policies,
+    routes,
     uploads,
     versions,
 )
-from miniλ.gateway.aws import routes
 from miniλ.gateway.call import Api, Call
 from miniλ.gateway.http import answers, bodies, connections, loopback
 from miniλ.gateway.http.auth import Auth, unverified
@@ -150,8 +148,9 @@ class Gateway:
             return answers.error(exc, request_id)
         except (ConnectionError, asyncio.CancelledError):
             raise  # the client has left, or the gateway closes
-        except Exception as exc:  # noqa: BLE001 - rule 1
-            what = f"{request.method} {request.path}: {exc!r}"
+        except Exception as exc:  # noqa: BLE001 - the gateway's rule 1
+            request_line = f"{request.method} {request.path}"
+            what = f"A bug of miniλ: {request_line} was answered with 500: {exc!r}"
             self._api.parts.journal.record(journal.Trouble(what=what))
             msg = f"The server made a mistake with request {request_id}: it is in its journal"
             return answers.error(ServiceError(msg), request_id)

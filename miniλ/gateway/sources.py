@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from miniλ.errors import InvalidParameterValue
+from miniλ.gateway.service_model.constraints import detected, in_messages, must_be
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -139,7 +140,7 @@ def sort_of(mapping: Mapping[str, object]) -> str:
         raise InvalidParameterValue(msg)
     sort = service(arn)
     is_table = sort == "dynamodb" and "/stream/" not in arn
-    if sort not in SOURCES or is_table:
+    if not sort or sort not in SOURCES or is_table:
         msg = f"Unrecognized event source. Unsupported source arn: {arn}"
         raise InvalidParameterValue(msg)
     return sort
@@ -158,12 +159,7 @@ def check(sort: str, requested: Iterable[str], mapping: Document) -> None:
         raise InvalidParameterValue(msg)
     for name in source.needs:
         if not mapping.get(name):
-            where = name[0].lower() + name[1:]
-            msg = (
-                f"1 validation error detected: Value null at '{where}' failed to satisfy "
-                "constraint: Member must not be null."
-            )
-            raise InvalidParameterValue(msg)
+            raise InvalidParameterValue(f"{detected(must_be(in_messages(name)))}.")
     if sort == "sqs":
         _check_batch(mapping)
     if "StartingPosition" in mapping:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from miniλ.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
-from miniλ.gateway import configurations, documents
+from miniλ.gateway import concurrency, configurations, documents
 from miniλ.gateway.call import page
 from miniλ.model import LATEST, new_revision
 from miniλ.revisions import check_revision
@@ -87,9 +87,8 @@ async def update_alias(call: Call) -> dict[str, Any]:
         alias = msgspec.structs.replace(before, **changes)
         _check(call, alias)
         count = _provisioned(call, before)
-        if count and alias.weights:
-            msg = "Alias with weights can not be used with Provisioned Concurrency"
-            raise InvalidParameterValue(msg)
+        if count:
+            concurrency.check_only(call, name, alias.name, alias)
         moves = count and alias.version != before.version
         functions = call.api.functions
         if moves:

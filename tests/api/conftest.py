@@ -215,9 +215,9 @@ class Listener:
 
     def heard(self) -> str:
         """Wait for a call, let the function go on, and return what it said."""
-        connection, said = self.accept()
+        connection, words = self.accept()
         connection.close()
-        return said
+        return words
 
     def close(self) -> None:
         """Hear nothing more."""

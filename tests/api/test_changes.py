@@ -144,12 +144,12 @@ def test_an_update_from_s3_keeps_what_is_set_while_the_object_comes() -> None:
                     Architectures=["arm64"],
                 )
                 await bench.settled()
-                told = await bench.do("GetFunctionConfiguration", FunctionName="f")
+                document = await bench.do("GetFunctionConfiguration", FunctionName="f")
         finally:
             await runner.cleanup()
 
-        assert {"TargetArn": QUEUE} == told["DeadLetterConfig"]
-        assert ["arm64"] == told["Architectures"]
+        assert {"TargetArn": QUEUE} == document["DeadLetterConfig"]
+        assert ["arm64"] == document["Architectures"]
 
     asyncio.run(main())
 

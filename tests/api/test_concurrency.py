@@ -309,3 +309,54 @@ def test_provisioned_concurrency_follows_its_alias(
     client.delete_function(FunctionName=name, Qualifier="2")
     answer = client.list_provisioned_concurrency_configs(FunctionName=name)
     assert [] == answer["ProvisionedConcurrencyConfigs"]
+
+
+def test_an_alias_does_not_move_onto_a_version_that_another_name_provisions(
+    client: BaseClient, make_function: Callable[..., str]
+) -> None:
+    """Else both configs would count as one, and deleting either would end both."""
+    name = make_function(Publish=True)
+    client.update_function_configuration(FunctionName=name, Timeout=4)
+    updated(client, name)
+    client.publish_version(FunctionName=name)
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    client.create_alias(FunctionName=name, Name="other", FunctionVersion="2")
+    provision(client, name, "live")
+    provision(client, name, "2", 2)
+    conflict = (
+        "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned "
+        "version"
+    )
+    move = {"FunctionName": name, "Name": "live", "FunctionVersion": "2"}
+
+    assert (409, CONFLICT, conflict) == refused(client.update_alias, **move)
+    assert "1" == client.get_alias(FunctionName=name, Name="live")["FunctionVersion"]
+    client.delete_provisioned_concurrency_config(FunctionName=name, Qualifier="2")
+    provision(client, name, "other", 2)
+    assert (409, CONFLICT, conflict) == refused(client.update_alias, **move)
+    client.delete_provisioned_concurrency_config(FunctionName=name, Qualifier="live")
+    assert "2" == client.update_alias(**move)["FunctionVersion"]
+    assert 2 == settled(client, name, "other")["AvailableProvisionedConcurrentExecutions"]
+
+
+def test_an_alias_of_latest_has_no_provisioned_concurrency(
+    client: BaseClient, make_function: Callable[..., str]
+) -> None:
+    """It is refused by alias as by name, and a provisioned alias does not move there."""
+    name = make_function(Publish=True)
+    client.create_alias(FunctionName=name, Name="next", FunctionVersion="$LATEST")
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    provision(client, name, "live")
+    unpublished = (
+        "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+    )
+
+    assert (400, INVALID, unpublished) == refused(
+        client.put_provisioned_concurrency_config,
+        FunctionName=name,
+        Qualifier="next",
+        ProvisionedConcurrentExecutions=1,
+    )
+    assert (400, INVALID, unpublished) == refused(
+        client.update_alias, FunctionName=name, Name="live", FunctionVersion="$LATEST"
+    )

@@ -41,10 +41,10 @@ def handler(event, context):
     }
     with socket.create_connection(("127.0.0.1", int(os.environ["DESK"]))) as connection:
         connection.sendall(json.dumps(seen).encode() + b"\\n")
-        told = connection.recv(100).decode()
-    if told == "fail":
+        answer = connection.recv(100).decode()
+    if answer == "fail":
         raise ValueError("told to")
-    return told
+    return answer
 """
 # Tells its name, and goes on.
 TELLING = """

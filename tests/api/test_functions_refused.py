@@ -318,7 +318,7 @@ CREATE: list[tuple[dict[str, Any], int, str, str]] = [
 def test_a_function_that_cannot_be_is_refused(
     open_client: BaseClient, changes: dict[str, Any], status: int, code: str, message: str
 ) -> None:
-    """In AWS's words where they are known; and there is no such function afterwards."""
+    """In AWS's words if they are known; and there is no such function afterwards."""
     request = new("never", **changes)
 
     assert (status, code, message) == refused(open_client.create_function, **request)
@@ -470,7 +470,7 @@ def test_of_many_at_once_one_gets_the_name(server: Server) -> None:
 def test_nothing_of_an_upload_is_left(
     client: BaseClient, server: Server, make_function: Callable[..., str]
 ) -> None:
-    """Whether it was taken or refused, what arrived is no longer where it arrived."""
+    """Whether it was taken or refused, no file of it is left in the uploads."""
     name = make_function()
     refused(client.create_function, **new(name))
     refused(client.create_function, **new("never", Code={"ZipFile": b"no archive"}))

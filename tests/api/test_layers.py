@@ -101,7 +101,7 @@ def test_a_published_version_is_told_as_aws_tells_it(client: BaseClient) -> None
     assert "" == plain["Description"]
 
 
-def test_the_archive_can_be_had_again(client: BaseClient) -> None:
+def test_the_archive_can_be_downloaded(client: BaseClient) -> None:
     """Location is a link to the very bytes that were uploaded, without a key."""
     content = tool("again")
     location = publish(client, "again", content)["Content"]["Location"]

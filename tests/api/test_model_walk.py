@@ -27,7 +27,7 @@ MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"), "lambda
 PLACE = f"arn:aws:lambda:{REGION}:000000000000"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ZIP = archive(app=ECHO)
-# What required members are, where their type alone does not say it: by operation, or for all.
+# What required members are, if their type alone does not say it: by operation, or for all.
 VALUES: dict[str, Any] = {
     "Role": ROLE,
     "Code": {"ZipFile": ZIP},

@@ -26,7 +26,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
-    """Return where `bucket/code.zip` can be had."""
+    """Yield the address of a server that has `bucket/code.zip`."""
     bucket = tmp_path / "objects" / "bucket"
     bucket.mkdir(parents=True)
     (bucket / "code.zip").write_bytes(archive(app=ECHO))

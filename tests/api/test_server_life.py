@@ -8,10 +8,15 @@ import itertools
 import json
 import signal
 import threading
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+import miniλ
+from miniλ.gateway.server import DOCUMENTS, Gateway
+from miniλ.journal import Trouble
 from tests.api.conftest import ROLE, RUNTIME, Server, archive, serving, updated
 from tests.api.plain_http import (
     GUEST,
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from botocore.client import BaseClient
+
+    from miniλ.gateway.call import Call
 
     MakeFunction = Callable[..., str]
 
@@ -150,6 +157,40 @@ def test_an_invocation_of_a_deleted_function_is_answered(
 
     assert (404, "ResourceNotFoundException") == status_and_code(new)
     assert [b'"word"'] * 5 == [reply.rpartition(b"\r\n\r\n")[2] for reply in old]
+
+
+# A bug
+
+
+def test_a_bug_is_a_500_for_the_client_and_trouble_for_the_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The text of the exception is in the journal only."""
+
+    async def broken(_: Call) -> None:
+        msg = "a secret"
+        raise RuntimeError(msg)
+
+    def get(url: str) -> tuple[int, bytes]:
+        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(url):
+            pass
+        with caught.value as answer:
+            return answer.code, answer.read()
+
+    async def scenario() -> tuple[int, bytes, list[str]]:
+        async with miniλ.Supervisor() as supervisor, Gateway(supervisor, port=0) as gateway:
+            url = f"{gateway.address}/2016-08-19/account-settings/"
+            status, body = await asyncio.to_thread(get, url)
+            return status, body, [each.what for each in supervisor.journal.story(Trouble)]
+
+    monkeypatch.setitem(DOCUMENTS, "GetAccountSettings", broken)
+    status, body, troubles = asyncio.run(scenario())
+
+    assert 500 == status
+    assert b"secret" not in body
+    request = "GET /2016-08-19/account-settings/"
+    bug = f"A bug of miniλ: {request} was answered with 500: RuntimeError('a secret')"
+    assert [bug] == troubles
 
 
 # The life of a server

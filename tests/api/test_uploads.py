@@ -137,7 +137,7 @@ def test_what_is_no_base64_is_no_archive(server: Server, zip_file: str, reason: 
 
 
 def test_padding_ends_a_large_archive_too(server: Server) -> None:
-    """What comes after its end is no part of it, also where the two are far apart."""
+    """What comes after its end is no part of it, also if the two are far apart."""
     text = "QUJD" * (MEGABYTE // 4 - 1) + "QQ=="
     for more in ("QUJD", "Q", "===="):
         answer = ask(server, "POST", FUNCTIONS, document(f'"{text}{more}"'))
@@ -196,7 +196,7 @@ def test_a_document_that_is_none_is_refused(server: Server, body: bytes) -> None
 
 
 def test_more_than_70_mb_are_not_read(server: Server) -> None:
-    """413 in AWS's words: at once where the length is said, and at the limit where it is not."""
+    """413 in AWS's words: at once if the length is sent, and at the limit if not."""
     with connect(server) as declaring:
         declaring.sendall(head(FUNCTIONS, f"Content-Length: {LIMIT + 1}", "Connection: close"))
         declared = rest(declaring)

@@ -341,7 +341,8 @@ def test_an_error_of_ours_is_for_the_journal(
     )
     request_id = answer.headers["x-amzn-RequestId"]
     (trouble,) = troubles
-    assert trouble.what.startswith(f"Request {request_id} to the function URL {url_id}: The super")
+    request = f"Request {request_id} to the function URL {url_id}"
+    assert trouble.what.startswith(f"{request} was answered with 5")
 
 
 # Streams

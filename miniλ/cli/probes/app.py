@@ -1,9 +1,12 @@
 """A function that tries to break the limits of its own worker; `../doctor.py` invokes it.
 
 Each `probe_` does one thing that a limit forbids and returns {"held": bool, "seen": text}. A worker
-that is killed for it returns nothing, and the doctor reads that from the failure.
+that is killed for it returns nothing, and the doctor reads that from the failure. `miniλ/sandbox/
+probe.py` is about the kernel instead: which mechanisms it gives, before there is a worker.
 
-Rule: the standard library only, in any Python that a function can have.
+Rule 1: an exception of a probe says that the limit was not tried, MemoryError excepted.
+
+Rule 2: the standard library only, in any Python that a function can have.
 """
 
 import ctypes
@@ -27,7 +30,10 @@ def handler(event, context):
 
 def probe_memory(event):
     """Touch twice the memory size, shared: RLIMIT_DATA does not count such pages."""
-    memory = mmap.mmap(-1, 2 * event["megabytes"] * MB)
+    try:
+        memory = mmap.mmap(-1, 2 * event["megabytes"] * MB)
+    except OSError as exc:
+        return {"held": True, "seen": exc.strerror}
     for start in range(0, len(memory), 4096):
         memory[start] = 1
     time.sleep(2)  # a soft limit is polled every 100 ms

@@ -6,7 +6,7 @@ its function, and outlives the function.
 
 A nextToken of events is a position between two events: "f/" for the events after it, "b/" for those
 before it. At the end of a stream a reader gets the token back that it sent. Source: Amazon
-CloudWatch Logs API reference; messages from recorded answers, where there is one.
+CloudWatch Logs API reference; messages from recorded answers, if there is one.
 """
 
 from __future__ import annotations

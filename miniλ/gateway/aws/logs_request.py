@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from miniλ.errors import InvalidParameterValue, InvalidRequestContent
+from miniλ.gateway.service_model.constraints import detected, violation
 
 _GROUP_NAME = r"[\.\-_/#A-Za-z0-9]"
 _STREAM_NAME = r"[^:*]*"
@@ -99,10 +100,7 @@ def _check(name: str, value: object) -> None:
 def refused(name: str, value: object, must: str) -> InvalidParameterValue:
     """Return the error for a parameter whose value breaks a rule: Member must `must`."""
     shown = "null" if value is None else f"'{value}'"
-    return InvalidParameterValue(
-        f"1 validation error detected: Value {shown} at '{name}' failed to satisfy constraint: "
-        f"Member must {must}"
-    )
+    return InvalidParameterValue(detected(violation(shown, name, f"Member must {must}")))
 
 
 def required(name: str, value: str | None) -> str:

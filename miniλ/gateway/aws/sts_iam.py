@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
+from miniλ.gateway.service_model.constraints import detected, violation
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -96,10 +98,7 @@ def _problem(name: str | None) -> str:
         value, member = "''", "have length greater than or equal to 1"
     else:
         value, member = f"'{name[:1024]}'", f"have length less than or equal to {_MAX_ROLE_NAME}"
-    return (
-        f"1 validation error detected: Value {value} at 'roleName' failed to satisfy constraint: "
-        f"Member must {member}"
-    )
+    return detected(violation(value, "roleName", f"Member must {member}"))
 
 
 def _result(namespace: str, action: str, result: str, request_id: str) -> bytes:

@@ -102,12 +102,10 @@ def _functions_of(params: Mapping[str, Any], registry: Registry) -> list[str | N
     functions: list[str | None] = []
     if "FunctionName" in params:
         functions.append(params["FunctionName"])
-    resource = params.get("Resource", "")
-    if ":function:" in resource:
-        functions.append(resource)
-    mapping_id = params.get("UUID", "")
-    if ":event-source-mapping:" in resource:
-        mapping_id = resource.rpartition(":")[2]
+    kind, name = names.resource(params.get("Resource", ""))
+    if kind == "function":
+        functions.append(params["Resource"])
+    mapping_id = name if kind == "event-source-mapping" else params.get("UUID", "")
     if mapping_id:
         mapping = registry.get(MAPPING, mapping_id)
         functions.append(None if mapping is None else mapping["FunctionArn"])

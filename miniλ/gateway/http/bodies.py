@@ -37,7 +37,7 @@ class BrokenBody(web_protocol.RequestPayloadError, TimeoutError):
 async def read(request: web.BaseRequest, limit: int, operation: str) -> bytes:
     """Return the body of a request, of `limit` bytes at most.
 
-    `operation` is for the message. Raises `EntityTooLarge`, before anything is read where the
+    `operation` is for the message. Raises `EntityTooLarge`, before anything is read if the
     client sent a length; `RequestTimedOut`; and `InvalidRequestContent` for a body whose end is
     ambiguous.
     """

@@ -93,7 +93,7 @@ class Connection(web_protocol.RequestHandler):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read; note when a head begins that these bytes do not end."""
+        """Take bytes from the client; a head that they begin and do not end gets a deadline."""
         if self._invocation is not None:
             self._push_back(data)
             return
@@ -208,7 +208,7 @@ class Connection(web_protocol.RequestHandler):
 
     @property
     def idle_since(self) -> float:
-        """When it was made or its last answer ended, plus `IDLE_SECONDS`: only to be compared."""
+        """`IDLE_SECONDS` after it was made or its last answer ended; to sort connections by."""
         return self._next_keepalive_close_time
 
     def is_late(self, now: float) -> bool:

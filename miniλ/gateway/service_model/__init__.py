@@ -3,9 +3,11 @@
 Rule 1: the model is data. It was taken from the one that AWS's clients have (API version
 2015-03-31, botocore 1.44.8), and tests compare paths, members, bounds and patterns with it.
 
-Rule 2: a message is AWS's, byte for byte, where an answer of AWS is recorded.
+Rule 2: a message is AWS's, byte for byte, if an answer of AWS is recorded.
 
-Rule 3: no request makes validation slow, or its error long.
+Rule 3: validation takes time in proportion to the request, and its error is short. Each pattern
+matches in linear time, structures of a list are checked until there are 50 errors, and a message
+shows the first 512 characters of a value (`constraints`).
 
 The names of shapes are the model's (String, Integer, Double, Boolean, Timestamp, Blob, Structure;
 a long is an Integer of 64 bits), except three that mean something else in Python: an enum is

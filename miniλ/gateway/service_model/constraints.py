@@ -51,8 +51,7 @@ def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # n
     for words, holds in _constraints(shape):
         if not holds(value):
             is_secret = isinstance(shape, MapOf) and shape.secret
-            text = "" if is_secret else f" '{shown(value)}'"
-            errors.append(f"Value{text} at '{where}' failed to satisfy constraint: {words}")
+            errors.append(violation("" if is_secret else f"'{shown(value)}'", where, words))
     match shape:
         case Structure(members=members, required=required):
             for name, member in members.items():
@@ -74,7 +73,22 @@ def check(shape: Shape, value: Any, where: str, errors: list[str]) -> None:  # n
 
 def must_be(where: str) -> str:
     """Return the error for a required value that is absent."""
-    return f"Value null at '{where}' failed to satisfy constraint: Member must not be null"
+    return violation("null", where, "Member must not be null")
+
+
+def violation(value: str, where: str, words: str) -> str:
+    """Return the error for a value that breaks a constraint, whose text is `words`.
+
+    `value` is as it is to be shown: in quotes, null, or "" for one that is secret.
+    """
+    before = f" {value}" if value else ""
+    return f"Value{before} at '{where}' failed to satisfy constraint: {words}"
+
+
+def detected(*errors: str) -> str:
+    """Return the message that lists errors."""
+    count = "1 validation error" if len(errors) == 1 else f"{len(errors)} validation errors"
+    return f"{count} detected: {'; '.join(errors)}"
 
 
 def in_messages(name: str) -> str:

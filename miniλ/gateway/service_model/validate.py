@@ -20,7 +20,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miniλ.errors import SerializationFailed, ValidationFailed
-from miniλ.gateway.service_model.constraints import check, in_messages, must_be
+from miniλ.gateway.service_model.constraints import check, detected, in_messages, must_be
 from miniλ.gateway.service_model.inputs import INPUTS, Located
 from miniλ.gateway.service_model.shapes import (
     Blob,
@@ -100,9 +100,7 @@ def parameters(
         elif is_required and place != "payload":
             errors.append(must_be(where))
     if errors:
-        count = "1 validation error" if len(errors) == 1 else f"{len(errors)} validation errors"
-        msg = f"{count} detected: {'; '.join(errors)}"
-        raise ValidationFailed(msg)
+        raise ValidationFailed(detected(*errors))
     return params
 
 

@@ -1,6 +1,6 @@
 """Requests to function URLs: each becomes an event, and the function's result becomes the answer.
 
-Rule 1: as on AWS, the URL alone admits no caller. AuthType NONE needs a statement of the resource
+Rule 1: as on AWS, knowing a URL is not enough. AuthType NONE needs a statement of the resource
 policy that allows `lambda:InvokeFunctionUrl` to Principal "*"; AWS_IAM needs the signature of a key
 that may do it. Without [auth] the gateway has no keys to verify a signature with: it takes any
 that it can parse, and believes the key id.
@@ -152,7 +152,7 @@ async def _run(
         running = api.parts.invoker.invoke(
             version, payload, context, incoming.request_id, stream=stream
         )
-        result = invocations.begin(running, stream)
+        result = invocations.begin(api.parts.invocations, running, stream)
         if stream is None:
             await result
         else:
@@ -229,7 +229,8 @@ def _error(incoming: _UrlRequest, exc: LambdaError) -> UrlAnswer:
         text = "Rate Exceeded."
         headers = (*headers, ("Retry-After", RETRY_AFTER))
     elif exc.is_ours:
-        what = f"Request {incoming.request_id} to the function URL {incoming.url_id}: {exc}"
+        request = f"Request {incoming.request_id} to the function URL {incoming.url_id}"
+        what = f"{request} was answered with {exc.status}: {exc}"
         incoming.api.parts.journal.record(journal.Trouble(what=what))
         text = "An error occurred and the request cannot be processed."
     return UrlAnswer(exc.status, headers, msgspec.json.encode({"Message": text}))

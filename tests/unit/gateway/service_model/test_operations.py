@@ -69,12 +69,12 @@ def test_an_operation_is_as_the_model_has_it(name: str) -> None:
 def test_an_operation_is_found_where_botocore_sends_it(name: str) -> None:
     """Path parameters of any text come back unchanged."""
     model = MODEL.operation_model(name)
-    given_parameters = dict.fromkeys(places(model, "uri"), AWKWARD)
+    parameters = dict.fromkeys(places(model, "uri"), AWKWARD)
     others = dict.fromkeys(places(model, "querystring"), "1")
 
-    found = match(*serialized(model, {**given_parameters, **others}))
+    matched = match(*serialized(model, {**parameters, **others}))
 
-    assert (OPERATIONS[name], given_parameters) == found
+    assert (OPERATIONS[name], parameters) == matched
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,9 +7,9 @@ any  /_url/ID/...                         a function URL; also by Host ID.lambda
 POST / with X-Amz-Target: Logs_20140328.* CloudWatch Logs, read-only
 POST / with Action=...                    STS GetCallerIdentity, IAM GetRole
 
-With [auth], / and /_code need no key (a link is signed by us), and a function URL has its own
-AuthType. Enforcement, STS and IAM take any key, as on AWS; logs take a key that may read them, by
-action (logs:FilterLogEvents) and by the function that a group is of.
+With the settings' [auth] section, / and /_code need no key (a link is signed by us), and a function
+URL has its own AuthType. Enforcement takes any key; so do STS and IAM, as on AWS. Logs take a key
+that may read them, by action (logs:FilterLogEvents) and by the function that a group is of.
 """
 
 from __future__ import annotations
