@@ -158,11 +158,11 @@ def _failed_twice(
     """Return payload, status and error type for an init phase that failed again."""
     if init.status == "timeout":
         message = f"RequestId: {request_id} Error: {failures.timed_out(function.timeout)}"
-        return failures.failure_body("Sandbox.Timedout", message), "timeout", ""
+        return failures.failure_payload("Sandbox.Timedout", message), "timeout", ""
     if init.error_type not in WORDED_HERE:
         return init.payload, "error", init.error_type
     text = failures.parse_failure(init.payload).error_message
-    failure = failures.failure_body(init.error_type, f"RequestId: {request_id} {text}")
+    failure = failures.failure_payload(init.error_type, f"RequestId: {request_id} {text}")
     return failure, "error", init.error_type
 
 

@@ -75,7 +75,9 @@ class Pool:
         # Whether the housekeeper is due within `freeze_after`, and not only for something later.
         self._will_freeze = False
         self._pressure_at = 0.0
-        self._limit_poll: asyncio.Task[None] | None = None
+        self._polls_limits = False
+        poll_failed = "The limit poll failed, and starts again with the next invocation"
+        self._limit_polls = Background(equipment.journal, poll_failed)
         self._closed = False
         self._make_ahead()
 
@@ -229,8 +231,9 @@ class Pool:
         greedy_dual = version.greedy_dual
         greedy_dual.frequency += 1
         greedy_dual.clock = self._clock
-        if self._limit_poll is None:
-            self._limit_poll = self._loop.create_task(self._poll_limits())
+        if not self._polls_limits:
+            self._polls_limits = True
+            self._limit_polls.start(self._poll_limits())
 
     async def wait_for(self, function: FunctionConfiguration, wait: float) -> Worker:
         """Return a worker that has been through its init phase, or whose init phase failed.
@@ -291,7 +294,9 @@ class Pool:
         version = self._versions[function.revision]
         worker.concurrency.used -= 1
         if worker.state == "idle":
-            if self._closed or not version.is_current:
+            if self._closed:
+                worker.stop("the supervisor closed")
+            elif not version.is_current:
                 worker.stop("its function was updated or deleted")
             elif function.keep_alive == 0:
                 worker.stop("its keep-alive is 0")
@@ -562,8 +567,10 @@ class Pool:
             self._equipment.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
 
     async def _poll_limits(self) -> None:
-        await limit_poll.poll(self._equipment, self._busy)
-        self._limit_poll = None
+        try:
+            await limit_poll.poll(self._equipment, self._busy)
+        finally:
+            self._polls_limits = False
 
     async def close(self) -> None:
         """End every worker, idle ones now and busy ones after the grace period; leave none."""
@@ -588,6 +595,5 @@ class Pool:
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
         self._inherited.remove()
-        if self._limit_poll is not None:
-            self._limit_poll.cancel()
+        await self._limit_polls.cancel()
         await self._background.finish()

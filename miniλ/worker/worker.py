@@ -208,7 +208,12 @@ class Worker:
 
         ours, theirs = launch.pipes()
         self._channel = Channel(
-            self._loop, ours.request, ours.answer, self._on_frame, self._on_broken
+            self._loop,
+            ours.request,
+            ours.answer,
+            self._on_frame,
+            self._on_broken,
+            self._on_no_frame,
         )
         undo.callback(self._channel.close)
         self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
@@ -265,7 +270,7 @@ class Worker:
             self._move("exited")
         if not self.initialised.done():
             kind, text = verdicts.of_exit(exit_, self.ended_by)
-            self._fail_init("error", failures.failure_body(kind, f"Error: {text}"), kind)
+            self._fail_init("error", failures.failure_payload(kind, f"Error: {text}"), kind)
         if self._call is not None:
             self.keeps_tmp = True
             self._complete(*verdicts.exited(self._request_id, exit_, self.ended_by, oom=oom))
@@ -426,12 +431,16 @@ class Worker:
             return
         self._on_violation(f"the worker sent a {type(head).__name__} out of turn")
 
-    def _on_broken(self, what: str) -> None:
-        """End the worker: its pipes are of no more use. Not at once if its exit may say more."""
-        if "sent" in what and self.pid:
+    def _on_no_frame(self, what: str) -> None:
+        """End the worker, which sent bytes that are no frame, once its pidfd is here."""
+        if self.pid:
             self._on_violation(what)
         else:
-            self._loop.call_later(BROKEN_GRACE, self._on_still_broken, what)
+            self._on_broken(what)
+
+    def _on_broken(self, what: str) -> None:
+        """End the worker, which closed a pipe, unless its exit is seen first: that says more."""
+        self._loop.call_later(BROKEN_GRACE, self._on_still_broken, what)
 
     def _on_still_broken(self, what: str) -> None:
         # On a host that is short of memory the loop may see the exit later than this.
@@ -444,7 +453,7 @@ class Worker:
             return
         self.kill(what)
         if not self.initialised.done():
-            payload = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
+            payload = failures.failure_payload("Runtime.TruncatedResponse", f"Error: {what}")
             self._fail_init("error", payload, "Runtime.TruncatedResponse")
         if self._call is not None:
             self.keeps_tmp = True
