@@ -80,9 +80,8 @@ def close_hierarchy(hierarchy: hierarchies.Hierarchy, facts: Journal) -> None:
     """Remove the cgroups of a hierarchy; those that are still busy are a fact in the journal."""
     busy = hierarchy.close()
     if busy:
-        facts.record(
-            journal.Trouble(what=f"Cgroups are busy, and left to the next supervisor: {busy}")
-        )
+        what = f"Cgroups still have processes and are left for the next start to sweep: {busy}"
+        facts.record(journal.Trouble(what=what))
 
 
 async def open_volumes(
@@ -106,9 +105,8 @@ async def open_volumes(
 async def _close_volumes(pool: Volumes, facts: Journal) -> None:
     busy = await asyncio.to_thread(pool.close)
     if busy:
-        facts.record(
-            journal.Trouble(what=f"Volumes are busy, and detached from their directories: {busy}")
-        )
+        what = f"Volumes are still in use, and are detached: they end with their last user: {busy}"
+        facts.record(journal.Trouble(what=what))
         await asyncio.to_thread(volumes.sweep, pool.directory)
 
 

@@ -1,4 +1,4 @@
-"""How an invocation ends that its function did not answer: a payload and an outcome. Pure.
+"""The end of an invocation without an answer: a payload and an outcome. Pure.
 
 The words are Lambda's, from `failures`; which of them fit an end is decided here.
 """

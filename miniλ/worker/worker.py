@@ -6,7 +6,7 @@ Everything in between is driven by callbacks of the event loop (a frame, a deadl
 because a warm invocation must not cost a task switch. An invocation belongs to the worker and
 not to its caller: a caller that leaves does not stop the function, as on Lambda.
 
-Rule 1: liveness is the pidfd, never an EOF. A grandchild may hold every pipe open.
+Rule 1: whether a worker lives is read from its pidfd: a child of it may keep every pipe open.
 
 Rule 2: an invocation ends in `_complete`, once.
 """
@@ -183,7 +183,8 @@ class Worker:
     def cannot_start(self, error: LambdaError) -> None:
         """Raise an error in what waits for the init phase, or record it if that is over."""
         if self.initialised.done():
-            self._record(journal.Trouble(what=f"{self!r}: {error}"))
+            what = f"{self!r} failed after its init phase, and is ended: {error}"
+            self._record(journal.Trouble(what=what))
         else:
             self._init.cannot_start(error)
 
@@ -255,7 +256,9 @@ class Worker:
         tree = self._tree
         if self.state != "gone" and not tree.gone.done():
             # The process still runs: `live` was cancelled, or a step after the fork failed.
-            self.kill("the supervisor closed")
+            task = asyncio.current_task()
+            is_closing = task is not None and task.cancelling() > 0
+            self.kill("the supervisor closed" if is_closing else "its start failed")
             await tree.first_ended()
         tree.unregister()
         self._cancel_timer()
@@ -288,7 +291,7 @@ class Worker:
         try:
             await self.equipment.tmp_dirs.give_back(self.tmp_dir)
         except OSError as exc:
-            what = f"{self.tmp_dir.path} cannot be removed: {exc}"
+            what = f"{self.tmp_dir.path} cannot be removed: {exc}; the next start sweeps it"
             self._record(journal.Trouble(what=what))
 
     def _cancel_timer(self) -> None:
