@@ -75,7 +75,7 @@ class Pool:
         # Whether the housekeeper is due within `freeze_after`, and not only for something later.
         self._will_freeze = False
         self._pressure_at = 0.0
-        self._polls_limits = False
+        self._limit_poll: asyncio.Task[None] | None = None
         poll_failed = "The limit poll failed, and starts again with the next invocation"
         self._limit_polls = Background(equipment.journal, poll_failed)
         self._closed = False
@@ -233,9 +233,8 @@ class Pool:
         greedy_dual = version.greedy_dual
         greedy_dual.frequency += 1
         greedy_dual.clock = self._clock
-        if not self._polls_limits:
-            self._polls_limits = True
-            self._limit_polls.start(self._poll_limits())
+        if self._limit_poll is None:
+            self._limit_poll = self._limit_polls.start(self._poll_limits())
 
     async def wait_for(self, function: FunctionConfiguration, wait: float) -> Worker:
         """Return a worker that has been through its init phase, or whose init phase failed.
@@ -567,7 +566,7 @@ class Pool:
         try:
             await limit_poll.poll(self._equipment, self._busy)
         finally:
-            self._polls_limits = False
+            self._limit_poll = None
 
     async def close(self) -> None:
         """End every worker, idle ones now and busy ones after the grace period; leave none."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 REQUEST_FD = 3
 ANSWER_FD = 4
 
-# What a worker reads besides its code, where no mount namespace hides the rest: the same paths that
+# What a worker reads besides its code, if no mount namespace hides the rest: the same paths that
 # it would find in one.
 _READABLE = (*namespaces.SYSTEM, *(f"/etc/{name}" for name in namespaces.ETC), "/proc")
 
@@ -170,7 +170,7 @@ def enter(preparation: Preparation, sandbox: Sandbox, descriptors: Descriptors) 
     after everything that needs a call it forbids. Descriptors are last: every step above may open
     some.
 
-    Raises OSError where a step fails: the caller reports it and exits.
+    Raises OSError if a step fails: the caller reports it and exits.
     """
     isolation = preparation.isolation
     processes.mark(sandbox.worker_id)

@@ -1,7 +1,7 @@
 """The process tree of one worker: how it is killed, and when it is gone.
 
 The first process is known by its pidfd, which no other process can have; its children, daemons
-among them, by the cgroup that they are in, or by their mark where there is no cgroup.
+among them, by the cgroup that they are in, or by their mark if there is no cgroup.
 
 Rule: a SIGKILL takes effect when the kernel gets to it. A task in D state, on a file system that
 hangs, may never get there. `BURIAL_TIMEOUT` seconds after its SIGKILL a tree is `unkillable`: then

@@ -91,7 +91,7 @@ class TmpDirs:
         await asyncio.to_thread(tmp.remove, tmp_dir.path)
 
     async def make_ahead(self, size_mb: int) -> None:
-        """Make spare volumes of this size, where there are volumes."""
+        """Make spare volumes of this size, if there are volumes."""
         if self._volumes is not None:
             await asyncio.to_thread(_fill, self._volumes, size_mb)
 

@@ -110,7 +110,7 @@ class Zygote:
     async def fork(self, sandbox: Sandbox, descriptors: list[int]) -> Forked:
         """Fork a worker. `descriptors`: its request, answer and log pipes, and a mount if any.
 
-        The mount is of its /tmp, where that is a volume. The zygote gets copies: the caller closes
+        The mount is of its /tmp, if that is a volume. The zygote gets copies: the caller closes
         its own.
 
         Raises `ServiceError` if the kernel refuses a process, or the zygote dies.
