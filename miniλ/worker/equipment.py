@@ -92,8 +92,8 @@ class Equipment(msgspec.Struct, frozen=True):
         if function.python_path and self.choice.users:
             # A function of the app runs as the app's user: see `TmpDirs.lease`.
             own["siblings"] = levels.siblings(self.choice._replace(users=False))
-            if "user of its own" in self.limits["processes"]:
-                own["processes"] = self.hierarchy.limits["processes"]
+            # A user of its own may be what limits processes: without one the cgroup is left.
+            own["processes"] = self.hierarchy.limits["processes"]
         return {**self.limits, **own} if own else self.limits
 
     def init_frame(
