@@ -47,10 +47,10 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
     stack_trace: list[Any] = []
 
 
-def parse_failure(body: bytes) -> Failure:
-    """Return the failure that a worker wrote; `body` may be any bytes."""
+def parse_failure(payload: bytes) -> Failure:
+    """Return the failure that a worker wrote; `payload` may be any bytes."""
     try:
-        failure = msgspec.json.decode(body, type=Failure)
+        failure = msgspec.json.decode(payload, type=Failure)
         if failure.error_type:
             return failure
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -58,7 +58,7 @@ def parse_failure(body: bytes) -> Failure:
     # msgspec refuses lone surrogates, nulls in place of texts, and what is no JSON.
     # Surrogates become question marks: neither a log nor an answer can carry them.
     try:
-        text = json.dumps(json.loads(body), ensure_ascii=False)
+        text = json.dumps(json.loads(payload), ensure_ascii=False)
         document = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
         document = None
@@ -76,7 +76,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def failure_body(error_type: str, message: str) -> bytes:
+def failure_payload(error_type: str, message: str) -> bytes:
     """Return the JSON document that Lambda sends for a failure of the sandbox."""
     return msgspec.json.encode({"errorType": error_type, "errorMessage": message})
 
@@ -103,20 +103,20 @@ def init_report(seconds: float, phase: str, status: str, error_type: str) -> byt
 
 
 def late(request_id: str, timeout: float, now: float) -> tuple[bytes, Outcome]:
-    """Return body and outcome of an invocation that timed out; `now` is in seconds since 1970."""
+    """Return payload and outcome of an invocation that timed out; `now` is Unix time."""
     message = timed_out(timeout)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     note = f"{stamp}.{int(now % 1 * 1000):03d}Z {request_id} {message}\n\n"
-    body = failure_body("Sandbox.Timedout", f"RequestId: {request_id} Error: {message}")
-    return body, Outcome(failed=True, status="timeout", note=note)
+    payload = failure_payload("Sandbox.Timedout", f"RequestId: {request_id} Error: {message}")
+    return payload, Outcome(failed=True, status="timeout", note=note)
 
 
 def broken(request_id: str, error_type: str, text: str, note: str = "") -> tuple[bytes, Outcome]:
-    """Return body and outcome of an invocation whose worker exited or was killed during it."""
+    """Return payload and outcome of an invocation whose worker exited or was killed during it."""
     message = f"RequestId: {request_id} Error: {text}"
     note = f"{note}{message}\n{error_type}\n"
     outcome = Outcome(failed=True, status="error", error_type=error_type, note=note)
-    return failure_body(error_type, message), outcome
+    return failure_payload(error_type, message), outcome
 
 
 def describe_status(status: int) -> str:

@@ -506,7 +506,7 @@ class Functions:
 
     def provisioned(self, name: str, qualifier: str) -> tuple[int, str]:
         """Return how many workers are initialised, and why no more are ("" while all is well)."""
-        return self._pool.provisioned(self.resolve(name, qualifier))
+        return self._pool.provisioned_ready(self.resolve(name, qualifier))
 
     # Settle
 

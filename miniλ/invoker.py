@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from miniλ.worker.init_phase import InitResult
     from miniλ.worker.worker import Worker
 
-# Failures of an init phase that the supervisor worded, as Lambda does: with the request's id.
-WORDED_HERE = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
+# Failures of an init phase that the supervisor makes, not the worker. Their message begins with the
+# request's id, as Lambda's does.
+SUPERVISOR_MADE = frozenset({"Runtime.ExitError", "Sandbox.Failure", "Runtime.TruncatedResponse"})
 
 _ID = re.compile(r"[!-~][ -~]{0,255}")
 _encode_event = msgspec.json.Encoder().encode
@@ -55,8 +56,8 @@ class Invoker:
         stream: AnswerStream | None = None,
     ) -> Awaitable[Response]:
         """Begin an invocation, and return its response to be awaited at once. As `invoke_cold`."""
-        begun = self.invoke_warm(function, payload, context, request_id, stream)
-        return begun or self.invoke_cold(function, payload, context, request_id, wait, stream)
+        warm = self.invoke_warm(function, payload, context, request_id, stream)
+        return warm or self.invoke_cold(function, payload, context, request_id, wait, stream)
 
     def invoke_warm(
         self,
@@ -158,11 +159,11 @@ def _failed_twice(
     """Return payload, status and error type for an init phase that failed again."""
     if init.status == "timeout":
         message = f"RequestId: {request_id} Error: {failures.timed_out(function.timeout)}"
-        return failures.failure_body("Sandbox.Timedout", message), "timeout", ""
-    if init.error_type not in WORDED_HERE:
+        return failures.failure_payload("Sandbox.Timedout", message), "timeout", ""
+    if init.error_type not in SUPERVISOR_MADE:
         return init.payload, "error", init.error_type
     text = failures.parse_failure(init.payload).error_message
-    failure = failures.failure_body(init.error_type, f"RequestId: {request_id} {text}")
+    failure = failures.failure_payload(init.error_type, f"RequestId: {request_id} {text}")
     return failure, "error", init.error_type
 
 

@@ -63,8 +63,10 @@ async def put_provisioned_concurrency_config(call: Call) -> dict[str, Any]:
         functions.check_provision(name, version, count)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
         config = {"Requested": count, "LastModified": moment}
-        await call.api.registry.write(Change(PROVISIONED, name, qualifier, config))
-        functions.provision(name, version, count)
+        await call.api.registry.write(
+            Change(PROVISIONED, name, qualifier, config),
+            then=lambda: functions.provision(name, version, count),
+        )
     return _document(call, name, qualifier)
 
 
@@ -131,8 +133,11 @@ async def delete_provisioned_concurrency_config(call: Call) -> None:
     async with call.api.functions.changing:
         if call.api.registry.get(PROVISIONED, name, qualifier) is None:
             return
-        await call.api.registry.write(Change(PROVISIONED, name, qualifier, None))
-        call.api.functions.provision(name, _version(call, name, qualifier), 0)
+        version = _version(call, name, qualifier)
+        await call.api.registry.write(
+            Change(PROVISIONED, name, qualifier, None),
+            then=lambda: call.api.functions.provision(name, version, 0),
+        )
 
 
 async def list_provisioned_concurrency_configs(call: Call) -> dict[str, Any]:

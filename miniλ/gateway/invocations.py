@@ -93,7 +93,7 @@ async def invoke_with_response_stream(call: Call, request: web.BaseRequest) -> w
     )
     invocation = begin(call.api.parts.invocations, running, pieces)
     # If the function cannot run at all, the client gets that error, and no stream.
-    await pieces.begins()
+    await pieces.wait_for_first_piece()
     if invocation.done():
         invocation.result()
     answer = web.StreamResponse(

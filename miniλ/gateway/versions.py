@@ -93,10 +93,13 @@ async def update_alias(call: Call) -> dict[str, Any]:
         functions = call.api.functions
         if moves:
             functions.check_provision(name, alias.version, count, freed=count)
-        await call.api.registry.write(Change(ALIAS, alias.function, alias.name, alias))
-        if moves:
-            functions.provision(name, before.version, 0)
-            functions.provision(name, alias.version, count)
+
+        def move() -> None:
+            if moves:
+                functions.provision(name, before.version, 0)
+                functions.provision(name, alias.version, count)
+
+        await call.api.registry.write(Change(ALIAS, name, alias.name, alias), then=move)
     return documents.alias(alias, call.place)
 
 
@@ -108,9 +111,14 @@ async def delete_alias(call: Call) -> None:
         known = call.api.registry.get(ALIAS, name, alias)
         is_provisioned = known is not None and _provisioned(call, known)
         kinds: tuple[Kind[Any], ...] = (ALIAS, POLICY, URL, EVENT_INVOKE, PROVISIONED)
-        await call.api.registry.write(*(Change(kind, name, alias, None) for kind in kinds))
-        if known is not None and is_provisioned:
-            call.api.functions.provision(name, known.version, 0)
+
+        def end() -> None:
+            if known is not None and is_provisioned:
+                call.api.functions.provision(name, known.version, 0)
+
+        await call.api.registry.write(
+            *(Change(kind, name, alias, None) for kind in kinds), then=end
+        )
 
 
 async def list_aliases(call: Call) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Inherited /tmp: what a worker that crashed leaves to its replacement, as on Lambda.
 
-A /tmp that no replacement has taken within its function's keep-alive is removed, and so is one
-whose version is gone.
+A /tmp is removed if no replacement takes it within its function's keep-alive, or if its version is
+updated or deleted.
 
 Rule: a /tmp has one owner. It is inherited, or removed, when no process of its worker is left.
 """
@@ -58,9 +58,10 @@ class InheritedTmps:
         return self._inherit(worker, before)
 
     async def _inherit(self, worker: Worker, before: Worker) -> None:
-        """Live with the /tmp of a crashed worker once that one is gone, or without it if it stays.
+        """Run a worker in a crashed worker's /tmp once its processes have exited.
 
-        A crashed worker that stays keeps its /tmp until it is gone.
+        If they have not after `INHERITANCE_TIMEOUT`, it runs in a new /tmp; the old one is removed
+        when they have.
         """
         life = self._lives.get(before.worker_id)
         if life is not None:
@@ -73,22 +74,22 @@ class InheritedTmps:
         if life is None or life.done():
             worker.tmp_dir = before.tmp_dir
         else:
-            self.discard(before)
+            self.remove(before)
         await worker.live()
 
-    def discard(self, worker: Worker) -> None:
-        """Remove the /tmp of a worker that will not be replaced."""
-        self._background.start(self._remove(worker))
+    def remove(self, worker: Worker) -> None:
+        """Remove the /tmp of a crashed worker, once its processes have exited."""
+        self._background.start(self._remove_after_exit(worker))
 
-    async def _remove(self, worker: Worker) -> None:
+    async def _remove_after_exit(self, worker: Worker) -> None:
         life = self._lives.get(worker.worker_id)
         if life is not None:
             await asyncio.wait([life])
         if worker.tmp_dir is not None:
             await self._tmp_dirs.give_back(worker.tmp_dir)
 
-    def expire(self, now: float) -> list[float]:
-        """Remove each that is older than its keep-alive; return in how many seconds others are."""
+    def remove_expired(self, now: float) -> list[float]:
+        """Remove each /tmp whose keep-alive is over; return the seconds that each other one has."""
         due: list[float] = []
         for revision, crashed in list(self._by_revision.items()):
             for item in list(crashed):
@@ -96,20 +97,17 @@ class InheritedTmps:
                 left = worker.function.keep_alive - (now - since)
                 if left <= 0:
                     crashed.remove(item)
-                    self.discard(worker)
+                    self.remove(worker)
                 else:
                     due.append(left)
             if not crashed:
                 del self._by_revision[revision]
         return due
 
-    def remove(self, unwanted: Callable[[Worker], bool] = lambda _: True) -> None:
-        """Remove the /tmp of each worker that is `unwanted`; workers of a revision all are or none.
-
-        Without an argument, remove all.
-        """
+    def remove_of(self, unwanted: Callable[[Worker], bool]) -> None:
+        """Remove the /tmp of each revision whose workers are `unwanted`."""
         for revision, crashed in list(self._by_revision.items()):
             if unwanted(crashed[0][0]):
                 del self._by_revision[revision]
                 for worker, _ in crashed:
-                    self.discard(worker)
+                    self.remove(worker)

@@ -1,4 +1,4 @@
-"""The limit poll: memory and /tmp of busy workers, where no cgroup or file system limits them.
+"""The limit poll: memory and /tmp of busy workers, if no cgroup or file system limits them.
 
 Idle workers are not polled: they are frozen, and use what they used when they answered.
 """

@@ -1,7 +1,8 @@
 """The plan: which invocation gets which worker, which workers start, and which end. Pure.
 
-Rule: values in, values out. `plan` awaits nothing, reads no clock and changes no argument; the pool
-calls it after each change and carries out what it returns.
+Rule: values in, values out. `plan` awaits nothing, reads no clock and changes no argument. While
+invocations wait, the pool calls it after each change (a new invocation, a worker ready, an answer,
+an exit, another limit), and carries out what it returns. While none waits, it is not called.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All workers of a supervisor: leased to invocations, started when needed, ended when not.
 
-Theory of operation: on the fast path (an idle worker of this version, and no waiter) a lease is one
-look-up and one pop. All else is decided by `plan.plan`, a function of values that awaits nothing:
-it is called after every change (a new invocation, a worker ready, an answer, an exit), and the pool
-carries out what it returns.
+Theory of operation: on the warm path (an idle worker of this version, and no waiter) a lease is one
+look-up and one pop. Else the invocation waits. While invocations wait, `plan.plan`, a function of
+values, is called after every change (a new invocation, a worker ready, an answer, an exit), and the
+pool carries out what it returns. What is decided outside of it: Rule 1 of this room.
 
 A worker ends by its keep-alive, by an update of its function, to make room, under memory pressure,
 or by `close`. Which idle worker makes room or frees memory first: see `versions.GreedyDual`.
@@ -68,7 +68,7 @@ class Pool:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._waiters: dict[int, Waiter] = {}
         self._number = 0
-        self._background = Background(equipment.journal, "Housekeeping of the pool")
+        self._background = Background(equipment.journal, "Housekeeping of the pool failed")
         self._inherited = InheritedTmps(equipment.tmp_dirs, self._lives, self._background)
         self._clock = 0.0
         self._housekeeper: asyncio.TimerHandle | None = None
@@ -76,6 +76,8 @@ class Pool:
         self._will_freeze = False
         self._pressure_at = 0.0
         self._limit_poll: asyncio.Task[None] | None = None
+        poll_failed = "The limit poll failed, and starts again with the next invocation"
+        self._limit_polls = Background(equipment.journal, poll_failed)
         self._closed = False
         self._make_ahead()
 
@@ -98,15 +100,15 @@ class Pool:
         self._versions[function.revision] = version
         if before is not None:
             before.is_current = False
-            version.provisioned = before.provisioned
-            self._retire(function.name)
+            version.provisioned_target = before.provisioned_target
+            self._stop_stale(function.name)
         self._fill(version)
         self._replan()
 
     def withdraw(self, function: FunctionConfiguration) -> None:
         """Forget a version; its idle workers end, its busy ones when they have answered."""
         self._versions[self._current.pop(function.qualified)].is_current = False
-        self._retire(function.name)
+        self._stop_stale(function.name)
 
     def reserve(self, name: str, limit: int | None) -> None:
         """Set the reserved concurrency of a function, for all its versions; None removes it."""
@@ -127,20 +129,22 @@ class Pool:
     def provision(self, function: FunctionConfiguration, count: int) -> None:
         """Keep `count` workers of a version initialised, used or not; 0 ends it."""
         version = self._versions[self._current[function.qualified]]
-        version.provisioned, version.failure = count, ""
+        version.provisioned_target, version.failure = count, ""
         self._fill(version)
         self._arm(self._settings.freeze_after)
 
-    def provisioned(self, function: FunctionConfiguration) -> tuple[int, str]:
+    def provisioned_ready(self, function: FunctionConfiguration) -> tuple[int, str]:
         """Return how many provisioned workers are initialised, and why not all are, or ""."""
         version = self._versions[self._current[function.qualified]]
         ready = [worker for worker in self._live_workers(version) if worker.state != "starting"]
-        return min(version.provisioned, len(ready)), version.failure
+        return min(version.provisioned_target, len(ready)), version.failure
 
     def provisionable(self, function: FunctionConfiguration) -> int:
         """Return how many workers may be kept for a version: one is left for all others."""
         current = [version for version in self._versions.values() if version.is_current]
-        others = sum(v.provisioned for v in current if v.function.qualified != function.qualified)
+        others = sum(
+            v.provisioned_target for v in current if v.function.qualified != function.qualified
+        )
         return max(0, self.capacity - others - 1)
 
     def _live_workers(self, version: Version) -> list[Worker]:
@@ -155,12 +159,12 @@ class Pool:
 
     def _fill(self, version: Version) -> None:
         """Start the provisioned workers that are missing, unless an init phase of theirs failed."""
-        if self._closed or not version.is_current or version.failure or not version.provisioned:
+        if self._closed or not version.may_fill():
             return
         unkillable = self._unkillable()
         if unkillable > self.capacity:
             return
-        missing = version.provisioned - len(self._live_workers(version))
+        missing = version.provisioned_target - len(self._live_workers(version))
         for _ in range(min(missing, self.capacity - len(self._workers) + unkillable)):
             self._start(version.function, environment.PROVISIONED)
 
@@ -180,11 +184,11 @@ class Pool:
     def _version(self, worker: Worker) -> Version:
         return self._versions[worker.function.revision]
 
-    def _retire(self, name: str) -> None:
+    def _stop_stale(self, name: str) -> None:
         for worker in self._idle_workers():
             if worker.function.name == name and self._is_stale(worker):
                 self._stop(worker, "its function was updated or deleted")
-        self._inherited.remove(lambda w: w.function.name == name and self._is_stale(w))
+        self._inherited.remove_of(lambda w: w.function.name == name and self._is_stale(w))
         self._forget_versions()
 
     def _forget_versions(self) -> None:
@@ -230,7 +234,7 @@ class Pool:
         greedy_dual.frequency += 1
         greedy_dual.clock = self._clock
         if self._limit_poll is None:
-            self._limit_poll = self._loop.create_task(self._poll_limits())
+            self._limit_poll = self._limit_polls.start(self._poll_limits())
 
     async def wait_for(self, function: FunctionConfiguration, wait: float) -> Worker:
         """Return a worker that has been through its init phase, or whose init phase failed.
@@ -291,7 +295,9 @@ class Pool:
         version = self._versions[function.revision]
         worker.concurrency.used -= 1
         if worker.state == "idle":
-            if self._closed or not version.is_current:
+            if self._closed:
+                worker.stop("the supervisor closed")
+            elif not version.is_current:
                 worker.stop("its function was updated or deleted")
             elif function.keep_alive == 0:
                 worker.stop("its keep-alive is 0")
@@ -432,16 +438,8 @@ class Pool:
             self._loop.call_later(0.001, self._after_cold_start, function.ephemeral_storage)
         else:
             self._version(worker).failure = "FUNCTION_ERROR_INIT_FAILURE"
-            waiter = next(
-                (
-                    w
-                    for w in self._waiters.values()
-                    if w.admitted
-                    and w.function.revision == function.revision
-                    and not w.future.done()
-                ),
-                None,
-            )
+            waiters = self._waiters.values()
+            waiter = next((w for w in waiters if w.takes_worker_of(function.revision)), None)
             if waiter is None:
                 if worker.keeps_tmp:
                     self._keep_tmp(worker)
@@ -467,13 +465,14 @@ class Pool:
             self._forget_versions()
         self._fill(version)
         if not task.cancelled() and task.exception() is not None:
-            what = f"{worker!r}: {task.exception()!r}"
+            # Not by `Background`, whose sentence cannot name the worker.
+            what = f"{worker!r} was ended by an error, and is forgotten: {task.exception()!r}"
             self._equipment.journal.record(journal.Trouble(what=what))
         self._replan()
 
     def _keep_tmp(self, worker: Worker) -> None:
         if self._closed or self._is_stale(worker):
-            self._inherited.discard(worker)
+            self._inherited.remove(worker)
             return
         self._inherited.add(worker)
         self._arm(worker.function.keep_alive)
@@ -483,13 +482,13 @@ class Pool:
         worker.stop(reason)
 
     def _evict(self, worker: Worker, reason: str) -> None:
-        if not self._version(worker).provisioned:
+        if not self._version(worker).provisioned_target:
             self._clock = max(self._clock, self._priority(worker))
         self._stop(worker, reason)
 
     def _priority(self, worker: Worker) -> float:
         version = self._version(worker)
-        if version.provisioned:
+        if version.provisioned_target:
             return math.inf
         return version.greedy_dual.priority(worker.function.memory_size)
 
@@ -522,7 +521,7 @@ class Pool:
                 else:
                     due.append(self._settings.freeze_after - age)
                     self._will_freeze = True
-        due += self._inherited.expire(now)
+        due += self._inherited.remove_expired(now)
         if self._idle_workers():
             if now - self._pressure_at >= PRESSURE_SECONDS:
                 self._relieve_pressure()
@@ -533,7 +532,8 @@ class Pool:
 
     def _is_provisioned(self, worker: Worker) -> bool:
         version = self._version(worker)
-        return version.provisioned > 0 and len(self._live_workers(version)) <= version.provisioned
+        target = version.provisioned_target
+        return target > 0 and len(self._live_workers(version)) <= target
 
     def _after_cold_start(self, ephemeral_storage: int) -> None:
         if not self._closed:
@@ -559,11 +559,14 @@ class Pool:
             if self._equipment.hierarchy.make_ahead():
                 self._loop.call_soon(self._make_ahead)
         except OSError as exc:
-            self._equipment.journal.record(journal.Trouble(what=f"no cgroup can be made: {exc}"))
+            what = f"No spare cgroup can be made: {exc}; cold starts make their own"
+            self._equipment.journal.record(journal.Trouble(what=what))
 
     async def _poll_limits(self) -> None:
-        await limit_poll.poll(self._equipment, self._busy)
-        self._limit_poll = None
+        try:
+            await limit_poll.poll(self._equipment, self._busy)
+        finally:
+            self._limit_poll = None
 
     async def close(self) -> None:
         """End every worker, idle ones now and busy ones after the grace period; leave none."""
@@ -587,7 +590,6 @@ class Pool:
         for life in [life for life in self._lives.values() if not life.cancelling()]:
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
-        self._inherited.remove()
-        if self._limit_poll is not None:
-            self._limit_poll.cancel()
+        self._inherited.remove_of(lambda _: True)
+        await self._limit_polls.cancel()
         await self._background.finish()

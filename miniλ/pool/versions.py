@@ -38,6 +38,11 @@ class Waiter:
             self.number, self.function.revision, self.concurrency.name, self.admitted
         )
 
+    def takes_worker_of(self, revision: str) -> bool:
+        """Return whether a worker of this revision may be handed over to it now."""
+        has_none = not self.future.done()
+        return has_none and self.admitted and self.function.revision == revision
+
 
 class GreedyDual:
     """The priority of a function's idle workers: the lowest is evicted first.
@@ -70,7 +75,7 @@ class Version:
         "greedy_dual",
         "idle",
         "is_current",
-        "provisioned",
+        "provisioned_target",
     )
 
     def __init__(
@@ -84,5 +89,9 @@ class Version:
         self.concurrency = concurrency
         self.greedy_dual = greedy_dual
         # How many workers are kept initialised, and why there are fewer: Lambda's code, or "".
-        self.provisioned = 0
+        self.provisioned_target = 0
         self.failure = ""
+
+    def may_fill(self) -> bool:
+        """Return whether provisioned workers may be started: it is current, and none failed."""
+        return self.is_current and not self.failure and self.provisioned_target > 0

@@ -56,7 +56,7 @@ def here_text() -> str:
 def _works(runtime: str) -> bool:
     for path in candidates(runtime):
         try:
-            done = subprocess.run(  # noqa: S603 - an interpreter from PATH, our own arguments
+            done = subprocess.run(  # noqa: S603 - an interpreter from PATH, constant arguments
                 [path, "-I", "-S", "-c", _VERSION],
                 capture_output=True,
                 timeout=10,

@@ -36,8 +36,8 @@ def visible(function: FunctionConfiguration) -> tuple[str, ...]:
     system = (*namespaces.SYSTEM, sys.base_prefix)
     directories: list[str] = []
     for path in sorted({os.path.realpath(path) for path in function.python_path}):
-        known = any(namespaces.is_within(path, other) for other in (*system, *directories))
-        if not known and os.path.isdir(path):
+        is_visible = any(namespaces.is_within(path, other) for other in (*system, *directories))
+        if not is_visible and os.path.isdir(path):
             directories.append(path)
     return tuple(directories)
 
@@ -64,7 +64,8 @@ def variables(
     /var/task and /tmp in a mount namespace, and the real paths without one. `stream` is its log
     stream, `initialization` is `ON_DEMAND` or `PROVISIONED`.
 
-    AWS_LAMBDA_RUNTIME_API is absent: the worker is spoken to by pipe.
+    AWS_LAMBDA_RUNTIME_API is absent, since frames come by pipe; `test_python_contract.py` (in
+    tests/conformance) asserts that.
     """
     programs = in_utf8(os.path.dirname(os.path.realpath(program)))
     opt = in_utf8(layers(function, root) or namespaces.LAYERS)

@@ -1,17 +1,19 @@
 """Sandbox: what is around a worker, and how the worker gets into it.
 
-Rule 1: this room is the far side of fork. It runs in the zygote, in each Python from 3.9 that a
-function asks for, so it imports the standard library and itself, and never asyncio
-(pyproject.toml, import contract "The far side of fork knows the standard library only").
+Rule 1: all of this room is standard library only, and without asyncio (pyproject.toml, import
+contract "The far side of fork knows the standard library only"). Most of it runs in the zygote, in
+each Python from 3.9 that a function asks for; levels, hierarchies, volumes and tmp run in the
+supervisor.
 
-Rule 2: a limit that the host cannot enforce is a line in every report, never a silent omission:
-`probe` tries each mechanism once, and `levels` names what is missing.
+Rule 2: a limit that the host cannot enforce is a line in every report, never a silent omission.
+`probe` tries namespaces, users, Landlock and seccomp; `hierarchies` and `volumes` try their own;
+`levels` names what is missing.
 
 Theory of operation: what all workers share is prepared by `stand_by`, in a child that is forked
 before it is known which worker it will be. The supervisor leases what one worker needs (a cgroup, a
 /tmp, a user) and sends it to the zygote as a `Sandbox`; the standby child calls `enter` with it
 before it touches code of the function. Each mechanism is one file. A mechanism that is switched
-off, or that the host lacks, is a field that says so.
+off, or that the host lacks, is an empty value: landlock=0, user=None.
 """
 
 # Reading order:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 REQUEST_FD = 3
 ANSWER_FD = 4
 
-# What a worker reads besides its code, where no mount namespace hides the rest: the same paths that
+# What a worker reads besides its code, if no mount namespace hides the rest: the same paths that
 # it would find in one.
 _READABLE = (*namespaces.SYSTEM, *(f"/etc/{name}" for name in namespaces.ETC), "/proc")
 
@@ -140,7 +142,7 @@ def stand_by(
     ruleset = None
     if isolation.landlock:
         ruleset = landlock.Ruleset(isolation.landlock)
-        # A root file system of our own holds only what a worker may read.
+        # The workers' root file system holds only what a worker may read.
         for path in ("/",) if spaces is not None else (*_READABLE, *runtime):
             ruleset.allow_reading(path)
         for name in namespaces.DEVICES:
@@ -162,13 +164,13 @@ def mount_table(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
 def enter(preparation: Preparation, sandbox: Sandbox, descriptors: Descriptors) -> None:
     """Become the worker. Runs in the forked child, before any code of the function.
 
-    The order matters. The mark comes first, so that a sweep finds us from here on. Joining the
+    The order matters. The mark comes first, so that a sweep finds it from here on. Joining the
     cgroup and mounting need rights that the change of user gives up; PDEATHSIG comes after that
     change, which clears it silently. Landlock forbids mounts, so it follows them; seccomp comes
     after everything that needs a call it forbids. Descriptors are last: every step above may open
     some.
 
-    Raises OSError where a step fails: the caller reports it and exits.
+    Raises OSError if a step fails: the caller reports it and exits.
     """
     isolation = preparation.isolation
     processes.mark(sandbox.worker_id)

@@ -77,7 +77,7 @@ class Group:
     """One cgroup for one worker at a time. The verbs of all implementations.
 
     `limit` and `throttle` come before the worker joins; `recycle` resets a group after the last
-    process has left it, and raises OSError where the group cannot be reused.
+    process has left it, and raises OSError if the group cannot be reused.
     """
 
     key: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Group:
         return []
 
     def peak(self) -> int:
-        """Return the most memory that was charged, in bytes; 0 where the kernel does not count."""
+        """Return the most memory that was charged, in bytes; 0 if the kernel does not count."""
         return 0
 
     def oom_kills(self) -> int:
@@ -407,7 +407,7 @@ def sweep(paths: list[str], instance: str) -> list[str]:
 
     The paths come from a file: only one that ends in the instance's own name is touched. The groups
     are swept together: a process of v1 is in several of them, and dies when its freezer is thawed.
-    Takes up to 5 s where a process does not die.
+    Takes up to 5 s if a process does not die.
     """
     own = [p for p in paths if os.path.basename(p) == f"minilambda-{instance}" and os.path.isdir(p)]
     groups = [f"{path}/{name}" for path in own for name in os.listdir(path)]

@@ -1,4 +1,4 @@
-"""Cgroup hierarchies: the one that this host lets us use, and a pool of its groups.
+"""Cgroup hierarchies: the one that the supervisor may use here, and a pool of its groups.
 
 `V2` (cgroup2), `Mixed` (v1 with cgroup2 beside it), `V1` (one hierarchy per controller) and
 `NoCgroup` have the same verbs, and name in `limits` what each enforces. `open_hierarchy` chooses by
@@ -8,10 +8,10 @@ the next one.
 Rule: groups are made ahead and recycled. Making one costs as much as a fork.
 
 Kernel fact (cgroup-v2.rst, "No Internal Process Constraint"): a group of cgroup2 whose controllers
-are switched on for the groups below it has no processes of its own. A subtree that is delegated to
-us has us in its top group, with the processes that started us and that we started: all are moved to
-a leaf of it, `LEAF`, beside the groups of workers. The leaf, with its processes, stays until the
-subtree is removed.
+are switched on for the groups below it has no processes of its own. The top group of a delegated
+subtree has the supervisor in it, its parents and its children: all are moved to a leaf of it,
+`LEAF`, beside the groups of workers. The leaf, with its processes, stays until the subtree is
+removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Hierarchy:
     """
 
     kind = "none"
-    # The directories that a sweep visits after we were killed.
+    # The directories that a sweep visits after the supervisor was killed.
     directories: tuple[str, ...] = ()
     # OpenLambda keeps 16 ready; a lease of a spare then costs only the writes of its limits.
     spares = 8
@@ -126,7 +126,7 @@ class NoCgroup(Hierarchy):
 
 
 class V2(Hierarchy):
-    """cgroup2, delegated to this user, or writable because we are root."""
+    """cgroup2, delegated to this user, or writable because this user is root."""
 
     kind = "v2"
 
@@ -185,7 +185,7 @@ class V2(Hierarchy):
 
 
 class V1(Hierarchy):
-    """cgroup v1: memory, cpu, pids and freezer, as far as we may make groups in each."""
+    """cgroup v1: memory, cpu, pids and freezer, as far as this user may make groups in each."""
 
     kind = "v1"
 
@@ -200,7 +200,7 @@ class V1(Hierarchy):
             if controller in parents and os.access(parents[controller], os.W_OK):
                 self.paths[controller] = f"{parents[controller]}/minilambda-{instance}"
         if not self.paths.keys() - {""}:
-            msg = "no cgroup v1 controller that we may write"
+            msg = "no cgroup v1 controller that this user may write"
             raise OSError(msg)
         self.directories = tuple(dict.fromkeys(self.paths.values()))
         self._count = 0
@@ -253,7 +253,7 @@ class Mixed(V1):
         if not os.path.exists(f"{self.paths.get('', '/nonexistent')}/cgroup.kill"):
             for path in self.directories:
                 os.rmdir(path)
-            msg = "no cgroup2 beside v1 that we may write and that can kill"
+            msg = "no cgroup2 beside v1 that this user may write and that can kill"
             raise OSError(msg)
         self.limits["freeze"] = "hard: cgroup2 cgroup.freeze"
         self.limits["kill"] = "hard: cgroup2 cgroup.kill"
@@ -274,8 +274,7 @@ def open_hierarchy(choice: str, instance: str) -> tuple[Hierarchy, list[str]]:
     """Return the hierarchy for `choice`, and the reasons against better ones.
 
     `choice` is auto, v2, mixed, v1 or none. "auto" takes the first whose memory limit is hard; else
-    the first that this host lets us use; else none. Raises OSError where a named choice cannot be
-    used.
+    the first that can be used; else none. Raises OSError if a named choice cannot be used.
     """
     if choice == "none":
         return NoCgroup(), []
@@ -320,7 +319,7 @@ def _switch_on(parent: str, controllers: list[str]) -> None:
 
 
 def move_to_leaf(parent: str) -> None:
-    """Move every process of a group of cgroup2, ours among them, into its leaf `LEAF`."""
+    """Move every process of a group of cgroup2, the supervisor among them, into its `LEAF`."""
     leaf = f"{parent}/{LEAF}"
     try:
         os.mkdir(leaf, 0o755)
@@ -334,9 +333,9 @@ def move_to_leaf(parent: str) -> None:
 
 
 def places() -> dict[str, str]:
-    """Return our own group's directory in each v1 hierarchy, by controller, and in cgroup2 ("").
+    """Return the directory of the supervisor's group by v1 controller, and in cgroup2 ("").
 
-    If we were moved to a leaf, it is the directory of the group above.
+    If the supervisor was moved to a leaf, it is the directory of the group above.
     """
     own: dict[str, str] = {}
     with open("/proc/self/cgroup", encoding=sys.getfilesystemencoding()) as file:

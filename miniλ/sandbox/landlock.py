@@ -8,13 +8,13 @@ it will be, and those of the function after them. Only `enforce` cannot be undon
 
 Rule 3: there is no "best effort". `probe` tells whether it works, and the caller decides.
 
-Theory of operation: a ruleset names the accesses that it handles, and each of them is refused
-from `enforce` on, unless the file or a directory above it has a rule that grants it. It
-holds for the calling thread and everything that it forks or execs afterwards, for good, for
-root as well. Each ABI of Landlock has more accesses than the one before; we handle those that the
-kernel has. A confined process also loses, without a rule, ptrace(2) of processes outside, calls
-with the same check (process_vm_readv, pidfd_getfd, and environ, maps, mem, fd, root and cwd in
-/proc), and mount(2) and its relatives.
+Theory of operation: a ruleset names the accesses that it handles, and each of them is refused from
+`enforce` on, unless the file or a directory above it has a rule that grants it. It holds for the
+calling thread and everything that it forks or execs afterwards, for good, for root as well. Each
+ABI of Landlock has more accesses than the one before; a ruleset handles those that the kernel has.
+A confined process also loses, without a rule, ptrace(2) of processes outside, calls with the same
+check (process_vm_readv, pidfd_getfd, and environ, maps, mem, fd, root and cwd in /proc), and
+mount(2) and its relatives.
 
 Obligation of the caller: drop CAP_PERFMON and CAP_SYS_ADMIN. With either of them Linux 6.18 still
 shows environ, maps and smaps of every process, because it checks for CAP_PERFMON where ptrace was
@@ -24,7 +24,7 @@ What it does not stop, in any ABI from 1 to 7: stat, chdir, access, chmod, chown
 setxattr of a path that cannot be opened; descriptors that are open already; connecting to a
 UNIX socket that has a path, such as Docker's; System V shared memory; niceness, affinity and
 limits of processes of the same user; command lines and lists of descriptors in /proc, where
-/proc is listed; the network, whose rules we do not use: they have TCP ports, no UDP.
+/proc is listed; the network: its rules, which have TCP ports and no UDP, are not used.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ MAKE_SYM = 1 << 12
 # ABI 2, kernel 5.19. In ABI 1 the kernel refuses every rename and link from one directory to
 # another (EXDEV), also between two that are writable.
 REFER = 1 << 13
-# ABI 3, kernel 6.2. Before it, truncate(2) empties every file that its mode lets us write, with a
-# rule or without; only open(O_TRUNC) is a write, and refused in every ABI.
+# ABI 3, kernel 6.2. Before it, truncate(2) empties every file that its mode lets this user write,
+# with a rule or without; only open(O_TRUNC) is a write, and refused in every ABI.
 TRUNCATE = 1 << 14
 # ABI 5, kernel 6.10.
 IOCTL_DEV = 1 << 15
@@ -99,9 +99,9 @@ _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 def abi() -> int:
-    """Return the version of Landlock that the kernel offers, 0 where it offers none.
+    """Return the version of Landlock that the kernel offers, 0 if it offers none.
 
-    Also 0 where a seccomp filter around us refuses the system call. Source:
+    Also 0 if a seccomp filter around the supervisor refuses the system call. Source:
     landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION. Raises nothing.
     """
     return max(_version(), 0)
@@ -117,11 +117,11 @@ def scopes_signals(version: int) -> bool:
 
 
 def probe() -> str:
-    """Return "" if Landlock keeps a child of ours from a file, else one line with the reason.
+    """Return "" if Landlock keeps a process from a file, else one line with the reason.
 
-    By doing: the kernel may have it, and a filter or 16 rulesets around us refuse it. It forks, so
-    it is not for a process with threads. Source: landlock(7). Raises OSError where the kernel has
-    no process or descriptor left.
+    Tries it in a forked child: the kernel may have it, and a filter or 16 rulesets around this
+    process refuse it. Since it forks, it is not for a process with threads. Source: landlock(7).
+    Raises OSError if the kernel has no process or descriptor left.
     """
     version = _version()
     if version <= 0:
@@ -284,7 +284,8 @@ def _why_none(number: int) -> str:
         return "the kernel is built without Landlock (it needs 5.13 or newer)"
     if number == errno.EOPNOTSUPP:
         return "Landlock is off: add lsm=landlock,... to the kernel's command line"
-    return f"the system call is refused, by a seccomp filter around us: {os.strerror(number)}"
+    reason = os.strerror(number)
+    return f"the system call is refused, by a seccomp filter around this process: {reason}"
 
 
 def _version() -> int:

@@ -68,7 +68,7 @@ def choose(level: str, without: frozenset[str], reasons: dict[str, str], root: s
         level=LEVELS[highest],
         isolation=isolation,
         cgroup=has("cgroup", "cgroup", ""),
-        # Without namespaces a user of its own could not reach its code below our directories.
+        # Without namespaces a worker's user could not reach code in the supervisor's directories.
         users=has("users", "root", needs_root or reasons["users"]) and kind == "root",
         volumes=has("volumes", "root", needs_root) and kind == "root",
         missing=missing,

@@ -14,7 +14,7 @@ Theory of operation, in the order of time:
    depend on the function (code, layers, /tmp) are cloned by the zygote, which still sees the host,
    and passed as descriptors (`clone_mount`); the worker attaches them (`attach`).
 
-Rule 1: no mount is made where the host could see it. The mounts of a namespace are gone with its
+Rule 1: the host sees none of these mounts. The mounts of a namespace are gone with its
 last process, however that process ended.
 
 Rule 2: the kernel kills all processes of a pid namespace with its init. The zygote is the init of
@@ -200,8 +200,8 @@ def attach(descriptor: int, target: str) -> None:
 def unshare_zygote(*, user: bool) -> None:
     """Take mount and pid namespaces for the zygote; with `user`, in a user namespace of its own.
 
-    Our user keeps its number in there: files and signals stay what they are. The host's mounts and
-    unmounts still reach us (MS_SLAVE), so we keep no file system of it busy.
+    The supervisor's user keeps its number there: files and signals stay what they are. The host's
+    mounts and unmounts still reach the zygote (MS_SLAVE), so it keeps no file system of it busy.
 
     Returns in a child, the init of the new pid namespace: only processes forked after unshare(2)
     are in it. The calling process waits for it and exits with its status.
@@ -340,9 +340,9 @@ class WorkerNamespaces:
 
 
 def open_namespaces(rootfs: RootFilesystem, own: int) -> WorkerNamespaces:
-    """Fork an init process into a new pid namespace; our next children are in it as well.
+    """Fork an init process into a new pid namespace; the zygote's next children are in it too.
 
-    `own` is a descriptor of our own pid namespace, for `restore_pid_namespace`. Raises OSError.
+    `own` is a descriptor of the zygote's pid namespace (`restore_pid_namespace`). Raises OSError.
     """
     ready, report = os.pipe2(os.O_CLOEXEC)
     try:
@@ -360,7 +360,7 @@ def open_namespaces(rootfs: RootFilesystem, own: int) -> WorkerNamespaces:
 
 
 def restore_pid_namespace(own: int) -> None:
-    """Fork children into our own pid namespace again, from here on (setns(2))."""
+    """Fork children into the zygote's pid namespace again, from here on (setns(2))."""
     _check(_libc.setns(own, CLONE_NEWPID), "setns")
 
 
@@ -370,12 +370,12 @@ def _run_init(rootfs: RootFilesystem, report: int) -> None:
         os.setsid()
         processes.die_with_parent()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps our children at once
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps its children at once
         rootfs.pivot()
         os.write(report, b"ready")
         # A copy of the zygote's socket would keep its other end from seeing that the zygote died.
         processes.close_from(0)
-        # A sleep(1) that ignores SIGCHLD reaps as well, in a twentieth of our memory.
+        # A sleep(1) that ignores SIGCHLD reaps as well, in a twentieth of the memory of Python.
         for program in ("/bin/sleep", "/usr/bin/sleep"):
             try:
                 os.execve(program, ["sleep", "2147483647"], {})  # noqa: S606 - no shell is needed
@@ -409,7 +409,7 @@ def is_within(path: str, directory: str) -> bool:
 def probe(directory: str, runtime: str, *, user: bool) -> str:
     """Return "" if a worker can have namespaces of its own here, else one line that says why not.
 
-    By doing, in a forked child: the steps of a zygote and of a worker.
+    Takes the steps of a zygote and of a worker in a forked child.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()

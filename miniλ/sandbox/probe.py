@@ -1,4 +1,4 @@
-"""The probe: which mechanisms work on this host, by doing each once.
+"""The probe: tries each mechanism once, and reports which of them work on this host.
 
     python -I -S probe.py PACKAGES DIRECTORY RUNTIME
 
@@ -6,7 +6,7 @@ Rule: a uid, a kernel version or a file's existence proves nothing. Root may lac
 Ubuntu lets every user make a user namespace without rights in it. The probe is a program of its own
 because it forks, which the supervisor, with its threads, never does.
 
-Prints a JSON object: for each mechanism "" where it works, else one line with the reason.
+Prints a JSON object: for each mechanism "" if it works, else one line with the reason.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def examine(directory: str, runtime: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.path.append(sys.argv[1])  # where `examine` finds our package
+    sys.path.append(sys.argv[1])  # where `examine` finds the package miniλ
     sys.stdout.write(json.dumps(examine(*sys.argv[2:])))

@@ -1,4 +1,4 @@
-"""Processes: how those of a worker are found and ended where no cgroup lists them.
+"""Processes: how those of a worker are found and ended if no cgroup lists them.
 
 Theory of operation: a worker's first process carries its worker id in its initial environment
 block, the one that /proc/<pid>/environ shows. A child that it forks inherits the block; a program
@@ -60,9 +60,9 @@ def die_with_parent() -> None:
 def raise_oom_score(least: int) -> None:
     """Be killed earlier than others when memory runs out; children and their programs inherit it.
 
-    A score that is higher already, from a container engine, stays. If we have CAP_SYS_RESOURCE, a
-    worker cannot lower it again; else it can, to our own former score, unless Landlock keeps it
-    from writing to /proc.
+    A score that is higher already, from a container engine, stays. If the zygote has
+    CAP_SYS_RESOURCE, a worker cannot lower it again; else it can, to the supervisor's score, unless
+    Landlock keeps it from writing to /proc.
     """
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
@@ -106,7 +106,7 @@ def memory(marks: list[str]) -> dict[str, int]:
 
 
 def tasks_of_user() -> int:
-    """Return how many processes and threads our user has, which is what RLIMIT_NPROC counts."""
+    """Return how many processes and threads this user has, which is what RLIMIT_NPROC counts."""
     total = 0
     for name in os.listdir("/proc"):
         try:
@@ -118,7 +118,7 @@ def tasks_of_user() -> int:
 
 
 def _scan() -> dict[int, tuple[int, bytes]]:
-    """Return parent and environment of every live process that we may read, except this one."""
+    """Return parent and environment of every other live process that this one may read."""
     processes = {}
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
@@ -191,7 +191,7 @@ def kill_children() -> None:
             _signal(pid, signal.SIGSTOP)
         for pid in children:
             _signal(pid, signal.SIGKILL)
-        # Their own children become ours as they die: wait for one death, then list them again.
+        # As they die, their children become this process's: wait for one death, then list again.
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

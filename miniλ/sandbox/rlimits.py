@@ -22,10 +22,10 @@ THREAD_STACK = 1024 * 1024
 def apply(data: int, file: int | None, descriptors: int, processes: int | None) -> None:
     """Limit this process and its children. Raises OSError or ValueError if the kernel refuses.
 
-    `file` is None where /tmp is a file system of its size; `processes` is None where a cgroup
-    limits them, and where RLIMIT_NPROC does not bind (root).
+    `file` is None if /tmp is a file system of its size; `processes` is None if a cgroup limits
+    them, or if RLIMIT_NPROC does not bind (root).
     """
-    # A core file would be a function's memory on our disk.
+    # A core file would be a function's memory on the host's disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, _at_most(resource.RLIMIT_DATA, data))
     if file is not None:
@@ -36,7 +36,7 @@ def apply(data: int, file: int | None, descriptors: int, processes: int | None) 
 
 
 def _at_most(which: int, value: int) -> tuple[int, int]:
-    """Return `value` as soft and hard limit, or our own hard limit if that is lower."""
+    """Return `value` as soft and hard limit, or this process's hard limit if that is lower."""
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
@@ -52,7 +52,7 @@ def shrink_thread_stacks() -> None:
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "pthread_setattr_default_np"):
-        return  # musl: its threads have 128 kB, which is less than we ask for
+        return  # musl: its threads have 128 kB, less than `THREAD_STACK`
     attributes = ctypes.create_string_buffer(256)
     libc.pthread_attr_init(attributes)
     libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(THREAD_STACK))

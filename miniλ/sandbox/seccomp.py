@@ -1,8 +1,8 @@
 """The system call filter of a worker: a deny list as classic BPF (seccomp(2)).
 
 Rule 1: the filter refuses calls that are of no use to a function and of much use to an attacker of
-the kernel or of a neighbour. It is a second wall: the kernel's own checks would do, if it had no
-bugs, for a worker without privileges.
+the kernel or of a neighbour. It is a second check: for a worker without privileges the
+kernel's own checks would do, if it had no bugs.
 
 Rule 2: a refusal is an errno that programs expect. EPERM is what most of these calls answer to
 a process without privileges; ENOSYS makes libraries fall back to an older call; only code of
@@ -12,7 +12,7 @@ Rule 3: the filter compares what the kernel compares. Arguments are 64 bits wide
 and every argument that it compares is an int or shorter in the kernel, so only the low half
 counts: a high half full of garbage must change nothing.
 
-Rule 4: a call that we have not reviewed is ENOSYS: numbers above `NEWEST`, and those that no kernel
+Rule 4: a call that is not reviewed is ENOSYS: numbers above `NEWEST`, and those that no kernel
 has assigned. A deny list would otherwise fail open with every new kernel.
 
 Theory of operation: the verdicts over all numbers make some eighty runs of neighbours with the
@@ -31,7 +31,7 @@ import stat
 import struct
 from typing import NamedTuple
 
-# The newest system call that we have reviewed: file_setattr, of Linux 6.17; 6.18 has no newer.
+# The newest system call that is reviewed here: file_setattr, of Linux 6.17; 6.18 has no newer.
 # On x86_64 the x32 calls, which have bit 30 set, are above it and thus ENOSYS as well.
 NEWEST = 469
 
@@ -260,7 +260,7 @@ def install(program: bytes) -> None:
 
     The caller has set no_new_privs and has no other thread yet. Raises OSError: EACCES without
     no_new_privs, EINVAL for a program that the kernel refuses, or from a kernel without filters.
-    Source: seccomp(2), with prctl(2) for sandboxes around us that refuse the former.
+    Source: seccomp(2), with prctl(2) for a sandbox around the supervisor that refuses the former.
     """
     _prepared.length = len(program) // 8
     _prepared.instructions = program
@@ -304,7 +304,7 @@ def _try(filter_: bytes) -> str:
     """Install the filter here; return "" if it holds, else the reason why not."""
     pid = os.getpid()
     # The kernel checks the descriptor first, and -1 is none: the call changes nothing, and no
-    # container's own filter answers in our place, as it might for unshare.
+    # container's own filter answers in place of this one, as it might for unshare.
     before = _error(_libc.ioctl(-1, TIOCSTI, 0))
     try:
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

@@ -85,7 +85,7 @@ def empty(path: str) -> None:
 
 
 def _open_top(path: str) -> int:
-    """Open a directory of ours from which the worker may have taken the permissions."""
+    """Open a worker's directory, from which the worker may have taken the permissions."""
     # By /proc: chmod(2) of the path would follow a link, and fchmod(2) refuses O_PATH.
     handle = os.open(path, os.O_PATH | _DIRECTORY)
     try:

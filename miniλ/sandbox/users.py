@@ -43,7 +43,7 @@ class Users:
         self._leased: set[int] = set()
 
     def lease(self) -> int:
-        """Return a user that no worker of ours has. Raises OSError if all are leased."""
+        """Return a user that no worker of this supervisor has. Raises OSError if all are leased."""
         for _ in range(self._count):
             user = self._first + self._next
             self._next = (self._next + 1) % self._count
@@ -105,9 +105,9 @@ def drop_capabilities() -> None:
 
 
 def probe() -> bool:
-    """Return whether we can change to another user: root may lack CAP_SETUID.
+    """Return whether this process can change to another user: root may lack CAP_SETUID.
 
-    By doing, in a forked child.
+    Tries it in a forked child.
     """
     if os.geteuid() != 0:
         return False

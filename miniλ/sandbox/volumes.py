@@ -11,20 +11,20 @@ Theory of operation: a tmpfs is charged to the memory cgroup of the process that
 stays charged when that process is dead; the page cache of a file system on disk is reclaimed
 instead. So a volume is a sparse image of ext4 on a loop device. mkfs runs for the template of a
 size; a volume is a copy of the template's data, some 64 KB. The kernel clears the loop device with
-the mount (LO_FLAGS_AUTOCLEAR), also when we were killed: only mounts and files below one directory
-are left, and `sweep` finds both without a list.
+the mount (LO_FLAGS_AUTOCLEAR), also if the supervisor was killed: only mounts and files below one
+directory are left, and `sweep` finds both without a list.
 
     512.template   the empty file system
     512-7.image    volume 7; readable by root only
     512-7          where it is mounted
 
-The sum of the volumes may be more than the disk: where the disk is full, data written to a volume
+The sum of the volumes may be more than the disk: if the disk is full, data written to a volume
 is lost (EIO), although the volume has room.
 
 A mount namespace that is made while volumes are mounted has copies of them, and would keep them,
 and so their disk space, to its end. So the directory is mounted on itself with shared propagation
-(mount_namespaces(7)): a namespace that makes its copies slaves of it loses them when we unmount,
-also if the rest of the host is private.
+(mount_namespaces(7)): a namespace that makes its copies slaves of it loses them when the supervisor
+unmounts, also if the rest of the host is private.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ _LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")
 
 
 def probe(directory: str) -> str:
-    """Return "" if volumes work below `directory`, else one line with the reason. By doing."""
+    """Return "" if volumes work below `directory`, else one line with the reason.
+
+    Makes, mounts, writes and removes one of 8 MB.
+    """
     if os.geteuid() != 0:
         return "not root"
     try:
@@ -321,7 +324,7 @@ def _format(draft: Volume) -> None:
         length += missing
         with open(f"{draft.path}.image", "wb", opener=_private) as file:
             file.truncate(length)
-        mkfs = subprocess.run(  # noqa: S603 - no shell, and the path is ours
+        mkfs = subprocess.run(  # noqa: S603 - no shell, and the path is the supervisor's
             [program, *_MKFS, f"{draft.path}.image"], check=False, capture_output=True, text=True
         )
         if mkfs.returncode != 0:

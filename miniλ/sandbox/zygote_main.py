@@ -5,7 +5,7 @@
 Theory of operation: the supervisor starts one zygote per interpreter, by exec, with one end of
 a SOCK_SEQPACKET socket as descriptor 3. Each message is a small JSON object:
 
-    supervisor to zygote  a Sandbox, with the descriptors [request, answer, log], and then, where
+    supervisor to zygote  a Sandbox, with the descriptors [request, answer, log], and then, if
                           /tmp is a volume, a mount of it
                           {"release": path}: unmount this /tmp, no worker will use it again
     zygote to supervisor  {"ready": pid, "python": [3, 11]}
@@ -137,7 +137,7 @@ class WorkerProcess(NamedTuple):
 
 
 class StandbyWorker(NamedTuple):
-    """The child forked ahead: its pid here, our end of its socket, the pid of its init or 0."""
+    """The child forked ahead: its pid here, the zygote's end of its socket, its init's pid or 0."""
 
     pid: int
     socket: socket.socket
@@ -161,7 +161,7 @@ class ZygoteProcess:
         self.rootfs = rootfs
         prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix)}
         self.runtime = sorted({*prefixes, workers})
-        # A function may bring modules of any name, ours included: a worker removes these. They are
+        # A function may bring modules of any name, also miniλ's: a worker removes these. They are
         # listed here, since a walk over sys.modules writes reference counts, which copies pages.
         self.own_modules = [n for n in sys.modules if n.partition(".")[0] in ("miniλ", "__main__")]
         self.removed_modules: list[object] = []
@@ -344,7 +344,7 @@ class ZygoteProcess:
                 continue  # its cgroup is gone: then so are its processes
         if self.rootfs is None:
             processes.kill_children()
-        # Else we are the init of a pid namespace: all its processes die with us.
+        # Else the zygote is the init of a pid namespace: all its processes die with it.
 
     def _become_worker(
         self, channel: socket.socket, spaces: namespaces.WorkerNamespaces | None

@@ -1,12 +1,13 @@
 """A worker: one process that runs one version of one function, one invocation at a time.
 
-Rule 1: an invocation belongs to its worker and not to its caller, and ends in one place
-(`Worker._complete`).
+Rule 1: an invocation belongs to its worker and not to its caller: if the caller is cancelled, it
+runs on. It ends in one place (`Worker._complete`).
 
-Rule 2: a warm invocation costs no task switch: one write, one read, and callbacks of the event
-loop.
+Rule 2: a warm invocation creates no asyncio task: it is one write, one read, and callbacks of the
+event loop.
 
-Rule 3: liveness is the pidfd, never an EOF.
+Rule 3: whether a worker lives is read from its pidfd, never from an end of file: a child of the
+worker may keep the pipe open.
 
 To be read in this order:
 
@@ -17,7 +18,7 @@ To be read in this order:
 - `worker`: one worker: init, invoke, freeze, thaw, stop, kill.
 - `launch`: pipes, sandbox and fork of its process.
 - `init_phase`: how the init phase went, and how its waiters learn that.
-- `verdicts`: how an invocation ends that its function did not answer.
+- `verdicts`: the end of an invocation without an answer.
 - `process_tree`: all processes of a worker, how they are killed, and when they are gone.
 - `log_pipe`: what a worker prints; `answer_stream`: an answer that comes in pieces.
 - `tmp_dirs`: the /tmp of each worker; `affinity`: the core that it wakes on.

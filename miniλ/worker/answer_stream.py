@@ -1,8 +1,8 @@
 """Answer streams: an answer is sent on to its client while the function still makes it.
 
-The worker puts pieces in, the gateway takes them out. Above `WAITING` bytes in between the worker's
-pipe is not read until half of them are taken. This back-pressure keeps a slow client from costing
-memory, and holds up no function but the one that answers it.
+The worker puts pieces in, the gateway takes them out. If more than `PAUSE_ABOVE` bytes wait, the
+worker's pipe is not read until half of them are taken. This back-pressure bounds the memory that a
+slow client costs, and slows down the function that answers it, and no other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Lambda quota: a streamed response may have 200 MB (since July 2025).
 MAX_STREAM = 200 * 1024 * 1024
 # Bytes that may wait to be taken before the worker's pipe is paused.
-WAITING = 1024 * 1024
+PAUSE_ABOVE = 1024 * 1024
 
 
 class AnswerStream:
@@ -49,7 +49,7 @@ class AnswerStream:
         if not self._dropped:
             self._pieces.append(piece)
             self._waiting += len(piece)
-            if self._waiting > WAITING and not self._paused and self._pause is not None:
+            if self._waiting > PAUSE_ABOVE and not self._paused and self._pause is not None:
                 self._paused = True
                 self._pause()
             self._notify()
@@ -76,7 +76,7 @@ class AnswerStream:
             self._paused = False
             self._resume()
 
-    async def begins(self) -> None:
+    async def wait_for_first_piece(self) -> None:
         """Wait for the first piece, or for the end of an answer without one."""
         while not self._pieces and not self._ended:
             await self._change()
@@ -91,7 +91,7 @@ class AnswerStream:
             while self._pieces:
                 piece = self._pieces.popleft()
                 self._waiting -= len(piece)
-                if self._waiting <= WAITING // 2:
+                if self._waiting <= PAUSE_ABOVE // 2:
                     self._resume_pipe()
                 yield piece
             if self._ended:

@@ -32,6 +32,7 @@ class Channel:
         "_loop",
         "_on_broken",
         "_on_frame",
+        "_on_no_frame",
         "_paused",
         "_pending",
         "_request",
@@ -44,7 +45,12 @@ class Channel:
         answer: int,
         on_frame: Callable[[wire.FromWorker, bytes], None],
         on_broken: Callable[[str], None],
+        on_no_frame: Callable[[str], None],
     ) -> None:
+        """Begin to read. `on_broken` is called with a sentence if the worker closes a pipe.
+
+        `on_no_frame` is called with one if the worker sends bytes that are no frame.
+        """
         os.set_blocking(request, False)
         os.set_blocking(answer, False)
         self._loop = loop
@@ -52,6 +58,7 @@ class Channel:
         self._answer = answer
         self._on_frame = on_frame
         self._on_broken = on_broken
+        self._on_no_frame = on_no_frame
         self._decoder = wire.Decoder()
         # Whether the decoder holds the first part of a frame.
         self._has_part = False
@@ -118,13 +125,13 @@ class Channel:
                 frames = self._decoder.feed(data)
             except wire.WireError as exc:
                 self._loop.remove_reader(self._answer)
-                self._on_broken(f"the worker sent {exc}")
+                self._on_no_frame(f"the worker sent {exc}")
                 return
             for head, body in frames:
                 self._on_frame(head, body)
             if self._decoder.failed is not None:
                 self._loop.remove_reader(self._answer)
-                self._on_broken(f"the worker sent {self._decoder.failed}")
+                self._on_no_frame(f"the worker sent {self._decoder.failed}")
                 return
             self._has_part = len(self._decoder) > 0
             if not self._has_part:

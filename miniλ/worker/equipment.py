@@ -43,7 +43,7 @@ class InvocationContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `client_context` and `identity` are JSON texts, as the handler's `context` shows them;
     `trace_id` is the value of X-Amzn-Trace-Id; `arn` the ARN that the function was invoked by,
-    where that is not its unqualified one. It travels whole, from the caller to the frame.
+    if that is not its unqualified one. It travels whole, from the caller to the frame.
     """
 
     client_context: str | None = None
@@ -78,13 +78,13 @@ class Equipment(msgspec.Struct, frozen=True):
     limits: dict[str, str]
     process_limit: int | None
     affinity: Affinity
-    # Called with each response, the worker's log stream and the Unix time, where logs are kept.
+    # Called with each response, the worker's log stream and the Unix time, if logs are kept.
     keep_log: Callable[[Response, str, float], None] | None = None
 
     def limits_of(self, function: FunctionConfiguration) -> dict[str, str]:
         """Return how each limit of this function's workers is held: the supervisor's, or its own.
 
-        Its own where the function has no network, or is the embedding app's.
+        Its own if the function has no network, or is the embedding app's.
         """
         own: dict[str, str] = {}
         if function.network == "none":
@@ -92,8 +92,8 @@ class Equipment(msgspec.Struct, frozen=True):
         if function.python_path and self.choice.users:
             # A function of the app runs as the app's user: see `TmpDirs.lease`.
             own["siblings"] = levels.siblings(self.choice._replace(users=False))
-            if "user of its own" in self.limits["processes"]:
-                own["processes"] = self.hierarchy.limits["processes"]
+            # A user of its own may be what limits processes: without one the cgroup is left.
+            own["processes"] = self.hierarchy.limits["processes"]
         return {**self.limits, **own} if own else self.limits
 
     def init_frame(

@@ -1,7 +1,7 @@
 """The choice of a sandbox: made once, when a supervisor opens.
 
 The operator's settings are an upper bound. A program of its own (`sandbox.probe`) tries what the
-host can do. A mechanism that is missing is a fact in the journal, and an error where
+host can do. A mechanism that is missing is a fact in the journal, and an error if
 `settings.require` demands what it would enforce.
 """
 
@@ -43,7 +43,7 @@ def _examine(directory: str) -> dict[str, str]:
     # In UTF-8 also under another locale, where Python would not find a package called miniλ.
     command = [sys.executable, "-I", "-S", "-X", "utf8", program, packages, directory, workers]
     try:
-        probe = subprocess.run(  # noqa: S603 - our own program
+        probe = subprocess.run(  # noqa: S603 - a program of this package
             command, capture_output=True, timeout=PROBE_TIMEOUT, check=True
         )
         return msgspec.json.decode(probe.stdout, type=dict[str, str])
@@ -61,7 +61,7 @@ def open_hierarchy(
     """Return the cgroup hierarchy of these settings and this level.
 
     Without a hard memory limit, `choice.missing` gets the reason. Raises `InvalidParameterValue`
-    where the hierarchy that the settings name cannot be used.
+    if the hierarchy that the settings name cannot be used.
     """
     name = settings.cgroup
     if name == "auto" and not choice.cgroup:
@@ -80,15 +80,14 @@ def close_hierarchy(hierarchy: hierarchies.Hierarchy, facts: Journal) -> None:
     """Remove the cgroups of a hierarchy; those that are still busy are a fact in the journal."""
     busy = hierarchy.close()
     if busy:
-        facts.record(
-            journal.Trouble(what=f"Cgroups are busy, and left to the next supervisor: {busy}")
-        )
+        what = f"Cgroups still have processes and are left for the next start to sweep: {busy}"
+        facts.record(journal.Trouble(what=what))
 
 
 async def open_volumes(
     choice: levels.Choice, directory: str, facts: Journal, undo: contextlib.AsyncExitStack
 ) -> Volumes | None:
-    """Return the pool of /tmp file systems, None where the level has none or they do not work.
+    """Return the pool of /tmp file systems, None if the level has none or they do not work.
 
     `undo` closes it.
     """
@@ -106,14 +105,13 @@ async def open_volumes(
 async def _close_volumes(pool: Volumes, facts: Journal) -> None:
     busy = await asyncio.to_thread(pool.close)
     if busy:
-        facts.record(
-            journal.Trouble(what=f"Volumes are busy, and detached from their directories: {busy}")
-        )
+        what = f"Volumes are still in use, and are detached: they end with their last user: {busy}"
+        facts.record(journal.Trouble(what=what))
         await asyncio.to_thread(volumes.sweep, pool.directory)
 
 
 def check_required(settings: Settings, limits: dict[str, str]) -> None:
-    """Raise `NotEnforced` where a limit is not as hard as `settings.require` demands."""
+    """Raise `NotEnforced` if a limit is not as hard as `settings.require` demands."""
     requirements: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in settings.require.split(","))):
         resource, _, strength = item.partition(":")

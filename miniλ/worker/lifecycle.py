@@ -1,6 +1,6 @@
-"""The life of a worker as a table, and the story of one life. The README's diagram is this table.
+"""The life of a worker as a table, and the story of one life.
 
-`tests/unit/test_readme.py` keeps the diagram and the table equal.
+The diagram in docs/architecture.md is this table: `tests/unit/test_readme.py` keeps them equal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TRANSITIONS: dict[State, dict[str, State]] = {
     "gone": {},
 }
 
-# The states in which a worker may get an invocation. An idle worker that dies or is stopped stays
-# in the pool's list of idle workers until it is buried, so its state is asked as well.
+# The states in which a worker may get an invocation. An idle worker that dies or is killed stays in
+# the pool's list of idle workers until its processes are gone, so the pool reads its state as well.
 AVAILABLE: frozenset[State] = frozenset({"idle", "frozen"})
 
 # A worker that is frozen and thawed between invocations adds two facts for each.

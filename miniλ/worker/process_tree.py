@@ -1,7 +1,7 @@
 """The process tree of one worker: how it is killed, and when it is gone.
 
 The first process is known by its pidfd, which no other process can have; its children, daemons
-among them, by the cgroup that they are in, or by their mark where there is no cgroup.
+among them, by the cgroup that they are in, or by their mark if there is no cgroup.
 
 Rule: a SIGKILL takes effect when the kernel gets to it. A task in D state, on a file system that
 hangs, may never get there. `BURIAL_TIMEOUT` seconds after its SIGKILL a tree is `unkillable`: then
@@ -90,13 +90,18 @@ class ProcessTree:
         try:
             self.group.kill()
         except OSError as exc:
-            self._record(
-                journal.Trouble(what=f"{self._worker!r} cannot be killed by its cgroup: {exc}")
+            what = (
+                f"{self._worker!r} cannot be killed by its cgroup: {exc}; "
+                "its first process is killed, the others when that has exited"
             )
+            self._record(journal.Trouble(what=what))
 
     def _report_unkillable(self, pids: list[int]) -> None:
         """Record that processes do not die. They keep their cgroup, /tmp and user until they do."""
-        what = f"{self._worker!r}: processes {pids} do not die of SIGKILL; does a file system hang?"
+        what = (
+            f"{self._worker!r}: processes {pids} do not die of SIGKILL (does a file system hang?); "
+            "until they do, they keep their memory, cgroup, /tmp and user"
+        )
         self._record(journal.Trouble(what=what))
         self.unkillable.set_result(None)
 

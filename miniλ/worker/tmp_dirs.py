@@ -1,7 +1,8 @@
-"""Each worker's own /tmp, and the Unix user that owns it: leased and given back.
+"""Each worker's own /tmp and its Unix user: leased, and removed when given back.
 
 A /tmp outlives its worker if that crashed or timed out: the replacement inherits it, as on Lambda,
 and runs as the same user, which owns the files there.
+
 With root a /tmp is a volume of exactly its size; in a user namespace the zygote mounts a tmpfs of
 that size on its directory; else it is a directory whose size is polled at 2 Hz.
 """
@@ -90,7 +91,7 @@ class TmpDirs:
         await asyncio.to_thread(tmp.remove, tmp_dir.path)
 
     async def make_ahead(self, size_mb: int) -> None:
-        """Make spare volumes of this size, where there are volumes."""
+        """Make spare volumes of this size, if there are volumes."""
         if self._volumes is not None:
             await asyncio.to_thread(_fill, self._volumes, size_mb)
 

@@ -1,4 +1,4 @@
-"""How an invocation ends that its function did not answer: a payload and an outcome. Pure.
+"""The end of an invocation without an answer: a payload and an outcome. Pure.
 
 The words are Lambda's, from `failures`; which of them fit an end is decided here.
 """
@@ -54,4 +54,4 @@ def truncated(request_id: str, what: str) -> tuple[bytes, Outcome]:
 def too_large(limit: int) -> tuple[bytes, Outcome]:
     """Return the end of an invocation that streamed more than `limit` bytes."""
     text = f"Response payload size exceeded maximum allowed payload size ({limit} bytes)."
-    return failures.failure_body("Function.ResponseSizeTooLarge", text), FAILED
+    return failures.failure_payload("Function.ResponseSizeTooLarge", text), FAILED

@@ -44,7 +44,7 @@ class InitFrame(msgspec.Struct, frozen=True, tag_field="type", tag="init", omit_
     handler: str
     task_root: str
     arn: str
-    # Whether answers carry `max_rss_kb`: only where no cgroup counts memory.
+    # Whether answers carry `max_rss_kb`: only if no cgroup counts memory.
     measure_rss: bool = False
     # The directory of the function's layers, "" without layers.
     layers: str = ""

@@ -6,7 +6,7 @@ Everything in between is driven by callbacks of the event loop (a frame, a deadl
 because a warm invocation must not cost a task switch. An invocation belongs to the worker and
 not to its caller: a caller that leaves does not stop the function, as on Lambda.
 
-Rule 1: liveness is the pidfd, never an EOF. A grandchild may hold every pipe open.
+Rule 1: whether a worker lives is read from its pidfd: a child of it may keep every pipe open.
 
 Rule 2: an invocation ends in `_complete`, once.
 """
@@ -183,7 +183,8 @@ class Worker:
     def cannot_start(self, error: LambdaError) -> None:
         """Raise an error in what waits for the init phase, or record it if that is over."""
         if self.initialised.done():
-            self._record(journal.Trouble(what=f"{self!r}: {error}"))
+            what = f"{self!r} failed after its init phase, and is ended: {error}"
+            self._record(journal.Trouble(what=what))
         else:
             self._init.cannot_start(error)
 
@@ -208,7 +209,12 @@ class Worker:
 
         ours, theirs = launch.pipes()
         self._channel = Channel(
-            self._loop, ours.request, ours.answer, self._on_frame, self._on_broken
+            self._loop,
+            ours.request,
+            ours.answer,
+            self._on_frame,
+            self._on_broken,
+            self._on_no_frame,
         )
         undo.callback(self._channel.close)
         self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
@@ -250,7 +256,9 @@ class Worker:
         tree = self._tree
         if self.state != "gone" and not tree.gone.done():
             # The process still runs: `live` was cancelled, or a step after the fork failed.
-            self.kill("the supervisor closed")
+            task = asyncio.current_task()
+            is_closing = task is not None and task.cancelling() > 0
+            self.kill("the supervisor closed" if is_closing else "its start failed")
             await tree.first_ended()
         tree.unregister()
         self._cancel_timer()
@@ -265,7 +273,7 @@ class Worker:
             self._move("exited")
         if not self.initialised.done():
             kind, text = verdicts.of_exit(exit_, self.ended_by)
-            self._fail_init("error", failures.failure_body(kind, f"Error: {text}"), kind)
+            self._fail_init("error", failures.failure_payload(kind, f"Error: {text}"), kind)
         if self._call is not None:
             self.keeps_tmp = True
             self._complete(*verdicts.exited(self._request_id, exit_, self.ended_by, oom=oom))
@@ -283,7 +291,7 @@ class Worker:
         try:
             await self.equipment.tmp_dirs.give_back(self.tmp_dir)
         except OSError as exc:
-            what = f"{self.tmp_dir.path} cannot be removed: {exc}"
+            what = f"{self.tmp_dir.path} cannot be removed: {exc}; the next start sweeps it"
             self._record(journal.Trouble(what=what))
 
     def _cancel_timer(self) -> None:
@@ -426,12 +434,16 @@ class Worker:
             return
         self._on_violation(f"the worker sent a {type(head).__name__} out of turn")
 
-    def _on_broken(self, what: str) -> None:
-        """End the worker: its pipes are of no more use. Not at once if its exit may say more."""
-        if "sent" in what and self.pid:
+    def _on_no_frame(self, what: str) -> None:
+        """End the worker, which sent bytes that are no frame, once its pidfd is here."""
+        if self.pid:
             self._on_violation(what)
         else:
-            self._loop.call_later(BROKEN_GRACE, self._on_still_broken, what)
+            self._on_broken(what)
+
+    def _on_broken(self, what: str) -> None:
+        """End the worker, which closed a pipe, unless its exit is seen first: that says more."""
+        self._loop.call_later(BROKEN_GRACE, self._on_still_broken, what)
 
     def _on_still_broken(self, what: str) -> None:
         # On a host that is short of memory the loop may see the exit later than this.
@@ -444,7 +456,7 @@ class Worker:
             return
         self.kill(what)
         if not self.initialised.done():
-            payload = failures.failure_body("Runtime.TruncatedResponse", f"Error: {what}")
+            payload = failures.failure_payload("Runtime.TruncatedResponse", f"Error: {what}")
             self._fail_init("error", payload, "Runtime.TruncatedResponse")
         if self._call is not None:
             self.keeps_tmp = True

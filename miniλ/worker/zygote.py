@@ -65,14 +65,14 @@ class Zygote:
     """One running zygote."""
 
     def __init__(
-        self, runtime: str, program: str, pid: int, control: socket.socket, errors: int
+        self, runtime: str, program: str, pid: int, control: socket.socket, stderr: int
     ) -> None:
         self.runtime = runtime
         self.program = program
         self.pid = pid
         self._loop = asyncio.get_running_loop()
         self._control = control
-        self._errors = errors
+        self._stderr = stderr
         self._pidfd = os.pidfd_open(pid)
         self._ready: asyncio.Future[list[int]] = self._loop.create_future()
         self._forks: dict[str, asyncio.Future[Forked]] = {}
@@ -88,9 +88,9 @@ class Zygote:
 
     @classmethod
     async def start(cls, runtime: str, program: str, isolation: Isolation, instance: str) -> Zygote:
-        """Start a zygote; raises _NotThis where `program` is no interpreter of this runtime."""
-        pid, control, errors = _spawn(program, isolation, instance)
-        zygote = cls(runtime, program, pid, control, errors)
+        """Start a zygote; raises _NotThis if `program` is no interpreter of this runtime."""
+        pid, control, stderr = _spawn(program, isolation, instance)
+        zygote = cls(runtime, program, pid, control, stderr)
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
         except (TimeoutError, ServiceError) as exc:
@@ -110,7 +110,7 @@ class Zygote:
     async def fork(self, sandbox: Sandbox, descriptors: list[int]) -> Forked:
         """Fork a worker. `descriptors`: its request, answer and log pipes, and a mount if any.
 
-        The mount is of its /tmp, where that is a volume. The zygote gets copies: the caller closes
+        The mount is of its /tmp, if that is a volume. The zygote gets copies: the caller closes
         its own.
 
         Raises `ServiceError` if the kernel refuses a process, or the zygote dies.
@@ -130,7 +130,7 @@ class Zygote:
         except asyncio.CancelledError:
             # The fork was reported just before the cancel: its only owner is here.
             if future.done() and not future.cancelled() and future.exception() is None:
-                _abandon(future.result().pidfd)
+                _kill_ownerless(future.result().pidfd)
             raise
         except TimeoutError as exc:
             msg = f"the zygote did not fork within {FORK_TIMEOUT:g} s"
@@ -182,7 +182,7 @@ class Zygote:
                 future = self._forks.get(worker_id)
                 if future is None or future.done():
                     # `fork` has timed out or was cancelled: the worker has no owner.
-                    _abandon(descriptors[0])
+                    _kill_ownerless(descriptors[0])
                 else:
                     os.set_inheritable(descriptors[0], False)  # noqa: FBT003
                     future.set_result(Forked(pid, descriptors[0], exited))
@@ -222,7 +222,7 @@ class Zygote:
     def _last_line(self) -> str:
         """Return the last line that the zygote wrote to stderr."""
         with contextlib.suppress(OSError):
-            lines = os.read(self._errors, MESSAGE).decode(errors="replace").split("\n")
+            lines = os.read(self._stderr, MESSAGE).decode(errors="replace").split("\n")
             return next((line for line in reversed(lines) if line.strip()), "")
         return ""
 
@@ -239,7 +239,7 @@ class Zygote:
                 await _ended(self._pidfd, CLOSE_TIMEOUT)
         finally:
             os.close(self._pidfd)
-            os.close(self._errors)
+            os.close(self._stderr)
             # An embedding app may reap every child it sees, this one included.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: no wait
@@ -254,7 +254,7 @@ def _in_utf8(sandbox: Sandbox) -> dict[str, object]:
     return fields
 
 
-def _abandon(pidfd: int) -> None:
+def _kill_ownerless(pidfd: int) -> None:
     """Kill a worker without an owner; the zygote reaps it."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -288,11 +288,11 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
     this one, also a program that is no zygote. Workers write their own ids over the mark.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    errors, their_errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    our_stderr, their_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     # In an app that closed its standard descriptors these may have numbers below 4, and a file
     # action below would overwrite one before it is copied.
     control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
-    complaints = fcntl.fcntl(their_errors, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
+    stderr = fcntl.fcntl(their_stderr, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     main = catalog.sandbox_program("start.py")
     isolation = isolation._replace(root=catalog.in_utf8(isolation.root))
     arguments: list[str | bytes] = [
@@ -328,7 +328,7 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, complaints, 2),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
                 (os.POSIX_SPAWN_DUP2, control, 3),
             ],
             setsigdef=[signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
@@ -336,15 +336,15 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
         )
     except OSError as exc:
         ours.close()
-        os.close(errors)
+        os.close(our_stderr)
         msg = f"{program}: {exc.strerror}"
         raise _NotThis(msg) from exc
     finally:
         theirs.close()
-        for descriptor in (their_errors, control, complaints):
+        for descriptor in (their_stderr, control, stderr):
             os.close(descriptor)
     ours.setblocking(False)  # noqa: FBT003
-    return pid, ours, errors
+    return pid, ours, our_stderr
 
 
 class Zygotes:
@@ -379,9 +379,9 @@ class Zygotes:
             return zygote
 
     async def _start(self, runtime: str) -> Zygote:
-        known = self._programs.get(runtime)
+        last = self._programs.get(runtime)
         failures = []
-        for program in [known] if known else catalog.candidates(runtime):
+        for program in [last] if last else catalog.candidates(runtime):
             try:
                 zygote = await Zygote.start(runtime, program, self._isolation, self._instance)
             except _NotThis as exc:

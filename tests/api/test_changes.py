@@ -282,7 +282,7 @@ def test_the_same_code_is_published_once_and_numbers_do_not_go_back() -> None:
 # Provisioned concurrency stays until the change is certain
 
 
-async def _fails(*_: object) -> None:
+async def _fails(*_: object, **__: object) -> None:
     msg = "The registry cannot be written: disk I/O error"
     raise ServiceError(msg)
 
@@ -321,7 +321,7 @@ def _kept(bench: Bench) -> tuple[str, int, int]:
     assert config is not None
     pool = bench.supervisor.parts.pool
     version = pool._versions[bench.functions.get("f", "prod").revision]
-    return alias.version, config["Requested"], version.provisioned
+    return alias.version, config["Requested"], version.provisioned_target
 
 
 def test_an_alias_that_cannot_move_keeps_its_workers() -> None:

@@ -294,7 +294,9 @@ def test_closing_does_not_wait_for_a_worker_that_does_not_die(
         assert no_thread_of_ours_hangs()
         first, *others = [fact.what for fact in supervisor.journal.story(journal.Trouble)]
         assert f"[{pid}] do not die" in first
-        assert [what.startswith("Cgroups are busy") for what in others] == [True] * bool(groups)
+        assert [what.startswith("Cgroups still have processes") for what in others] == [
+            True
+        ] * bool(groups)
 
         disk.ice.thaw()
         assert ended(pidfd)

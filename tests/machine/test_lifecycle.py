@@ -558,6 +558,8 @@ def test_closing_gives_running_invocations_their_grace(
         failure = (await slow).failure
         assert failure is not None
         assert failure.error_type == "Sandbox.Failure"
+        stopped = supervisor.journal.story(journal.WorkerStopped)
+        assert ["the supervisor closed"] * 2 == [fact.reason for fact in stopped]
 
     asyncio.run(scenario())
 

@@ -6,15 +6,20 @@ Every test runs at each cgroup level of the host, as those of test_faults.py.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+import miniλ
 from miniλ import journal
+from miniλ.sandbox import processes
 
-from .conftest import holds
+from .conftest import OPEN, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +108,66 @@ def test_memory_without_end_ends_the_worker(
         await bench.works()
 
     run_bench(body, scenario, timeout=30)
+
+
+SHARED_MEMORY = """
+import mmap
+def handler(event, context):
+    if "fifo" in event:
+        return open(event["fifo"]).read()
+    memory = mmap.mmap(-1, event["mb"] << 20)
+    for _ in range(event["mb"]):
+        memory.write(b"x" * (1 << 20))
+    return open(event["ends"]).read()
+"""
+
+
+@pytest.mark.parametrize("failures", [1, 0], ids=["after a failed poll", "control"])
+def test_a_poll_that_fails_does_not_end_the_limits(
+    function_directory: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    failures: int,
+) -> None:
+    """No descriptor was left for one scan of /proc: a Trouble, and the next invocation is polled.
+
+    The second invocation waits for a fifo without a writer, to its timeout if no poll ends it.
+    """
+    fifos = [str(tmp_path / name) for name in ("first", "second")]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+
+    async def main() -> None:
+        loop, polled, calls = asyncio.get_running_loop(), asyncio.Event(), [0]
+        memory = processes.memory
+
+        def memory_or_failure(marks: list[str]) -> dict[str, int]:
+            calls[0] += 1
+            loop.call_soon_threadsafe(polled.set)
+            if calls[0] <= failures:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return memory(marks)
+
+        monkeypatch.setattr(processes, "memory", memory_or_failure)
+        settings = miniλ.Settings(cgroup="none", without=OPEN)
+        async with miniλ.Supervisor(settings=settings) as supervisor:
+            directory = function_directory("f", app=SHARED_MEMORY)
+            await supervisor.create_function("f", directory, "app.handler", timeout=5)
+            first = asyncio.create_task(supervisor.invoke("f", {"fifo": fifos[0]}))
+            await polled.wait()
+            if failures:
+                async with asyncio.timeout(10):
+                    await supervisor.journal.until(journal.Trouble)
+            await asyncio.to_thread(Path(fifos[0]).write_text, "polled")
+            assert (await first).payload == "polled"
+
+            second = await supervisor.invoke("f", {"mb": 300, "ends": fifos[1]})
+
+            assert "Runtime.OutOfMemory" in second.log
+            troubles = [fact.what for fact in supervisor.journal.story(journal.Trouble)]
+            assert ["Too many open files" in what for what in troubles] == [True] * failures
+
+    asyncio.run(main())
 
 
 def test_a_child_out_of_memory_fails_the_invocation(

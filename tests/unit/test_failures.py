@@ -8,65 +8,65 @@ import signal
 import msgspec
 import pytest
 
-from miniλ.failures import Failure, describe_status, failure_body, parse_failure
+from miniλ.failures import Failure, describe_status, failure_payload, parse_failure
 
 # Reading
 
 
 def test_the_type_of_an_error_is_read_from_its_failure() -> None:
     """INIT_REPORT names it."""
-    body = b'{"errorType":"Runtime.ImportModuleError","errorMessage":"m","stackTrace":[]}'
+    payload = b'{"errorType":"Runtime.ImportModuleError","errorMessage":"m","stackTrace":[]}'
 
-    assert parse_failure(body) == Failure("Runtime.ImportModuleError", "m")
+    assert parse_failure(payload) == Failure("Runtime.ImportModuleError", "m")
 
 
 @pytest.mark.parametrize(
-    "body",
+    "payload",
     [b"", b"no json", b"[1]", b'{"errorType":"\xff"}', b'{"errorType":7}', b"{}", b"null",
      b'{"errorType":""}', b'{"errorType":null}', b"\xff\xfe{", b"9" * 5000,
      b'{"stackTrace":' + b"[" * 100_000],
     ids=["nothing", "text", "list", "bad utf-8", "number", "object", "null",
          "empty", "null type", "bytes", "digits", "deep"],
 )  # fmt: skip
-def test_a_failure_of_any_bytes_has_a_type(body: bytes) -> None:
+def test_a_failure_of_any_bytes_has_a_type(payload: bytes) -> None:
     """A worker may write anything as its failure: the supervisor goes on."""
-    assert parse_failure(body) == Failure("Runtime.Unknown")
+    assert parse_failure(payload) == Failure("Runtime.Unknown")
 
 
 def test_a_failure_without_a_type_keeps_the_rest() -> None:
     """Missing fields are filled in; fields of another type are ignored."""
-    body = b'{"errorMessage":"m","requestId":"r1","stackTrace":["a"]}'
+    payload = b'{"errorMessage":"m","requestId":"r1","stackTrace":["a"]}'
     odd = b'{"errorType":["E"],"errorMessage":7,"requestId":{},"stackTrace":"a"}'
 
-    assert parse_failure(body) == Failure("Runtime.Unknown", "m", "r1", ["a"])
+    assert parse_failure(payload) == Failure("Runtime.Unknown", "m", "r1", ["a"])
     assert parse_failure(odd) == Failure("Runtime.Unknown")
 
 
 def test_a_message_that_is_no_utf_8_does_not_hide_the_type() -> None:
     """Exception(os.fsdecode(...)): a lone surrogate is in the message, not in the type."""
-    body = b'{"errorType":"ValueError","errorMessage":"a\\udcffb"}'
+    payload = b'{"errorType":"ValueError","errorMessage":"a\\udcffb"}'
 
-    assert parse_failure(body) == Failure("ValueError", "a?b")
+    assert parse_failure(payload) == Failure("ValueError", "a?b")
 
 
 def test_a_failure_can_be_told_on() -> None:
     """A lone surrogate anywhere does not get into a log line or another document."""
     lone = rb'"\udcff"'
-    body = b'{"errorType":%b,"errorMessage":%b,"stackTrace":[[%b,{%b:1}]]}' % ((lone,) * 4)
+    payload = b'{"errorType":%b,"errorMessage":%b,"stackTrace":[[%b,{%b:1}]]}' % ((lone,) * 4)
 
-    failure = parse_failure(body)
+    failure = parse_failure(payload)
 
     assert failure == Failure("?", "?", None, [["?", {"?": 1}]])
     assert msgspec.json.decode(msgspec.json.encode(failure), type=Failure) == failure
 
 
 def test_a_failure_of_the_sandbox_is_a_failure() -> None:
-    """What `failure_body` writes, `parse_failure` reads, and its order is Lambda's."""
-    body = failure_body("Runtime.ExitError", "RequestId: r1 Error: é")
+    """What `failure_payload` writes, `parse_failure` reads, and its order is Lambda's."""
+    payload = failure_payload("Runtime.ExitError", "RequestId: r1 Error: é")
 
     expected = '{"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: é"}'
-    assert expected == body.decode()
-    assert Failure("Runtime.ExitError", "RequestId: r1 Error: é") == parse_failure(body)
+    assert expected == payload.decode()
+    assert Failure("Runtime.ExitError", "RequestId: r1 Error: é") == parse_failure(payload)
 
 
 # Words

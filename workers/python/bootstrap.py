@@ -37,7 +37,7 @@ MAX_RESPONSE = 6 * 1024 * 1024 + 100
 # The most that one frame of a streamed answer carries.
 CHUNK = 256 * 1024
 # The Content-Type of an answer that begins with status and headers, as Node.js clients send it.
-PRELUDE = "application/vnd.awslambda.http-integration-response"
+STREAM_HEAD = "application/vnd.awslambda.http-integration-response"
 # The number of fields in the head of every invoke: type, id, deadline_ms.
 ALWAYS = 3
 # A failure's message (characters) and trace (frames) are cut beyond this: people read them.
@@ -361,7 +361,7 @@ def _stream(pieces, request_id: str) -> bytes:  # noqa: ANN001 - a generator
             os._exit(0)
         data = piece if isinstance(piece, bytes) else _piece(piece)
         if is_first and isinstance(piece, dict) and "statusCode" in piece:
-            write_frame(f'{head[:-1]}, "content_type": "{PRELUDE}"}}', data + bytes(8))
+            write_frame(f'{head[:-1]}, "content_type": "{STREAM_HEAD}"}}', data + bytes(8))
             data = b""
         is_first = False
         for start in range(0, len(data), CHUNK):

@@ -156,7 +156,7 @@ async def _run(
         if stream is None:
             await result
         else:
-            await stream.begins()
+            await stream.wait_for_first_piece()
         is_failure = result.done() and result.result().is_failure
     except LambdaError as exc:
         return _error(incoming, exc)

@@ -50,7 +50,7 @@ def test_it_begins_with_a_piece_or_with_the_end() -> None:
 
     async def main() -> None:
         empty, full = AnswerStream(), AnswerStream()
-        waiting = [asyncio.ensure_future(stream.begins()) for stream in (empty, full)]
+        waiting = [asyncio.ensure_future(stream.wait_for_first_piece()) for stream in (empty, full)]
         await asyncio.sleep(0)
         assert not any(future.done() for future in waiting)
         empty.end()
@@ -65,12 +65,12 @@ def test_it_begins_with_a_piece_or_with_the_end() -> None:
 
 
 def test_a_slow_taker_holds_the_pipe() -> None:
-    """Above `WAITING` bytes the pipe is paused; it is resumed when half of them are taken."""
+    """Above `PAUSE_ABOVE` bytes the pipe is paused; it is resumed when half of them are taken."""
 
     async def main() -> None:
         stream = AnswerStream()
         pipe = Pipe(stream)
-        half = b"x" * (answer_stream.WAITING // 2)
+        half = b"x" * (answer_stream.PAUSE_ABOVE // 2)
         stream.put(half)
         stream.put(half)
         assert not pipe.paused
@@ -92,11 +92,11 @@ def test_a_taker_that_left_holds_nothing() -> None:
     async def main() -> None:
         stream = AnswerStream()
         pipe = Pipe(stream)
-        stream.put(b"x" * (answer_stream.WAITING + 1))
+        stream.put(b"x" * (answer_stream.PAUSE_ABOVE + 1))
         assert pipe.paused
         stream.drop()
         assert not pipe.paused
-        stream.put(b"x" * (answer_stream.WAITING + 1))
+        stream.put(b"x" * (answer_stream.PAUSE_ABOVE + 1))
         assert not pipe.paused
         stream.end()
 
