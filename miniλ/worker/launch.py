@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,12 +20,23 @@ class Ends(NamedTuple):
     answer: int
     log: int
 
+    def close(self) -> None:
+        """Close all three."""
+        for descriptor in self:
+            os.close(descriptor)
+
 
 def pipes() -> tuple[Ends, Ends]:
-    """Return the supervisor's and the worker's ends of new pipes."""
-    request, our_request = os.pipe2(os.O_CLOEXEC)
-    our_answer, answer = os.pipe2(os.O_CLOEXEC)
-    our_log, log = os.pipe2(os.O_CLOEXEC)
+    """Return the supervisor's and the worker's ends of new pipes: all, or OSError and none."""
+    with contextlib.ExitStack() as undo:
+        made = []
+        for _ in Ends._fields:
+            pair = os.pipe2(os.O_CLOEXEC)
+            for descriptor in pair:
+                undo.callback(os.close, descriptor)
+            made.append(pair)
+        undo.pop_all()
+    (request, our_request), (our_answer, answer), (our_log, log) = made
     return Ends(our_request, our_answer, our_log), Ends(request, answer, log)
 
 
@@ -37,17 +49,14 @@ async def fork(
     tmp_dir: TmpDir,
     ends: Ends,
 ) -> Forked:
-    """Have a zygote fork a worker with its ends of the pipes, which are closed here after.
+    """Have a zygote fork a worker with its ends of the pipes; the caller closes these.
 
     `group` is the key of its cgroup. Raises `ServiceError` as `Zygote.fork`, and OSError.
     """
-    descriptors = [*ends]
+    sandbox = equipment.sandbox(function, worker_id, group, tmp_dir.path, tmp_dir.user)
+    mount = tmp_dir.open_mount() if equipment.choice.isolation.namespaces else None
     try:
-        mount = tmp_dir.open_mount() if equipment.choice.isolation.namespaces else None
-        if mount is not None:
-            descriptors.append(mount)
-        sandbox = equipment.sandbox(function, worker_id, group, tmp_dir.path, tmp_dir.user)
-        return await zygote.fork(sandbox, descriptors)
+        return await zygote.fork(sandbox, [*ends] if mount is None else [*ends, mount])
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        if mount is not None:
+            os.close(mount)

@@ -207,34 +207,34 @@ class Worker:
             )
         undo.push_async_callback(self._give_back_tmp_dir)
 
+        introduction = equipment.init_frame(
+            function,
+            program=zygote.program,
+            tmp_dir=self.tmp_dir.path,
+            stream=self.log_stream,
+            initialization=self.initialization,
+        )
         ours, theirs = launch.pipes()
-        self._channel = Channel(
-            self._loop,
-            ours.request,
-            ours.answer,
-            self._on_frame,
-            self._on_broken,
-            self._on_no_frame,
-        )
-        undo.callback(self._channel.close)
-        self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
-        undo.callback(self._log.close)
-        # From here on, and not from the lease on: leasing is not the function's time.
-        self._init.begin()
-        self.started = time.monotonic()
-        # Written before the worker exists: it finds its function at its first read.
-        self._channel.send(
-            equipment.init_frame(
-                function,
-                program=zygote.program,
-                tmp_dir=self.tmp_dir.path,
-                stream=self.log_stream,
-                initialization=self.initialization,
+        with contextlib.closing(theirs):
+            self._channel = Channel(
+                self._loop,
+                ours.request,
+                ours.answer,
+                self._on_frame,
+                self._on_broken,
+                self._on_no_frame,
             )
-        )
-        forked = await launch.fork(
-            zygote, equipment, function, self.worker_id, group.key, self.tmp_dir, theirs
-        )
+            undo.callback(self._channel.close)
+            self._log = log_pipe.LogPipe(self._loop, ours.log, equipment.settings.log_bytes)
+            undo.callback(self._log.close)
+            # From here on, and not from the lease on: leasing is not the function's time.
+            self._init.begin()
+            self.started = time.monotonic()
+            # Written before the worker exists: it finds its function at its first read.
+            self._channel.send(introduction)
+            forked = await launch.fork(
+                zygote, equipment, function, self.worker_id, group.key, self.tmp_dir, theirs
+            )
         self.pid = forked.pid
         self._tree.take(forked.pid, forked.pidfd, self._on_exit)
         forked.exited.add_done_callback(self._on_reaped)

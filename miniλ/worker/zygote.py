@@ -119,8 +119,9 @@ class Zygote:
             msg = "the zygote died"
             raise ServiceError(msg)
         future: asyncio.Future[Forked] = self._loop.create_future()
+        message = msgspec.json.encode(_in_utf8(sandbox))
         self._forks[sandbox.worker_id] = future
-        self._unsent.append((msgspec.json.encode(_in_utf8(sandbox)), descriptors))
+        self._unsent.append((message, descriptors))
         if len(self._unsent) == 1:
             self._send()
         try:
@@ -287,12 +288,6 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
     It is marked as this instance's, so that the next supervisor can find and end what is left of
     this one, also a program that is no zygote. Workers write their own ids over the mark.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    our_stderr, their_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    # In an app that closed its standard descriptors these may have numbers below 4, and a file
-    # action below would overwrite one before it is copied.
-    control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
-    stderr = fcntl.fcntl(their_stderr, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     main = catalog.sandbox_program("start.py")
     isolation = isolation._replace(root=catalog.in_utf8(isolation.root))
     arguments: list[str | bytes] = [
@@ -320,6 +315,12 @@ def _spawn(program: str, isolation: Isolation, instance: str) -> tuple[int, sock
     for name in ("LD_LIBRARY_PATH", "HOME", "PYENV_ROOT"):
         if name in os.environ:
             environment[name] = os.environ[name]  # an interpreter may need them to start
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    our_stderr, their_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    # In an app that closed its standard descriptors these may have numbers below 4, and a file
+    # action below would overwrite one before it is copied.
+    control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
+    stderr = fcntl.fcntl(their_stderr, fcntl.F_DUPFD_CLOEXEC, ABOVE_STANDARD)
     try:
         pid = os.posix_spawn(
             program,

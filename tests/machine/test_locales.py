@@ -113,3 +113,60 @@ def test_a_path_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 
     assert done.stdout.startswith(b"A path that workers use must be UTF-8, got b'"), done.stderr
     assert b"caf\\xe9" in done.stdout
+
+
+# Invokes again and again, and says how many descriptors it has meanwhile.
+REFUSED = """
+import asyncio, os, minilambda
+supervisor = minilambda.Supervisor()
+@supervisor.function()
+def double(event, context):
+    return 2 * event
+async def main():
+    async with supervisor:
+        counts = set()
+        for _ in range(4):
+            try:
+                await double.invoke(21)
+            except minilambda.InvalidParameterValue:
+                counts.add(len(os.listdir("/proc/self/fd")))
+        print(len(counts))
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("sandbox", ["auto", "bare"])
+def test_a_refused_path_leaves_no_descriptor(tmp_path: Path, sandbox: str) -> None:
+    """Each invocation has as many as the one before: its pipes are closed, or were never made."""
+    directory = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(directory)
+    with open(directory + b"/app.py", "w", encoding="utf-8") as file:
+        file.write(REFUSED)
+    done = run(directory + b"/app.py", environ={"MINILAMBDA_SANDBOX": sandbox})
+
+    assert b"1\n" == done.stdout, done.stderr
+
+
+def test_a_state_that_is_not_utf_8_leaves_no_descriptor(tmp_path: Path) -> None:
+    """A zygote cannot start below it: an error at each creation, and nothing more."""
+    directory = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(directory)
+    program = f"""
+import asyncio, os, minilambda
+os.environ["TMPDIR"] = os.fsdecode({directory!r})
+async def main():
+    async with minilambda.Supervisor() as supervisor:
+        counts, errors = set(), 0
+        for _ in range(4):
+            try:
+                await supervisor.create_function("f", "{ROOT}/tests/functions/hello", "app.handler")
+            except minilambda.InvalidParameterValue:
+                errors += 1
+            counts.add(len(os.listdir("/proc/self/fd")))
+        print(errors, len(counts))
+asyncio.run(main())
+"""
+    done = run("-c", program)
+
+    assert b"4 1\n" == done.stdout, done.stderr
