@@ -52,6 +52,10 @@ CHANGEABLE: frozenset[str] = ConfigurationChanges.__optional_keys__
 MAP_WAIT = 900.0
 
 
+class _NeverOpened(SupervisorClosed, AttributeError):
+    """What the properties of a supervisor raise before it is opened: `hasattr` is false then."""
+
+
 class Supervisor:
     """Runs functions in supervised workers. Use it with `async with`.
 
@@ -131,7 +135,7 @@ class Supervisor:
     def parts(self) -> Parts:
         """All parts, for the gateway; of the last time, if the supervisor is closed again."""
         if self._parts is None:
-            raise SupervisorClosed
+            raise _NeverOpened
         return self._parts
 
     @property

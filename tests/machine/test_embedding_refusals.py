@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -250,3 +251,13 @@ def test_what_is_no_event_or_no_id_is_refused(function_directory: Callable[..., 
             assert (1, "mine") == (response.payload, response.request_id)
 
     asyncio.run(scenario())
+
+
+def test_a_supervisor_that_was_never_opened_can_be_inspected() -> None:
+    """A module may make one at its top level: `hasattr` and `inspect` meet no error of ours."""
+    supervisor = miniλ.Supervisor()
+
+    assert not hasattr(supervisor, "journal")
+    assert "invoke" in dict(inspect.getmembers(supervisor))
+    with pytest.raises(miniλ.SupervisorClosed):
+        _ = supervisor.limits
