@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -147,3 +148,34 @@ def test_a_caller_that_leaves_a_repeated_init_leaves_a_worker(
             )
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("breaks", [True, False], ids=["a step fails", "control"])
+def test_a_start_that_fails_after_the_fork_says_so(
+    function_directory: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, *, breaks: bool
+) -> None:
+    """The worker is killed, and not because the supervisor closed, which runs on."""
+    record = journal.Journal.record
+
+    def record_or_fail(self: journal.Journal, fact: journal.AnyFact) -> None:
+        record(self, fact)
+        if breaks and isinstance(fact, journal.WorkerStarted):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(journal.Journal, "record", record_or_fail)
+        async with miniλ.Supervisor(settings=Settings()) as supervisor:
+            code = function_directory("f", app="def handler(event, context):\n    return event\n")
+            await supervisor.create_function("f", code, "app.handler")
+            response = await supervisor.invoke("f", 1)
+            stopped = supervisor.journal.story(journal.WorkerStopped)
+
+        if breaks:
+            assert response.failure is not None
+            assert response.failure.error_type == "Sandbox.Failure"
+            assert response.failure.error_message.endswith("The sandbox was lost: its start failed")
+        else:
+            assert response.payload == 1
+        assert [fact.reason for fact in stopped] == ["its start failed"] * (2 * breaks)
+
+    asyncio.run(scenario())
