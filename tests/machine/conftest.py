@@ -45,6 +45,7 @@ CGROUPS = ("mixed", "v1", "v2", "none")
 # Levels of the sandbox, each with the cgroup that it uses by default.
 SANDBOX_LEVELS = ("root", "cgroup", "userns", "landlock")
 
+GRACE = 0.3
 NEIGHBOUR = "def handler(event, context):\n    return event\n"
 
 
@@ -212,7 +213,8 @@ class Bench:
 def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[..., None]:
     """Return a runner: it opens a bench for a handler's source and runs a scenario on it.
 
-    The source gets `event`; on "fine" it returns "fine", else it runs the given body.
+    The source gets `event`; on "fine" it returns "fine", else it runs the given body. The grace of
+    closing is short: what runs until it is over is what a scenario has left hanging.
     """
 
     def run(
@@ -229,7 +231,7 @@ def run_bench(level: str, function_directory: Callable[..., Path]) -> Callable[.
         )
 
         async def main() -> None:
-            chosen = Settings(**{**at(level), **(settings or {})})
+            chosen = Settings(**{"shutdown_grace": GRACE, **at(level), **(settings or {})})
             async with miniλ.Supervisor(settings=chosen) as supervisor:
                 neighbour = function_directory("neighbour", app=NEIGHBOUR)
                 subject = function_directory("subject", app=source)
