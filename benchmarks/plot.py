@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.report import Document
 
-MISSING = "--plot needs matplotlib: pip install 'minilambda-faas[benchmarks]'"
+MISSING = "--plot needs matplotlib: in the clone, pip install '.[benchmarks]'"
 
 
 def is_possible() -> bool:

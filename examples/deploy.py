@@ -1,10 +1,12 @@
 """Deploy a function to `minilambda serve` with boto3, as one does to AWS.
 
-    pip install minilambda-faas boto3
+    pip install PATH/TO/CLONE boto3         # miniλ is installed from a clone
     minilambda serve --state ./state &      # says: listening on http://127.0.0.1:9001
+    export AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any
     AWS_ENDPOINT_URL=http://127.0.0.1:9001 python deploy.py
 
-Without AWS_ENDPOINT_URL the same program would deploy to AWS.
+boto3 does not send a request without a key: any key will do, but there must be one. Without
+AWS_ENDPOINT_URL the same program would deploy to AWS.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 import boto3
 
 HANDLERS = Path(__file__).parent / "handlers"
-# Unless AWS_* variables say otherwise. The server takes any key unless it has a keys file.
+# The endpoint and the key come from AWS_* variables. Without a keys file the server takes any key.
 client = boto3.client("lambda", region_name="us-east-1")
 
 # A deployment package is a .zip of the directory.

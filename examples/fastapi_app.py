@@ -1,6 +1,6 @@
 """A web app with functions: the workers start with the app and are gone when it ends.
 
-    pip install minilambda-faas fastapi uvicorn
+    pip install PATH/TO/CLONE fastapi uvicorn       # miniλ is installed from a clone
     uvicorn fastapi_app:app
 
     curl --json '{"text": "to be or not to be"}' http://localhost:8000/count

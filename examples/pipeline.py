@@ -1,6 +1,6 @@
 """An asynchronous pipeline: an event is accepted now, runs later, and its record goes on.
 
-    pip install minilambda-faas boto3
+    pip install PATH/TO/CLONE boto3       # miniλ is installed from a clone
     python pipeline.py
 
 The supervisor is embedded, and has a front door in the same process: destinations are set as on
