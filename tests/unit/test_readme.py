@@ -127,6 +127,25 @@ def test_the_words_of_the_readme_are_in_the_glossary() -> None:
     assert [] == [word for row in words for word in row.split(", ") if word not in explained]
 
 
+def test_no_page_installs_from_an_index() -> None:
+    """The package is on no index: what people copy installs from a clone."""
+    places = ("examples/*.py", "benchmarks/*.py", "workers/*.md")
+    files = [*PAGES, *(path for place in places for path in ROOT.glob(place))]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+
+    assert [] == [name for name, text in texts.items() if "minilambda-faas" in text]
+
+
+def test_the_readme_and_the_tutorial_do_not_collide() -> None:
+    """A reader may do both: each has a function, a port and a state directory of its own."""
+    flag = re.compile(r"--(?:name|function-name|port|state)[ =]([\w./-]+)")
+    readme = set(flag.findall(README.read_text(encoding="utf-8")))
+    tutorial = set(flag.findall((DOCS / "server.md").read_text(encoding="utf-8")))
+
+    assert {"hello", "9001", "./state"} <= tutorial
+    assert {"greeting", "9002", "./readme-state"} == readme
+
+
 def test_the_readme_is_read_in_a_minute() -> None:
     """At most 150 lines; the two commands are on the first screen."""
     lines = README.read_text(encoding="utf-8").splitlines()
