@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import promises
 from miniλ.cli import exit_codes
 from miniλ.settings import Settings
+from miniλ.store.registry import LEDGER_SECONDS
 from miniλ.worker.lifecycle import TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,13 +79,22 @@ def test_the_map_names_every_module() -> None:
 
 
 def test_the_operators_page_has_every_setting() -> None:
-    """A new setting has a row in the table of settings."""
+    """Each setting has a row in the table of settings, with its default in TOML."""
     page = (DOCS / "operating.md").read_text(encoding="utf-8")
     table = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
-    named_there = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    rows = re.findall(r"^\| `(\w+)` \| (?:none|`(.+?)`) \| ", table, re.MULTILINE)
+    # These literals of TOML are those of JSON as well.
+    shown = {name: json.loads(default) if default else None for name, default in rows}
 
-    assert {each.name for each in msgspec.structs.fields(Settings)} == named_there
+    assert {each.name: each.default for each in msgspec.structs.fields(Settings)} == shown
+
+
+def test_the_operators_page_has_the_lag_of_the_ledger() -> None:
+    """`bill` of a running server lags by the interval at which the ledger is written."""
+    page = " ".join((DOCS / "operating.md").read_text(encoding="utf-8").split())
+
+    assert 1.0 == LEDGER_SECONDS
+    assert "the supervisor writes every second:" in page
 
 
 def test_the_operators_page_has_every_exit_code() -> None:
