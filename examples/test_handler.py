@@ -1,4 +1,16 @@
-"""Test a handler where it will run: in a worker, with its limits. `pytest test_handler.py`."""
+"""Test a handler where it will run: in a worker, with its limits.
+
+    pip install PATH/TO/CLONE pytest        # copy this file and handlers/ to your project
+    pytest test_handler.py
+
+In the clone, whose pytest options need plugins of the extra `test`:
+
+    pip install '.[test]'
+    python -m pytest -n 0 examples/test_handler.py
+
+The fixture here opens one supervisor for all tests. The pytest plugin (docs/testing.md) needs less
+code, and opens one for each test: no test sees a worker of another one, at 0.2 s each.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
-GREET = 'def handler(event, context):\n    return {"message": f"Hello, {event[\'name\']}!"}\n'
 DIVIDE = """
     def handler(event, context):
         print("dividing")
@@ -103,9 +102,9 @@ def test_errors_that_are_not_the_functions_are_raised(lambda_function: MakeFunct
 def test_the_page_is_true(tmp_path: Path) -> None:
     """Each example of docs/testing.md passes, in a project of its own."""
     (tmp_path / "functions" / "greet").mkdir(parents=True)
-    (tmp_path / "functions" / "greet" / "app.py").write_text(GREET)
-    examples = re.findall(r"(?s)```python\n(.*?)```", PAGE)
-    assert len(examples) == 4
+    greet, *examples = re.findall(r"(?s)```python\n(.*?)```", PAGE)
+    (tmp_path / "functions" / "greet" / "app.py").write_text(greet)
+    assert len(examples) == 5
     for number, source in enumerate(examples):
         name = "conftest" if "def minilambda_settings" in source else f"test_{number}"
         # This host may have another level than the page's.
@@ -130,4 +129,4 @@ def test_the_page_is_true(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
