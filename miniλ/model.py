@@ -366,6 +366,14 @@ def report_line(report: Report) -> str:
     return line
 
 
+def unfold(log: str) -> str:
+    """Return a log for a terminal: a traceback is one record whose lines end with carriage returns.
+
+    AWS folds the lines of such a record in the same way.
+    """
+    return log.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def now_iso() -> str:
     """Return the time as Lambda writes LastModified: 2026-01-31T12:00:00.000+0000."""
     seconds = time.time()

@@ -36,7 +36,10 @@ class FunctionFailed(Exception):
         self.response = response
         self.error_type = response.failure.error_type
         self.error_message = response.failure.error_message
-        super().__init__(f"{self.error_type}: {self.error_message}\n\n{response.log}")
+        from miniλ.model import unfold  # noqa: PLC0415 - the rule of this file
+
+        log = unfold(response.log)
+        super().__init__(f"{self.error_type}: {self.error_message}\n\n{log}")
 
 
 class LambdaFunction:

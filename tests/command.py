@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,10 @@ def handler(event, context):
             return event
 """
 
+
+_OWN_TRACEBACK = re.compile(
+    rb"(?:\A|^(?!\[ERROR\]).*\n)Traceback \(most recent call last\)", re.MULTILINE
+)
 
 # Runs its arguments with SIGINT's default action.
 _INTERRUPTIBLE = """
@@ -109,8 +114,8 @@ def finish(process: Any, stdin: bytes = b"") -> Done:
         out, err = process.communicate(stdin)
 
     assert left_by(process.pid) == []
-    # A handler's traceback is one line of its log; a traceback at the start of a line is miniλ's.
-    assert b"\nTraceback (most recent call last)" not in b"\n" + err, err.decode()
+    # A handler's traceback follows its [ERROR] line in the log; any other one is miniλ's.
+    assert not _OWN_TRACEBACK.search(err), err.decode()
     return Done(process.returncode, out.decode(), err.decode())
 
 

@@ -238,7 +238,7 @@ def _print(response: Response, *, as_json: bool) -> None:
         }
         click.echo(msgspec.json.encode(document))
     else:
-        click.echo(response.log, err=True, nl=False)
+        click.echo(model.unfold(response.log), err=True, nl=False)
         click.echo(response.body)  # bytes: the terminal's encoding does not matter
 
 

@@ -103,6 +103,16 @@ def test_invoke_prints_as_for_a_function_that_runs_here(
     assert {"from": "stdin"} == from_stdin.document
 
 
+def test_a_traceback_is_unfolded_for_a_terminal(
+    minilambda: Callable[..., Done], make_function: Callable[..., str]
+) -> None:
+    """Its lines end with newlines on stderr."""
+    done = minilambda("invoke", make_function(SUBJECT), "-e", '"fail"')
+
+    assert "\r" not in done.err
+    assert "[ERROR] ValueError: no\nTraceback (most recent call last):\n" in done.err
+
+
 @pytest.mark.parametrize(
     ("event", "code", "kind"),
     [

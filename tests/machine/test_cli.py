@@ -87,6 +87,16 @@ def test_json_is_payload_log_and_report_in_one_document(subject: str) -> None:
     assert "ValueError" == failed.document["payload"]["errorType"]
 
 
+def test_a_traceback_is_unfolded_for_a_terminal(subject: str) -> None:
+    """Its lines end with newlines on stderr; --json keeps the carriage returns of the log."""
+    done = run("invoke", subject, "-e", '"fail"')
+    as_json = run("invoke", subject, "-e", '"fail"', "--json")
+
+    assert "\r" not in done.err
+    assert "[ERROR] ValueError: no\nTraceback (most recent call last):\n" in done.err
+    assert "[ERROR] ValueError: no\rTraceback (most recent call last):\r" in as_json.document["log"]
+
+
 @pytest.mark.parametrize(
     ("event", "code", "kind"),
     [

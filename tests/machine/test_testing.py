@@ -44,6 +44,9 @@ def test_a_function_that_fails_raises(lambda_function: MakeFunction) -> None:
     assert "ZeroDivisionError" == caught.value.error_type
     assert "division by zero" == caught.value.error_message
     assert caught.value.response.is_failure
+    assert "\nTraceback (most recent call last):\n" in str(caught.value)
+    assert "\r" not in str(caught.value)
+    assert "\rTraceback" in caught.value.response.log
 
 
 def test_a_timeout_is_a_failure(lambda_function: MakeFunction) -> None:
