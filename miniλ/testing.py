@@ -13,13 +13,13 @@ run on a machine where miniλ is installed; tests/unit/test_testing.py keeps the
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -118,6 +118,9 @@ def lambda_function(
             _write(path, handler, code)
         else:
             path = request.config.rootpath / code
+            if isinstance(code, str) and "def " in code and not os.path.exists(path):
+                msg = f"A source text has more than one line, and no path is called {code!r}"
+                raise ValueError(msg)
         minilambda.create_function(name, path, handler, **options)
         return LambdaFunction(minilambda, name)
 

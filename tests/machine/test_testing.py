@@ -103,6 +103,12 @@ def test_errors_that_are_not_the_functions_are_raised(lambda_function: MakeFunct
         lambda_function("app.handler", code=DIVIDE, memory_size=1)
 
 
+def test_a_source_text_of_one_line_is_refused(lambda_function: MakeFunction) -> None:
+    """It would be taken for a path: the message says so."""
+    with pytest.raises(ValueError, match="A source text has more than one line"):
+        lambda_function("app.handler", code="def handler(event, context): return 1")
+
+
 def test_the_page_is_true(tmp_path: Path) -> None:
     """Each example of docs/testing.md passes, in a project of its own."""
     (tmp_path / "functions" / "greet").mkdir(parents=True)
