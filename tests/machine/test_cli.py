@@ -169,16 +169,20 @@ def test_a_runtime_that_is_not_installed_is_exit_code_3(subject: str) -> None:
 
 
 def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
-    """The message has the pid of the process that holds it."""
+    """The message has the directory, the pid of the process that holds it, and what to do."""
+    (tmp_path / "link").symlink_to("state")
 
     async def scenario() -> Done:
         async with miniλ.Supervisor(tmp_path / "state"):
-            return await asyncio.to_thread(run, "invoke", subject, "--state", tmp_path / "state")
+            return await asyncio.to_thread(run, "invoke", subject, "--state", tmp_path / "link")
 
     done = asyncio.run(scenario())
 
     assert (75, "") == (done.code, done.out)
-    assert f"process {os.getpid()}" in done.err
+    assert (
+        f"{tmp_path / 'state'} is in use by process {os.getpid()}: stop it, or take another "
+        "state directory\n"
+    ) in done.err
 
 
 def test_invalid_settings_are_exit_code_2(subject: str) -> None:
