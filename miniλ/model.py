@@ -203,9 +203,15 @@ def _check_environment(environment: object) -> None:
         raise InvalidParameterValue(msg)
     for name, value in environment.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            msg = f"Environment variable names are letters, digits and underscores, got {name!r}"
+            msg = (
+                "Environment variable names are a letter, then one or more letters, digits or "
+                f"underscores, got {name!r}"
+            )
             raise InvalidParameterValue(msg)
-        if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
+        if not isinstance(value, str):
+            msg = f"Environment variable {name} must be text, got {value!r}"
+            raise InvalidParameterValue(msg)
+        if re.search("[\0\ud800-\udfff]", value):
             msg = f"Environment variable {name} must be text without NUL, got {value!r}"
             raise InvalidParameterValue(msg)
     reserved = sorted(_RESERVED & environment.keys())
