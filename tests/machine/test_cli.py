@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# A shim of pyenv whose version is not chosen, with what it prints.
+PYENV = """#!/bin/sh
+cat >&2 <<'END'
+
+pyenv: python3.9: command not found
+
+The `python3.9' command exists in these Python versions:
+  3.9.18
+
+Note: See 'pyenv help global' for tips on allowing both
+      python2 and python3 to be found.
+END
+exit 127
+"""
+
+
 @pytest.fixture
 def subject(function_directory: Callable[..., Path]) -> str:
     """Return DIR:HANDLER of a function that does what its event names."""
@@ -121,13 +137,22 @@ def test_the_exit_code_says_how_the_function_ended(
     [
         (["invoke", "{gone}"], "gone"),
         (["invoke", "no/colon"], "DIR:HANDLER"),
-        (["invoke", "{subject}", "-e", "{"], "neither a file nor JSON: '{' ("),
-        (["invoke", "{subject}", "-e", "gone.json"], "neither a file nor JSON: 'gone.json'"),
-        (["invoke", "{subject}", "-e", "x" * 5000], "neither a file nor JSON: 'xxx"),
-        (["invoke", "{subject}", "-e", "[" * 50000], "neither a file nor JSON: '[[["),
-        (["invoke", "{subject}", "-e", b'"\xff"'], "neither a file nor JSON"),
+        (["invoke", "{subject}", "-e", "{"], "--event is not JSON: '{': Input data was truncated"),
+        (["invoke", "{subject}", "-e", "{'a': 1}"], "(byte 1); JSON needs double quotes\n"),
+        (
+            ["invoke", "{subject}", "-e", "gone.json"],
+            "There is no file 'gone.json', and it is not JSON: JSON is malformed",
+        ),
+        (["invoke", "{subject}", "-e", "x" * 5000], "There is no file 'xxx"),
+        (["invoke", "{subject}", "-e", "[" * 50000], "--event is not JSON: '[[["),
+        (["invoke", "{subject}", "-e", b'"\xff"'], "--event is not JSON: '"),
         (["invoke", "{subject}", "-e", "{root}"], "--event"),
-        (["invoke", "{subject}", "-e", "{file}"], "json"),
+        (["invoke", "{subject}", "-e", "{file}"], "/file' is not JSON: JSON is malformed"),
+        (["invoke", "{subject}", "-e", "-"], "stdin is not JSON: Input data was truncated"),
+        (
+            ["invoke", "./gone:app"],
+            "HANDLER must be module.function like app.handler, got 'app'",
+        ),
         (["invoke", "{subject}", "--memory-size", "64"], "128 to 10240 MB, got 64"),
         (["invoke", "{subject}", "--memory-size", "much"], "'much'"),
         (["invoke", "{subject}", "--timeout", "0"], "1 to 900 seconds, got 0"),
@@ -156,6 +181,7 @@ def test_usage_is_exit_code_2(
 
     assert (2, "") == (done.code, done.out)
     assert message in done.err
+    assert "request body" not in done.err
     assert len(done.err) < 1000
 
 
@@ -165,7 +191,19 @@ def test_a_runtime_that_is_not_installed_is_exit_code_3(subject: str) -> None:
 
     assert (3, "") == (done.code, done.out)
     assert f"python3.9 is not on this machine; here: {catalog.own()}" in done.err
-    assert "Put python3.9 on PATH" in done.err
+    assert done.err.endswith(f"Put python3.9 on PATH; or use --runtime {catalog.own()}\n")
+
+
+def test_a_shim_of_pyenv_has_its_first_line_in_the_message(subject: str, tmp_path: Path) -> None:
+    """The lines after it are help about pyenv."""
+    shim = tmp_path / "python3.9"
+    shim.write_text(PYENV, encoding="utf-8")
+    shim.chmod(0o755)
+    done = run("invoke", subject, "--runtime", "python3.9", env={"PATH": f"{tmp_path}:/bin"})
+
+    assert (3, "") == (done.code, done.out)
+    reason = f"{shim}: pyenv: python3.9: command not found"
+    assert f"Put python3.9 on PATH; {reason}; or use --runtime {catalog.own()}\n" in done.err
 
 
 def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
