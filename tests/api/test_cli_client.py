@@ -193,7 +193,7 @@ def test_an_event_is_accepted_and_a_dry_run_runs_nothing(
         (["{subject}:app.handler", "--qualifier", "1"], "app.handler' runs here"),
         (["{subject}:app.handler", "--endpoint-url", "http://[::1]"], "--endpoint-url is for"),
         (["{subject}"], "DIR:HANDLER is a directory"),
-        (["hello", "-e", "{"], "neither a file nor JSON"),
+        (["hello", "-e", "{"], "--event is not JSON"),
     ],
 )
 def test_options_without_an_effect_are_refused(
@@ -204,6 +204,18 @@ def test_options_without_an_effect_are_refused(
 
     assert (2, "") == done[:2]
     assert message in done.err
+
+
+def test_a_directory_that_is_no_function_gets_a_hint(
+    minilambda: Callable[..., Done],
+) -> None:
+    """NAME:ALIAS and DIR:HANDLER without a dot look alike: the first line says what to write."""
+    done = minilambda("invoke", "examples:app")
+
+    assert (2, "") == done[:2]
+    hint, error = done.err.splitlines()
+    assert hint.endswith("HANDLER must be module.function like app.handler, got 'app'")
+    assert error.startswith("ResourceNotFoundException: ")
 
 
 def test_throttled_is_exit_code_69(
