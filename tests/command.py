@@ -134,7 +134,7 @@ def environment(url: str, **others: str) -> dict[str, str]:
 
 def check_report(checks: Sequence[dict[str, str]]) -> None:
     """Assert that each resource has a level, and each gap a remedy (network needs none)."""
-    limits = [f for f in checks if f["resource"] not in ("missing", "runtimes")]
+    limits = [f for f in checks if f["resource"] not in ("level", "missing", "runtimes")]
     assert {f["level"] for f in limits} <= {"hard", "soft", "none"}
     assert {"memory", "cpu", "processes", "timeout", "tmp"} <= {f["resource"] for f in limits}
     assert all(f["by"] for f in checks)

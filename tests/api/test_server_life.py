@@ -41,7 +41,7 @@ from tests.api.watched_servers import (
     server,
     status_and_code,
 )
-from tests.command import run
+from tests.command import finish, run, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,6 +208,18 @@ def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
     expected += "take another --port, or 0 for a free one\n"
     assert (69, "") == (done.code, done.out)
     assert done.err.endswith(f"ServiceException: {expected}")
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_temporary_state_is_said_to_be_lost(tmp_path: Path, *, is_kept: bool) -> None:
+    """A line on stderr, which names the option; there is none with --state."""
+    process = start("serve", "--port", "0", *(["--state", tmp_path] if is_kept else []))
+    assert b"listening on http" in process.stdout.readline()
+    process.terminate()
+    done = finish(process)
+
+    assert 0 == done.code
+    assert is_kept is ("state: temporary, lost on exit; --state DIR keeps it\n" not in done.err)
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])

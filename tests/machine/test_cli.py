@@ -16,6 +16,7 @@ import pytest
 import miniλ
 from miniλ.cli import doctor
 from miniλ.runtimes import catalog
+from miniλ.sandbox import levels
 from tests.command import SUBJECT, Done, check_report, finish, run, start
 
 if TYPE_CHECKING:
@@ -377,6 +378,9 @@ def test_the_doctor_prints_the_same_as_table_and_as_json() -> None:
 
     check_report(document)
     assert (0, "") == (table.code, table.err)
+    level = document[0]["by"]
+    assert level.partition(",")[0] in levels.LEVELS
+    assert ["level", *level.split()] == table.out.splitlines()[0].split()
     printed = unnamed(table.out)
     for check in document:
         assert unnamed(check["by"]) in printed
