@@ -31,6 +31,8 @@ ENVIRONMENT_BYTES = 4096
 MEASURED_SHOWN = 2 * ENVIRONMENT_BYTES
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
+# The repr of a response has at most this many bytes of its body.
+REPR_BYTES = 60
 NETWORKS = ("share", "none")
 
 # CreateFunction, FunctionName (service model of Lambda).
@@ -307,6 +309,11 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     printed: bytes
     init_log: bytes = b""
     executed_version: str = LATEST
+
+    def __repr__(self) -> str:
+        outcome = "failed " if self.is_failure else ""
+        body = self.body if len(self.body) <= REPR_BYTES else self.body[:REPR_BYTES] + b"..."
+        return f"<Response {outcome}{self.invoked.seconds * 1000:.1f} ms {body!r}>"
 
     @property
     def report(self) -> Report:

@@ -57,6 +57,7 @@ class LambdaFunction:
 
         `options` are those of `Supervisor.invoke`.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         response = self.invoke(event, **options)
         if response.is_failure:
             raise FunctionFailed(response)
@@ -64,6 +65,7 @@ class LambdaFunction:
 
     def invoke(self, event: object = None, **options: Any) -> Response:  # noqa: ANN401 - see above
         """Return the whole response, also that of a failure: payload, log, report."""
+        __tracebackhide__ = True
         return self.supervisor.invoke(self.name, event, **options)
 
 
@@ -110,6 +112,7 @@ def lambda_function(
         code: str | os.PathLike[str],
         **options: Any,  # noqa: ANN401 - Supervisor.create_function's
     ) -> LambdaFunction:
+        __tracebackhide__ = True
         nonlocal count
         count += 1
         name = options.pop("name", f"function-{count}")

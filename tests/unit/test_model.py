@@ -389,6 +389,15 @@ def test_a_log_of_any_bytes_can_be_read() -> None:
     assert log.startswith("\N{REPLACEMENT CHARACTER}\nSTART")
 
 
+def test_the_repr_of_a_response_is_short() -> None:
+    """The outcome, the duration and the beginning of the body."""
+    answer = Response(b"1", invoked(seconds=0.0034), b"")
+    failed = Response(b"x" * 100, invoked(seconds=1, failed=True), b"")
+
+    assert "<Response 3.4 ms b'1'>" == repr(answer)
+    assert f"<Response failed 1000.0 ms b'{'x' * 60}...'>" == repr(failed)
+
+
 def test_a_response_has_the_id_of_its_report() -> None:
     """`request_id` is what the function saw."""
     answer = response()
