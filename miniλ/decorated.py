@@ -107,8 +107,13 @@ def _importable(handler: Callable[..., object]) -> tuple[str, str, bytes]:
     """Return directory and module name by which a worker imports a function, and its source."""
     module = sys.modules[handler.__module__]
     name, file = handler.__module__, getattr(module, "__file__", None)
-    if file is None:
-        msg = f"{handler.__qualname__} is in {name}, which has no file: put it into a module"
+    if file is None or not os.path.isfile(file):
+        # <stdin> of a REPL or a pipe, <string> of -c.
+        place = file or getattr(getattr(handler, "__code__", None), "co_filename", name)
+        msg = (
+            f"{handler.__qualname__} is defined in {place}: "
+            "a decorated function must be in a module file"
+        )
         raise InvalidParameterValue(msg)
     if name == "__main__":
         spec = getattr(module, "__spec__", None)

@@ -218,10 +218,10 @@ class RuntimeMissing(ServiceError):
 
 
 class SupervisorClosed(ServiceError):
-    """The supervisor is not open: use it inside its `async with`."""
+    """The supervisor is not open: use it inside its `with` or `async with`."""
 
     def __init__(
-        self, message: str = "The supervisor is closed: use it inside its `async with`"
+        self, message: str = "The supervisor is not open: use it inside its `with` or `async with`"
     ) -> None:
         super().__init__(message)
 

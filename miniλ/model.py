@@ -31,6 +31,8 @@ ENVIRONMENT_BYTES = 4096
 MEASURED_SHOWN = 2 * ENVIRONMENT_BYTES
 MAX_PAYLOAD = 6 * 1024 * 1024
 HANDLER_LENGTH = 128
+# The repr of a response has at most this many bytes of its body.
+REPR_BYTES = 60
 NETWORKS = ("share", "none")
 
 # CreateFunction, FunctionName (service model of Lambda).
@@ -203,9 +205,15 @@ def _check_environment(environment: object) -> None:
         raise InvalidParameterValue(msg)
     for name, value in environment.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            msg = f"Environment variable names are letters, digits and underscores, got {name!r}"
+            msg = (
+                "Environment variable names are a letter, then one or more letters, digits or "
+                f"underscores, got {name!r}"
+            )
             raise InvalidParameterValue(msg)
-        if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
+        if not isinstance(value, str):
+            msg = f"Environment variable {name} must be text, got {value!r}"
+            raise InvalidParameterValue(msg)
+        if re.search("[\0\ud800-\udfff]", value):
             msg = f"Environment variable {name} must be text without NUL, got {value!r}"
             raise InvalidParameterValue(msg)
     reserved = sorted(_RESERVED & environment.keys())
@@ -302,6 +310,11 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     init_log: bytes = b""
     executed_version: str = LATEST
 
+    def __repr__(self) -> str:
+        outcome = "failed " if self.is_failure else ""
+        body = self.body if len(self.body) <= REPR_BYTES else self.body[:REPR_BYTES] + b"..."
+        return f"<Response {outcome}{self.invoked.seconds * 1000:.1f} ms {body!r}>"
+
     @property
     def report(self) -> Report:
         """Durations, memory and limits: the REPORT line, and more."""
@@ -364,6 +377,14 @@ def report_line(report: Report) -> str:
     if report.error_type:
         line += f"\tError Type: {report.error_type}"
     return line
+
+
+def unfold(log: str) -> str:
+    """Return a log for a terminal: a traceback is one record whose lines end with carriage returns.
+
+    AWS folds the lines of such a record in the same way.
+    """
+    return log.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def now_iso() -> str:

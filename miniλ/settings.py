@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
 from miniλ.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from msgspec.structs import FieldInfo
 
 PREFIX = "MINILAMBDA_"
+# Variables with the prefix that are no settings: the command line's, the mark of a worker's
+# processes, CI's. Kubernetes sets the others in each pod beside a service called minilambda.
+_OTHERS = re.compile(r"ENDPOINT_URL|WORKER|CI_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?")
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -88,21 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Refuse a value that is not allowed; msgspec checks no types of a call in Python."""
         for field in msgspec.structs.fields(Settings):
-            value = getattr(self, field.name)
-            try:
-                msgspec.convert(value, field.type)
-            except msgspec.ValidationError as exc:
-                msg = f"Settings: {field.name}: {exc}, got {value!r}"
-                raise InvalidParameterValue(msg) from exc
-            if isinstance(value, float) and not math.isfinite(value):
-                msg = f"Settings: {field.name}: Expected a finite number, got {value!r}"
-                raise InvalidParameterValue(msg)
+            _convert(field, getattr(self, field.name), "Settings", strict=True)
 
 
 def load(file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of a TOML file and of MINILAMBDA_* variables, which win.
 
-    Raises `InvalidParameterValue` that names the key and what is allowed.
+    Raises `InvalidParameterValue` that names the file or the variable, the key and what is allowed.
     """
     values: dict[str, object] = {}
     if file is not None:
@@ -111,14 +109,84 @@ def load(file: str | Path | None = None, environ: Mapping[str, str] | None = Non
         except (OSError, ValueError) as exc:
             msg = f"The settings file {file} cannot be read: {exc}"
             raise InvalidParameterValue(msg) from exc
+    sources = dict.fromkeys(values, str(file))
     environ = os.environ if environ is None else environ
-    for field in msgspec.structs.fields(Settings):
-        value = environ.get(PREFIX + field.name.upper())
-        if value is not None:
-            values[field.name] = value
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX)
+        if name != variable and not _OTHERS.fullmatch(name):
+            if name.lower() not in Settings.__struct_fields__ or name != name.upper():
+                nearest = _nearest(name.lower(), Settings.__struct_fields__)[0]
+                msg = f"{variable}: there is no such setting; the nearest is {PREFIX}"
+                raise InvalidParameterValue(msg + nearest.upper())
+            values[name.lower()] = text
+            sources[name.lower()] = variable
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        _check_key(name, list(fields), sources[name])
+        # A string may be a number: an environment has strings only.
+        converted[name] = _convert(fields[name], value, sources[name], strict=False)
+    return Settings(**converted)
+
+
+def _convert(field: FieldInfo, value: object, source: str, *, strict: bool) -> object:
+    """Return a value as the type of its field; raises `InvalidParameterValue`."""
+    kind = _table(field.type)
+    if kind is not None and isinstance(value, dict):
+        for key in value:
+            _check_key(key, list(kind.__struct_fields__), f"{source}: {field.name}")
     try:
-        # strict=False lets "4" be a number: an environment has strings only.
-        return msgspec.convert(values, Settings, strict=False)
+        converted = msgspec.convert(value, field.type, strict=strict)
     except msgspec.ValidationError as exc:
-        msg = f"Settings: {exc}"
+        if kind is not None:  # without the value, which may hold a secret
+            msg = f"{source}: {field.name} must be a table: {exc}"
+        else:
+            allowed = _allowed(field.type, value)
+            msg = f"{source}: {field.name} must be {allowed}, got {value!r}"
         raise InvalidParameterValue(msg) from exc
+    if isinstance(converted, float) and not math.isfinite(converted):
+        msg = f"{source}: {field.name} must be a finite number, got {value!r}"
+        raise InvalidParameterValue(msg)
+    return converted
+
+
+def _check_key(key: str, keys: Sequence[str], source: str) -> None:
+    """Refuse a key that the settings do not have."""
+    if key not in keys:
+        msg = f"{source}: there is no setting {key!r}, only {', '.join(_nearest(key, keys))}"
+        raise InvalidParameterValue(msg)
+
+
+def _nearest(key: str, keys: Sequence[str]) -> list[str]:
+    """Return the keys, the most similar one first."""
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    return sorted(keys, key=lambda each: -difflib.SequenceMatcher(a=key, b=each).ratio())
+
+
+def _table(kind: object) -> type[msgspec.Struct] | None:
+    """Return the struct of a field that is a table in the file."""
+    for part in (kind, *get_args(kind)):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return part
+    return None
+
+
+def _allowed(kind: object, value: object) -> str:
+    """Return the values that a field may have, as part of a message."""
+    if get_origin(kind) is Literal:
+        text = "" if isinstance(value, str) else "text, "
+        return f"{text}one of {', '.join(get_args(kind))}"
+    allowed = msgspec.inspect.type_info(kind)
+    if isinstance(allowed, msgspec.inspect.UnionType):
+        allowed = next(
+            each for each in allowed.types if not isinstance(each, msgspec.inspect.NoneType)
+        )
+    match allowed:
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.IntType(ge=low):
+            return f"a whole number from {low}"
+        case msgspec.inspect.FloatType(ge=low, le=high):
+            return f"a number from {low}" + ("" if high is None else f" to {high}")
+    return "text"

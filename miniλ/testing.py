@@ -13,13 +13,13 @@ run on a machine where miniλ is installed; tests/unit/test_testing.py keeps the
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -36,7 +36,10 @@ class FunctionFailed(Exception):
         self.response = response
         self.error_type = response.failure.error_type
         self.error_message = response.failure.error_message
-        super().__init__(f"{self.error_type}: {self.error_message}\n\n{response.log}")
+        from miniλ.model import unfold  # noqa: PLC0415 - the rule of this file
+
+        log = unfold(response.log)
+        super().__init__(f"{self.error_type}: {self.error_message}\n\n{log}")
 
 
 class LambdaFunction:
@@ -54,6 +57,7 @@ class LambdaFunction:
 
         `options` are those of `Supervisor.invoke`.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         response = self.invoke(event, **options)
         if response.is_failure:
             raise FunctionFailed(response)
@@ -61,6 +65,7 @@ class LambdaFunction:
 
     def invoke(self, event: object = None, **options: Any) -> Response:  # noqa: ANN401 - see above
         """Return the whole response, also that of a failure: payload, log, report."""
+        __tracebackhide__ = True
         return self.supervisor.invoke(self.name, event, **options)
 
 
@@ -107,6 +112,7 @@ def lambda_function(
         code: str | os.PathLike[str],
         **options: Any,  # noqa: ANN401 - Supervisor.create_function's
     ) -> LambdaFunction:
+        __tracebackhide__ = True
         nonlocal count
         count += 1
         name = options.pop("name", f"function-{count}")
@@ -115,6 +121,9 @@ def lambda_function(
             _write(path, handler, code)
         else:
             path = request.config.rootpath / code
+            if isinstance(code, str) and "def " in code and not os.path.exists(path):
+                msg = f"A source text has more than one line, and no path is called {code!r}"
+                raise ValueError(msg)
         minilambda.create_function(name, path, handler, **options)
         return LambdaFunction(minilambda, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,10 @@ def handler(event, context):
             return event
 """
 
+
+_OWN_TRACEBACK = re.compile(
+    rb"(?:\A|^(?!\[ERROR\]).*\n)Traceback \(most recent call last\)", re.MULTILINE
+)
 
 # Runs its arguments with SIGINT's default action.
 _INTERRUPTIBLE = """
@@ -109,8 +114,8 @@ def finish(process: Any, stdin: bytes = b"") -> Done:
         out, err = process.communicate(stdin)
 
     assert left_by(process.pid) == []
-    # A handler's traceback is one line of its log; a traceback at the start of a line is miniλ's.
-    assert b"\nTraceback (most recent call last)" not in b"\n" + err, err.decode()
+    # A handler's traceback follows its [ERROR] line in the log; any other one is miniλ's.
+    assert not _OWN_TRACEBACK.search(err), err.decode()
     return Done(process.returncode, out.decode(), err.decode())
 
 
@@ -129,7 +134,7 @@ def environment(url: str, **others: str) -> dict[str, str]:
 
 def check_report(checks: Sequence[dict[str, str]]) -> None:
     """Assert that each resource has a level, and each gap a remedy (network needs none)."""
-    limits = [f for f in checks if f["resource"] not in ("missing", "runtimes")]
+    limits = [f for f in checks if f["resource"] not in ("level", "missing", "runtimes")]
     assert {f["level"] for f in limits} <= {"hard", "soft", "none"}
     assert {"memory", "cpu", "processes", "timeout", "tmp"} <= {f["resource"] for f in limits}
     assert all(f["by"] for f in checks)

@@ -97,7 +97,11 @@ async def examine(settings: Settings | None = None) -> list[Check]:
         )
         await supervisor.create_function("late", CODE, "app.handler", timeout=1)
         probes = Probes(supervisor)
-        checks = []
+        absent = supervisor.journal.story(journal.MechanismMissing)
+        level = supervisor.parts.equipment.choice.level
+        if absent:
+            level += f", without {', '.join(fact.mechanism for fact in absent)}"
+        checks = [Check("level", "", level)]
         for resource, text in supervisor.limits.items():
             level, _, by = text.partition(": ")
             held, seen = await probes.run(resource)
@@ -105,8 +109,7 @@ async def examine(settings: Settings | None = None) -> list[Check]:
             proved = None if held is None or level == "soft" else held is (level == "hard")
             checks.append(Check(resource, level, by, proved, seen, remedy))
         checks += [
-            Check("missing", "", f"{missing.mechanism}: {missing.why}")
-            for missing in supervisor.journal.story(journal.MechanismMissing)
+            Check("missing", "", f"{missing.mechanism}: {missing.why}") for missing in absent
         ]
     checks.append(Check("runtimes", "", await asyncio.to_thread(catalog.here_text)))
     return checks

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from miniλ.errors import LambdaError, NotEnforced, RuntimeMissing, StateInUse, Throttled
+from miniλ.runtimes import catalog
 
 FAILED = 1
 USAGE = 2
@@ -25,7 +26,8 @@ KILLED = 137  # as a shell: 128 + SIGKILL
 
 def fail(error: LambdaError) -> NoReturn:
     """Print an error, raised here or by a server, and exit with its code."""
-    click.echo(f"{error.code}: {error}", err=True)
+    hint = f"; or use --runtime {catalog.own()}" if isinstance(error, RuntimeMissing) else ""
+    click.echo(f"{error.code}: {error}{hint}", err=True)
     match error:
         case RuntimeMissing():
             sys.exit(NO_RUNTIME)

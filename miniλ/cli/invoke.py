@@ -7,6 +7,7 @@ long as the command. Any other target (NAME, NAME:QUALIFIER, an ARN) is a functi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -22,12 +23,14 @@ from miniλ import model
 from miniλ.cli import client, remote_commands, run_loop
 from miniλ.cli.exit_codes import FAILED, KILLED, TIMED_OUT, usage
 from miniλ.cli.options import endpoint_option, sandbox_options
-from miniλ.errors import LambdaError, ResourceConflict
+from miniλ.errors import InvalidRequestContent, LambdaError, ResourceConflict
 from miniλ.invoker import check_payload
 from miniλ.runtimes import catalog
 from miniλ.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from miniλ.model import Response
     from miniλ.settings import Settings
 
@@ -103,22 +106,24 @@ def invoke(
     directory, colon, handler = target.rpartition(":")
     is_local = bool(colon) and "." in handler
     if not (directory if is_local else _NAMED.fullmatch(target)):
+        if directory and ("/" in directory or os.path.exists(directory)):
+            usage(f"HANDLER must be module.function like app.handler, got {handler!r}")
         usage(
             "DIR:HANDLER is a directory or .zip, a colon and module.function; "
             f"NAME or NAME:QUALIFIER is a function on a server; got {target!r}"
         )
     _check_options(target, is_local=is_local)
     if not is_local:
-        with remote_commands.explaining():
+        with remote_commands.explaining(), _hint_of_directory(directory, handler):
             endpoint = client.endpoint(endpoint_url)
-            payload = _payload(event)
+            payload = _payload(event, is_local=False)
             sys.exit(
                 remote_commands.invoke(
                     endpoint, target, payload, kind=kind, qualifier=qualifier, as_json=as_json
                 )
             )
     variables = remote_commands.variables(environment)
-    payload = _payload(event)
+    payload = _payload(event, is_local=True)
 
     async def run() -> int:
         async with Supervisor(state, settings) as supervisor:
@@ -139,6 +144,22 @@ def invoke(
             return await _repeat(supervisor, name, payload, repeat, concurrency, as_json=as_json)
 
     sys.exit(run_loop.run(run()))
+
+
+@contextlib.contextmanager
+def _hint_of_directory(directory: str, handler: str) -> Iterator[None]:
+    """Print a line before the error if no server has the function, and DIR exists here."""
+    try:
+        yield
+    except (client.NoServer, LambdaError) as exc:
+        is_unknown = isinstance(exc, client.NoServer) or client.is_missing(exc)
+        if directory and is_unknown and os.path.exists(directory):
+            click.echo(
+                f"{directory} is also here on disk: to run it, HANDLER must be module.function "
+                f"like app.handler, got {handler!r}",
+                err=True,
+            )
+        raise
 
 
 def _check_options(target: str, *, is_local: bool) -> None:
@@ -238,24 +259,39 @@ def _print(response: Response, *, as_json: bool) -> None:
         }
         click.echo(msgspec.json.encode(document))
     else:
-        click.echo(response.log, err=True, nl=False)
+        click.echo(model.unfold(response.log), err=True, nl=False)
         click.echo(response.body)  # bytes: the terminal's encoding does not matter
 
 
-def _payload(text: str) -> bytes:
+def _payload(text: str, *, is_local: bool) -> bytes:
     """Return the event's bytes: stdin for "-", the file of that name, else the text as JSON."""
     if text == "-":
-        return sys.stdin.buffer.read()
-    if text.lstrip()[:1] in ("{", "[", '"') or not os.path.exists(text):
-        try:
-            return check_payload(os.fsencode(text))
-        except LambdaError as exc:
-            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-            usage(f"--event is neither a file nor JSON: {shown!r} ({exc})")
+        return _checked(sys.stdin.buffer.read(), "--event: stdin is not JSON", is_local=is_local)
+    shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+    if text.lstrip()[:1] in ("{", "[", '"', "'"):
+        return _checked(os.fsencode(text), f"--event is not JSON: {shown}")
+    if not os.path.exists(text):
+        what = f"--event: There is no file {shown}, and it is not JSON"
+        return _checked(os.fsencode(text), what)
     try:
-        return Path(text).read_bytes()
+        payload = Path(text).read_bytes()
     except OSError as exc:
         usage(f"--event cannot be read: {exc}")
+    return _checked(payload, f"--event: the file {shown} is not JSON", is_local=is_local)
+
+
+def _checked(payload: bytes, what: str, *, is_local: bool = True) -> bytes:
+    """Return a payload that is JSON, else exit with 2; for a server's function it may be empty."""
+    if not payload and not is_local:
+        return payload
+    try:
+        return check_payload(payload)
+    except InvalidRequestContent as exc:
+        reason = str(exc).removeprefix("Could not parse request body into json: ")
+        hint = "; JSON needs double quotes" if b"'" in payload else ""
+        usage(f"{what}: {reason}{hint}")
+    except LambdaError as exc:
+        usage(f"--event: {exc}")
 
 
 def _name(directory: str) -> str:

@@ -64,6 +64,8 @@ def serve(host: str, port: int, state: Path | None, settings: Settings, *, as_js
             else:
                 click.echo(f"listening on {up.address}")
                 click.echo(f"try: aws lambda list-functions --endpoint-url {up.address}", err=True)
+                if state is None:
+                    click.echo("state: temporary, lost on exit; --state DIR keeps it", err=True)
             printer = asyncio.create_task(_print_trouble(supervisor.journal))
             await stop.wait()
             printer.cancel()

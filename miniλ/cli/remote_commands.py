@@ -23,6 +23,7 @@ from miniλ.cli import client
 from miniλ.cli.exit_codes import FAILED, INTERRUPTED, KILLED, TIMED_OUT, UNAVAILABLE, fail, usage
 from miniλ.cli.options import endpoint_option, json_option
 from miniλ.errors import EntityTooLarge, LambdaError
+from miniλ.model import unfold
 from miniλ.runtimes import catalog
 from miniλ.store import packages
 
@@ -326,7 +327,7 @@ def invoke(
         }
         click.echo(msgspec.json.encode(document))
     else:
-        click.echo(result.log, err=True, nl=False)
+        click.echo(unfold(result.log), err=True, nl=False)
         click.echo(result.payload)
     return 0 if failure is None else _exit_code(result, failure.error_type)
 
@@ -396,4 +397,4 @@ def _window(endpoint: Endpoint, name: str) -> int:
 
 
 def _unfolded(message: str) -> bytes:
-    return message.rstrip("\n").replace("\r", "\n").encode(errors="replace") + b"\n"
+    return unfold(message).rstrip("\n").encode(errors="replace") + b"\n"

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -121,7 +124,7 @@ class Gateway:
             try:
                 await site.start()
             except OSError as exc:
-                msg = f"Cannot listen on {self._host}:{self._port}: {exc.strerror}"
+                msg = f"Cannot listen on {self._host}:{self._port}: {_bind_failure(exc)}"
                 raise ServiceError(msg) from exc
             self._port = runner.addresses[0][1]
             shown = f"[{self._host}]" if ":" in self._host else self._host
@@ -238,6 +241,16 @@ class Gateway:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             msg = f"Could not parse request body into json: {exc}"
             raise SerializationFailed(msg) from exc
+
+
+def _bind_failure(error: OSError) -> str:
+    """Return why an address cannot be bound, in the words of the C library."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)  # a name that does not resolve has no errno
+    reason = os.strerror(error.errno).lower()
+    if error.errno in (errno.EADDRINUSE, errno.EACCES):
+        reason += "; take another --port, or 0 for a free one"
+    return reason
 
 
 def _check_media(request: web.BaseRequest) -> None:

@@ -93,6 +93,9 @@ def publish(
         raise InvalidParameterValue(msg)
     path = Path(location)
     is_directory = path.is_dir()
+    if not path.exists():
+        msg = f"There is no {path}" if path.is_absolute() else f"There is no {path} (in {_cwd()})"
+        raise InvalidParameterValue(msg)
     if not is_directory and not path.is_file():
         msg = f"The code is neither a directory nor a .zip file: {path}"
         raise InvalidParameterValue(msg)
@@ -120,6 +123,14 @@ def publish(
         msg = f"The code {path} cannot be read: {exc}"
         raise (ServiceError if number in _NOT_THE_CODE else InvalidParameterValue)(msg) from exc
     return Package(base64.b64encode(digest).decode(), size, str(target))
+
+
+def _cwd() -> str:
+    """Return the working directory, for a message."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a working directory that was removed"
 
 
 def merge(parts: Sequence[Path], store: Path, *, durable: bool = True) -> Path:

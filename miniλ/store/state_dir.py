@@ -130,7 +130,10 @@ def open_state(path: str | os.PathLike[str] | None) -> tuple[StateDir, list[Swee
         msg = f"The state directory {directory} cannot be used: {exc}"
         raise ServiceError(msg) from exc
     if lock is None:
-        msg = f"The state directory {directory} is in use by {_holder(directory)}"
+        msg = (
+            f"The state directory {directory.resolve()} is in use by {_holder(directory)}: "
+            "stop it, or take another state directory"
+        )
         raise StateInUse(msg)
     if path is not None:
         report, before = _sweep(directory)

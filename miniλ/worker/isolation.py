@@ -114,7 +114,14 @@ def check_required(settings: Settings, limits: dict[str, str]) -> None:
     """Raise `NotEnforced` if a limit is not as hard as `settings.require` demands."""
     requirements: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in settings.require.split(","))):
-        resource, _, strength = item.partition(":")
+        resource, colon, strength = item.partition(":")
+        if resource in limits and not colon:
+            first, *others = (f":{each}" for each in reversed(levels.STRENGTHS))
+            msg = (
+                f"Settings: require: {item!r} has no strength: write {item}{first} "
+                f"(or {', '.join(others)})"
+            )
+            raise InvalidParameterValue(msg)
         if resource not in limits or strength not in levels.STRENGTHS:
             msg = (
                 f"Settings: require: {item!r} is none of {', '.join(limits)} with "

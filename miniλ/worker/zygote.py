@@ -94,7 +94,7 @@ class Zygote:
         try:
             version = await asyncio.wait_for(zygote._ready, START_TIMEOUT)
         except (TimeoutError, ServiceError) as exc:
-            reason = zygote._last_line()
+            reason = zygote._reason()
             await zygote.close()
             msg = f"{program}: {reason or 'it did not start'}"
             raise _NotThis(msg) from exc
@@ -220,11 +220,17 @@ class Zygote:
                 exited.set_result(None)
         self._exits.clear()
 
-    def _last_line(self) -> str:
-        """Return the last line that the zygote wrote to stderr."""
+    def _reason(self) -> str:
+        """Return the line of the zygote's stderr that says why it did not start.
+
+        That is the last line of a traceback; of other text the first line: pyenv's shims print
+        the reason, and then a page of help.
+        """
         with contextlib.suppress(OSError):
-            lines = os.read(self._stderr, MESSAGE).decode(errors="replace").split("\n")
-            return next((line for line in reversed(lines) if line.strip()), "")
+            text = os.read(self._stderr, MESSAGE).decode(errors="replace")
+            lines = [line.strip() for line in text.split("\n") if line.strip()]
+            if lines:
+                return lines[-1 if "Traceback (most recent call last):" in lines else 0]
         return ""
 
     async def close(self) -> None:

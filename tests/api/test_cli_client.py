@@ -103,6 +103,16 @@ def test_invoke_prints_as_for_a_function_that_runs_here(
     assert {"from": "stdin"} == from_stdin.document
 
 
+def test_a_traceback_is_unfolded_for_a_terminal(
+    minilambda: Callable[..., Done], make_function: Callable[..., str]
+) -> None:
+    """Its lines end with newlines on stderr."""
+    done = minilambda("invoke", make_function(SUBJECT), "-e", '"fail"')
+
+    assert "\r" not in done.err
+    assert "[ERROR] ValueError: no\nTraceback (most recent call last):\n" in done.err
+
+
 @pytest.mark.parametrize(
     ("event", "code", "kind"),
     [
@@ -183,7 +193,7 @@ def test_an_event_is_accepted_and_a_dry_run_runs_nothing(
         (["{subject}:app.handler", "--qualifier", "1"], "app.handler' runs here"),
         (["{subject}:app.handler", "--endpoint-url", "http://[::1]"], "--endpoint-url is for"),
         (["{subject}"], "DIR:HANDLER is a directory"),
-        (["hello", "-e", "{"], "neither a file nor JSON"),
+        (["hello", "-e", "{"], "--event is not JSON"),
     ],
 )
 def test_options_without_an_effect_are_refused(
@@ -194,6 +204,18 @@ def test_options_without_an_effect_are_refused(
 
     assert (2, "") == done[:2]
     assert message in done.err
+
+
+def test_a_directory_that_is_no_function_gets_a_hint(
+    minilambda: Callable[..., Done],
+) -> None:
+    """NAME:ALIAS and DIR:HANDLER without a dot look alike: the first line says what to write."""
+    done = minilambda("invoke", "examples:app")
+
+    assert (2, "") == done[:2]
+    hint, error = done.err.splitlines()
+    assert hint.endswith("HANDLER must be module.function like app.handler, got 'app'")
+    assert error.startswith("ResourceNotFoundException: ")
 
 
 def test_throttled_is_exit_code_69(

@@ -180,7 +180,7 @@ def test_deploy_names_the_argument_that_is_missing(
     """A new function needs a handler, and code that exists; otherwise it is not created."""
     for arguments, message in (
         (["deploy", subject, "--name", name], "--handler is needed"),
-        (["deploy", tmp_path / "gone", "--name", name], "neither a directory nor a .zip"),
+        (["deploy", tmp_path / "gone", "--name", name], "There is no "),
         (["deploy", subject, "--name", name, "--handler", "app.handler", "--env", "A"], "got 'A'"),
         (["deploy", subject, "--name", "no name", "--handler", "app.handler"], "no name"),
         (["deploy", subject], "--name"),

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -40,6 +41,7 @@ from tests.api.watched_servers import (
     server,
     status_and_code,
 )
+from tests.command import finish, run, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,6 +196,30 @@ def test_a_bug_is_a_500_for_the_client_and_trouble_for_the_operator(
 
 
 # The life of a server
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    """The reason is the C library's: the address is not in it a second time."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("serve", "--port", str(port))
+
+    expected = f"Cannot listen on 127.0.0.1:{port}: address already in use; "
+    expected += "take another --port, or 0 for a free one\n"
+    assert (69, "") == (done.code, done.out)
+    assert done.err.endswith(f"ServiceException: {expected}")
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_temporary_state_is_said_to_be_lost(tmp_path: Path, *, is_kept: bool) -> None:
+    """A line on stderr, which names the option; there is none with --state."""
+    process = start("serve", "--port", "0", *(["--state", tmp_path] if is_kept else []))
+    assert b"listening on http" in process.stdout.readline()
+    process.terminate()
+    done = finish(process)
+
+    assert 0 == done.code
+    assert is_kept is ("state: temporary, lost on exit; --state DIR keeps it\n" not in done.err)
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["cold", "warm"])

@@ -82,8 +82,8 @@ class Place:
         (self.host / "file").write_text("precious", encoding="utf-8")
         halves = [uuid.uuid4().hex, uuid.uuid4().hex]
         self.secret = "".join(halves)
-        sockets.callback(os.environ.pop, "MINILAMBDA_CANARY", None)
-        os.environ["MINILAMBDA_CANARY"] = self.secret
+        sockets.callback(os.environ.pop, "CANARY_OF_MINILAMBDA", None)
+        os.environ["CANARY_OF_MINILAMBDA"] = self.secret
         function = await supervisor.create_function(
             "neighbour", self.host / "code", "app.handler", environment={"SECRET": self.secret}
         )

@@ -16,11 +16,28 @@ import pytest
 import miniλ
 from miniλ.cli import doctor
 from miniλ.runtimes import catalog
+from miniλ.sandbox import levels
 from tests.command import SUBJECT, Done, check_report, finish, run, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+# A shim of pyenv whose version is not chosen, with what it prints.
+PYENV = """#!/bin/sh
+cat >&2 <<'END'
+
+pyenv: python3.9: command not found
+
+The `python3.9' command exists in these Python versions:
+  3.9.18
+
+Note: See 'pyenv help global' for tips on allowing both
+      python2 and python3 to be found.
+END
+exit 127
+"""
 
 
 @pytest.fixture
@@ -87,6 +104,16 @@ def test_json_is_payload_log_and_report_in_one_document(subject: str) -> None:
     assert "ValueError" == failed.document["payload"]["errorType"]
 
 
+def test_a_traceback_is_unfolded_for_a_terminal(subject: str) -> None:
+    """Its lines end with newlines on stderr; --json keeps the carriage returns of the log."""
+    done = run("invoke", subject, "-e", '"fail"')
+    as_json = run("invoke", subject, "-e", '"fail"', "--json")
+
+    assert "\r" not in done.err
+    assert "[ERROR] ValueError: no\nTraceback (most recent call last):\n" in done.err
+    assert "[ERROR] ValueError: no\rTraceback (most recent call last):\r" in as_json.document["log"]
+
+
 @pytest.mark.parametrize(
     ("event", "code", "kind"),
     [
@@ -111,13 +138,22 @@ def test_the_exit_code_says_how_the_function_ended(
     [
         (["invoke", "{gone}"], "gone"),
         (["invoke", "no/colon"], "DIR:HANDLER"),
-        (["invoke", "{subject}", "-e", "{"], "neither a file nor JSON: '{' ("),
-        (["invoke", "{subject}", "-e", "gone.json"], "neither a file nor JSON: 'gone.json'"),
-        (["invoke", "{subject}", "-e", "x" * 5000], "neither a file nor JSON: 'xxx"),
-        (["invoke", "{subject}", "-e", "[" * 50000], "neither a file nor JSON: '[[["),
-        (["invoke", "{subject}", "-e", b'"\xff"'], "neither a file nor JSON"),
+        (["invoke", "{subject}", "-e", "{"], "--event is not JSON: '{': Input data was truncated"),
+        (["invoke", "{subject}", "-e", "{'a': 1}"], "(byte 1); JSON needs double quotes\n"),
+        (
+            ["invoke", "{subject}", "-e", "gone.json"],
+            "There is no file 'gone.json', and it is not JSON: JSON is malformed",
+        ),
+        (["invoke", "{subject}", "-e", "x" * 5000], "There is no file 'xxx"),
+        (["invoke", "{subject}", "-e", "[" * 50000], "--event is not JSON: '[[["),
+        (["invoke", "{subject}", "-e", b'"\xff"'], "--event is not JSON: '"),
         (["invoke", "{subject}", "-e", "{root}"], "--event"),
-        (["invoke", "{subject}", "-e", "{file}"], "json"),
+        (["invoke", "{subject}", "-e", "{file}"], "/file' is not JSON: JSON is malformed"),
+        (["invoke", "{subject}", "-e", "-"], "stdin is not JSON: Input data was truncated"),
+        (
+            ["invoke", "./gone:app"],
+            "HANDLER must be module.function like app.handler, got 'app'",
+        ),
         (["invoke", "{subject}", "--memory-size", "64"], "128 to 10240 MB, got 64"),
         (["invoke", "{subject}", "--memory-size", "much"], "'much'"),
         (["invoke", "{subject}", "--timeout", "0"], "1 to 900 seconds, got 0"),
@@ -146,6 +182,7 @@ def test_usage_is_exit_code_2(
 
     assert (2, "") == (done.code, done.out)
     assert message in done.err
+    assert "request body" not in done.err
     assert len(done.err) < 1000
 
 
@@ -155,20 +192,36 @@ def test_a_runtime_that_is_not_installed_is_exit_code_3(subject: str) -> None:
 
     assert (3, "") == (done.code, done.out)
     assert f"python3.9 is not on this machine; here: {catalog.own()}" in done.err
-    assert "Put python3.9 on PATH" in done.err
+    assert done.err.endswith(f"Put python3.9 on PATH; or use --runtime {catalog.own()}\n")
+
+
+def test_a_shim_of_pyenv_has_its_first_line_in_the_message(subject: str, tmp_path: Path) -> None:
+    """The lines after it are help about pyenv."""
+    shim = tmp_path / "python3.9"
+    shim.write_text(PYENV, encoding="utf-8")
+    shim.chmod(0o755)
+    done = run("invoke", subject, "--runtime", "python3.9", env={"PATH": f"{tmp_path}:/bin"})
+
+    assert (3, "") == (done.code, done.out)
+    reason = f"{shim}: pyenv: python3.9: command not found"
+    assert f"Put python3.9 on PATH; {reason}; or use --runtime {catalog.own()}\n" in done.err
 
 
 def test_a_state_in_use_is_exit_code_75(subject: str, tmp_path: Path) -> None:
-    """The message has the pid of the process that holds it."""
+    """The message has the directory, the pid of the process that holds it, and what to do."""
+    (tmp_path / "link").symlink_to("state")
 
     async def scenario() -> Done:
         async with miniλ.Supervisor(tmp_path / "state"):
-            return await asyncio.to_thread(run, "invoke", subject, "--state", tmp_path / "state")
+            return await asyncio.to_thread(run, "invoke", subject, "--state", tmp_path / "link")
 
     done = asyncio.run(scenario())
 
     assert (75, "") == (done.code, done.out)
-    assert f"process {os.getpid()}" in done.err
+    assert (
+        f"{tmp_path / 'state'} is in use by process {os.getpid()}: stop it, or take another "
+        "state directory\n"
+    ) in done.err
 
 
 def test_invalid_settings_are_exit_code_2(subject: str) -> None:
@@ -325,6 +378,9 @@ def test_the_doctor_prints_the_same_as_table_and_as_json() -> None:
 
     check_report(document)
     assert (0, "") == (table.code, table.err)
+    level = document[0]["by"]
+    assert level.partition(",")[0] in levels.LEVELS
+    assert ["level", *level.split()] == table.out.splitlines()[0].split()
     printed = unnamed(table.out)
     for check in document:
         assert unnamed(check["by"]) in printed

@@ -110,7 +110,10 @@ def test_a_closed_supervisor_says_so(echo: Path) -> None:
             supervisor.usage(),
             anext(supervisor.map("echo", [1])),
         ):
-            with pytest.raises(miniλ.SupervisorClosed, match="async with"):
+            with pytest.raises(
+                miniλ.SupervisorClosed,
+                match="is not open: use it inside its `with` or `async with`",
+            ):
                 await work
         with pytest.raises(miniλ.SupervisorClosed):
             supervisor.list_functions()

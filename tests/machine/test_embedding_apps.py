@@ -139,6 +139,35 @@ def test_only_what_a_worker_can_import_is_decorated() -> None:
     assert 1 == decorated(1, None)
 
 
+@pytest.mark.parametrize(("option", "place"), [("-", "<stdin>"), ("-c", "<string>")])
+def test_a_decorated_function_without_a_file_is_refused(
+    option: str, place: str, tmp_path: Path
+) -> None:
+    """A worker cannot import it: the message has where it is defined."""
+    program = (
+        "import miniλ\n"
+        "supervisor = miniλ.SyncSupervisor()\n"
+        "@supervisor.function()\n"
+        "def double(event, context): return 2 * event\n"
+        "try:\n"
+        "    with supervisor: pass\n"
+        "except miniλ.InvalidParameterValue as exc: print(exc)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, option, *([program] if option == "-c" else [])],
+        input=program,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    expected = f"double is defined in {place}: a decorated function must be in a module file\n"
+    assert (0, expected, "") == (done.returncode, done.stdout, done.stderr)
+
+
 class _Methods:
     def works(self, event: object) -> object:
         return event

@@ -44,12 +44,12 @@ REFUSED: dict[str, tuple[Attempt, type[miniλ.LambdaError], list[str]]] = {
     "missing directory": (
         lambda supervisor, code: supervisor.create_function("new", code / "gone", "app.handler"),
         miniλ.InvalidParameterValue,
-        ["echo/gone", "directory", ".zip"],
+        ["There is no ", "echo/gone"],
     ),
     "missing new code": (
         lambda supervisor, code: supervisor.update_function_code("echo", code / "gone"),
         miniλ.InvalidParameterValue,
-        ["echo/gone", "directory", ".zip"],
+        ["There is no ", "echo/gone"],
     ),
     "no zip": (
         lambda supervisor, code: supervisor.create_function("new", code / "app.py", "app.handler"),

@@ -80,7 +80,6 @@ def test_the_command_line_requires(require: str, code: int, function_directory: 
     [
         ("without", "seccomp,landlok", "landlok"),
         ("without", "all", "all"),
-        ("require", "memory", "memory"),
         ("require", "memory:harder", "memory:harder"),
         ("require", "files:hard,brain:soft", "brain:soft"),
     ],
@@ -89,6 +88,13 @@ def test_unknown_words_are_refused(setting: str, text: str, word: str) -> None:
     """An unknown word is refused, and the message has it."""
     with pytest.raises(InvalidParameterValue, match=f"{setting}: '{word}' is none of"):
         _limits(Settings(sandbox="bare", **{setting: text}))  # type: ignore[arg-type]
+
+
+def test_a_requirement_without_a_strength_is_refused_with_the_strengths() -> None:
+    """The message has what to write."""
+    expected = r"'memory' has no strength: write memory:hard \(or :soft, :none\)"
+    with pytest.raises(InvalidParameterValue, match=expected):
+        _limits(Settings(sandbox="bare", require="memory"))
 
 
 CHANGES = {

@@ -43,6 +43,9 @@ def test_a_function_that_fails_raises(lambda_function: MakeFunction) -> None:
     assert "ZeroDivisionError" == caught.value.error_type
     assert "division by zero" == caught.value.error_message
     assert caught.value.response.is_failure
+    assert "\nTraceback (most recent call last):\n" in str(caught.value)
+    assert "\r" not in str(caught.value)
+    assert "\rTraceback" in caught.value.response.log
 
 
 def test_a_timeout_is_a_failure(lambda_function: MakeFunction) -> None:
@@ -97,6 +100,37 @@ def test_errors_that_are_not_the_functions_are_raised(lambda_function: MakeFunct
     """A wrong option is the test's mistake, in Lambda's words."""
     with pytest.raises(miniλ.InvalidParameterValue):
         lambda_function("app.handler", code=DIVIDE, memory_size=1)
+
+
+def test_a_failed_test_is_shown_without_the_frames_of_the_plugin(tmp_path: Path) -> None:
+    """The report ends in the test's own line, for a failure and for a refused option."""
+    file = tmp_path / "test_it.py"
+    file.write_text(
+        "def test_fails(lambda_function):\n"
+        f"    lambda_function('app.handler', code={DIVIDE!r})(0)\n"
+        "def test_is_refused(lambda_function):\n"
+        f"    lambda_function('app.handler', code={DIVIDE!r}, memory_size=1)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "miniλ.testing", "-p", "no:cacheprovider", file],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 1 == done.returncode, done.stdout
+    assert "2 failed" in done.stdout
+    assert "test_it.py:2: FunctionFailed" in done.stdout
+    assert "testing.py" not in done.stdout
+
+
+def test_a_source_text_of_one_line_is_refused(lambda_function: MakeFunction) -> None:
+    """It would be taken for a path: the message says so."""
+    with pytest.raises(ValueError, match="A source text has more than one line"):
+        lambda_function("app.handler", code="def handler(event, context): return 1")
 
 
 def test_the_page_is_true(tmp_path: Path) -> None:

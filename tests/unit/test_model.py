@@ -192,14 +192,18 @@ def test_an_environment_is_kept() -> None:
 @pytest.mark.parametrize("name", ["", "A", "1A", "_A", "A-B", "A B", "A=B", "ÄB", "AB\0", 7])
 def test_a_variable_that_lambda_refuses(name: object) -> None:
     """Two characters at least, the first one a letter: Lambda's own pattern."""
-    with pytest.raises(InvalidParameterValue, match="Environment variable names"):
+    expected = "names are a letter, then one or more letters, digits or underscores, got "
+    with pytest.raises(InvalidParameterValue, match=expected):
         function(environment={name: "x"})
 
 
-@pytest.mark.parametrize("value", [None, 1, b"x", "a\0b"])
-def test_a_value_that_no_process_can_have_is_refused(value: object) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(None, "text"), (1, "text"), (b"x", "text"), ("a\0b", "text without NUL")],
+)
+def test_a_value_that_no_process_can_have_is_refused(value: object, kind: str) -> None:
     """The message names the variable."""
-    expected = f"Environment variable AB must be text without NUL, got {value!r}"
+    expected = f"Environment variable AB must be {kind}, got {value!r}"
     with pytest.raises(InvalidParameterValue, match=re.escape(expected)):
         function(environment={"AB": value})
 
@@ -383,6 +387,15 @@ def test_a_log_of_any_bytes_can_be_read() -> None:
 
     assert "\na\N{REPLACEMENT CHARACTER}\n" in log
     assert log.startswith("\N{REPLACEMENT CHARACTER}\nSTART")
+
+
+def test_the_repr_of_a_response_is_short() -> None:
+    """The outcome, the duration and the beginning of the body."""
+    answer = Response(b"1", invoked(seconds=0.0034), b"")
+    failed = Response(b"x" * 100, invoked(seconds=1, failed=True), b"")
+
+    assert "<Response 3.4 ms b'1'>" == repr(answer)
+    assert f"<Response failed 1000.0 ms b'{'x' * 60}...'>" == repr(failed)
 
 
 def test_a_response_has_the_id_of_its_report() -> None:

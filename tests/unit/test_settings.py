@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,8 +76,11 @@ def test_variables_are_text_and_fields_are_not(name: str, text: str, value: obje
 
 
 def test_other_variables_are_nobodys_business() -> None:
-    """Variables without the prefix, or with a name that no field has, change nothing."""
-    environ = {"REGION": "x", "MINILAMBDA_STATE": "/var/lib/x", "minilambda_region": "x"}
+    """Variables without the prefix, the command line's and those of Kubernetes change nothing."""
+    names = ["ENDPOINT_URL", "WORKER", "CI_BUDGET", "PORT", "PORT_9001_TCP_ADDR"]
+    names += ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP"]
+    environ = {"REGION": "x", "minilambda_region": "x"}
+    environ |= {f"MINILAMBDA_{name}": "x" for name in names}
 
     assert Settings() == settings.load(environ=environ)
 
@@ -124,7 +128,8 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, text: str) -> None
 
 def test_an_argument_that_cannot_be_is_refused_by_name() -> None:
     """Python is no way round: a hierarchy that does not exist is refused there too."""
-    with pytest.raises(InvalidParameterValue, match="cgroup"):
+    expected = "^Settings: cgroup must be one of auto, v2, mixed, v1, none, got 'v9'$"
+    with pytest.raises(InvalidParameterValue, match=expected):
         Settings(cgroup="v9")  # type: ignore[arg-type]
 
 
@@ -143,6 +148,47 @@ def test_a_file_is_refused_by_the_name_of_the_key(file: Path, text: str, named: 
 
     with pytest.raises(InvalidParameterValue, match=named):
         settings.load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("concurrency = 'x'", "concurrency must be a whole number from 1, got 'x'"),
+        ("concurrency = 0", "concurrency must be a whole number from 1, got 0"),
+        ("memory_reserve = 7", "memory_reserve must be a number from 0 to 1, got 7"),
+        ("keep_logs = 'x'", "keep_logs must be true or false, got 'x'"),
+        ("init_timeout = inf", "init_timeout must be a finite number, got inf"),
+        ("price_book = 2018", "price_book must be text, one of 2018, 2020, 2025, got 2018"),
+        ("region = 7", "region must be text, got 7"),
+        ("s3 = 'secret'", "s3 must be a table: Expected `object | null`, got `str`"),
+        ("[s3]\nsecret = 'x'", "s3: there is no setting 'secret', only secret_access_key, "),
+        ("regoin = 'x'", "there is no setting 'regoin', only region, "),
+    ],
+)
+def test_a_key_of_a_file_is_refused_with_what_is_allowed(
+    file: Path, text: str, message: str
+) -> None:
+    """The message has the file, the key, what is allowed and the value; no secret."""
+    file.write_text(text)
+
+    with pytest.raises(InvalidParameterValue, match=re.escape(f"{file}: {message}")):
+        settings.load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("CONCURRENCY", "four", "concurrency must be a whole number from 1, got 'four'"),
+        ("CGROUP", "v3", "cgroup must be one of auto, v2, mixed, v1, none, got 'v3'"),
+        ("CONCURENCY", "4", "there is no such setting; the nearest is MINILAMBDA_CONCURRENCY"),
+        ("region", "x", "there is no such setting; the nearest is MINILAMBDA_REGION"),
+    ],
+)
+def test_a_variable_is_refused_with_what_is_allowed(variable: str, text: str, message: str) -> None:
+    """The message has the variable, the key, what is allowed and the value."""
+    expected = f"MINILAMBDA_{variable}: {message}"
+    with pytest.raises(InvalidParameterValue, match=f"^{re.escape(expected)}$"):
+        settings.load(environ={f"MINILAMBDA_{variable}": text})
 
 
 @pytest.mark.parametrize("content", [b"= 1", b"a = [", b"\xff\xfe"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -506,7 +507,16 @@ def make(path: Path) -> Path:
 @pytest.mark.parametrize("name", ["missing", "missing.zip", "a\0b"])
 def test_code_that_is_not_there_is_refused(tmp_path: Path, store: Path, name: str) -> None:
     """The message has the path."""
-    refused(tmp_path / name, store, "neither a directory nor a .zip file: .*")
+    refused(tmp_path / name, store, f"There is no {re.escape(str(tmp_path / name))}$")
+
+
+def test_a_relative_path_is_refused_with_where_it_was_looked_for(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    refused("missing", store, rf"There is no missing \(in {re.escape(str(tmp_path))}\)$")
 
 
 def test_an_empty_path_is_not_the_working_directory(
