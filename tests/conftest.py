@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["minilambda.testing"]
 TESTS = Path(__file__).resolve().parent
-# Processes that run files side by side, when all tests or all unit tests are run.
-WORKERS = 2
+# Processes that run files side by side, when all tests or all unit tests are run. One more than the
+# two cores of the machine that this was measured on: many tests wait for a timeout or an exit.
+WORKERS = 3
 # Proofs walk all moments of a crash, or hundreds of trees and archives: `.ci/run proofs`, or
 # `pytest -m proof`. The rest of their subject is tested by examples beside them.
 PROOFS = {

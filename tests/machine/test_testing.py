@@ -113,7 +113,16 @@ def test_a_failed_test_is_shown_without_the_frames_of_the_plugin(tmp_path: Path)
         encoding="utf-8",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "miniλ.testing", "-p", "no:cacheprovider", file],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "minilambda.testing",
+            "-p",
+            "no:cacheprovider",
+            file,
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
