@@ -6,6 +6,7 @@ Rule 1: subjects are nouns of the vocabulary. Rule 2: a number and a mechanism, 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -28,6 +29,7 @@ BANNED = {
 }
 
 
+@functools.cache  # each rule reads all files
 def prose(path: Path) -> list[tuple[int, str]]:
     """Return what a file says to its reader: comments, docstrings, and sentences of the package."""
     text = path.read_text(encoding="utf-8")
