@@ -189,9 +189,8 @@ async def _in_a_thread(open_: Callable[[], T], close: Callable[[T], None]) -> T:
     """Open something on a thread; if the caller is cancelled meanwhile, close it again."""
     opening = asyncio.ensure_future(asyncio.to_thread(open_))
     try:
-        await to_its_end(opening)
+        return await to_its_end(opening)
     except asyncio.CancelledError:
         if not opening.cancelled() and opening.exception() is None:
             close(opening.result())
         raise
-    return opening.result()

@@ -120,9 +120,7 @@ class Supervisor:
         if undo is not None:
             # If the caller is cancelled, closing still runs to its end: half of it would leave
             # processes.
-            closing = asyncio.ensure_future(undo.aclose())
-            await to_its_end(closing)
-            closing.result()
+            await to_its_end(asyncio.ensure_future(undo.aclose()))
 
     def _open_parts(self) -> Parts:
         if self._undo is None or self._parts is None:

@@ -175,7 +175,7 @@ def test_a_child_out_of_memory_fails_the_invocation(
 ) -> None:
     """A handler that survives its child's OOM kill and answers has failed nevertheless (A25)."""
     if not holds(level, "memory"):
-        pytest.skip(f"cgroup {level} has no memory controller here: nobody kills one process")
+        pytest.skip(f"cgroup {level} has no memory controller here")
 
     async def scenario(bench: Bench) -> None:
         response = await bench.abuse()
